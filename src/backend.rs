@@ -1,0 +1,272 @@
+//! The contract between the cache and its stores.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::core::Core;
+use crate::entry::{Draft, Entry, Want, When};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ttl::Remaining;
+
+/// A shared handle on any store: what an application keeps in its state.
+///
+/// ```
+/// use larder::{Cache, Null, SharedCache};
+/// let cache: SharedCache = std::sync::Arc::new(Null::new());
+/// # let _ = cache;
+/// ```
+pub type SharedCache = Arc<dyn Backend>;
+
+/// What a store answers without waiting.
+#[derive(Clone, Debug)]
+pub enum Peek {
+    /// It holds this, and it is fresh.
+    Hit(Entry),
+    /// It holds nothing under this key.
+    Miss,
+    /// Only waiting can tell.
+    Ask,
+}
+
+/// What a store implements. Applications use [`Cache`](crate::Cache), which every cloneable store is.
+///
+/// Required are [`core`](Self::core), [`fetch`](Self::fetch), [`store`](Self::store), [`remove`](Self::remove) and
+/// [`wipe`](Self::wipe); the rest has defaults in terms of these. The names are unlike those of `Cache`, so that a call is never ambiguous.
+///
+/// # Contract
+///
+/// - An entry is never answered past its deadline, nor after `remove` or `wipe` of its key has returned.
+/// - Every wait is bounded by the store itself. A store that fails, or is slow, answers an error; the cache makes it a miss.
+/// - Bytes that are no value for the reader are a miss: count them with [`Core::refuse`].
+/// - Keys arrive checked. What the methods do does not depend on who else holds the store.
+/// - The cache above coalesces and fences writes. Calls of these methods by hand go around that: two tiers over one
+///   store hear of writes made through a `Cache`, not of writes made here.
+///
+/// # Clones and wrappers
+///
+/// A clone is another handle on the same store and the same [`Core`]. A wrapper forwards every method, or the tiers
+/// above lose memory, coalescing or fencing without a sign.
+///
+/// # Cancellation
+///
+/// Every future may be dropped at any point. What it was to write is then either written whole or not at all.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The settings, flights and counters of this store.
+    fn core(&self) -> &Core;
+
+    /// Answers from this process's memory. Called before any future is built, so it must neither block nor wait.
+    fn peek(&self, _key: &str) -> Peek {
+        Peek::Ask
+    }
+
+    /// This store as memory, if it is nothing but memory of this process.
+    fn memory(&self) -> Option<&dyn Memory> {
+        None
+    }
+
+    /// The key as it is stored at the very bottom, prefixes included.
+    fn stored_key<'k>(&self, key: &'k str) -> Cow<'k, str> {
+        Cow::Borrowed(key)
+    }
+
+    /// The key of this store that is stored as `stored`, if it is one of its keys.
+    fn own_key<'k>(&self, stored: &'k str) -> Option<&'k str> {
+        Some(stored)
+    }
+
+    /// Does what can fail before anything is touched: a store that needs bytes encodes here.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Encode`] or [`ErrorKind::TooLarge`].
+    fn prepare(&self, _key: &str, _draft: &mut Draft) -> Result<()> {
+        Ok(())
+    }
+
+    /// The entry under a key.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the store from answering.
+    async fn fetch(&self, key: &str, want: Want) -> Result<Option<Entry>>;
+
+    /// Stores an entry; one that is expired already removes what stood there. `false` if `when` did not allow it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the store from storing.
+    async fn store(&self, key: &str, draft: Draft, when: When) -> Result<bool>;
+
+    /// Removes what stands under a key, and tells whether anything did.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the store from removing.
+    async fn remove(&self, key: &str) -> Result<bool>;
+
+    /// Removes every key that begins with `prefix`; all of them where it is empty.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the store from removing all of them.
+    async fn wipe(&self, prefix: &str) -> Result<()>;
+
+    /// Whether a key holds anything.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch`](Self::fetch).
+    async fn contains(&self, key: &str) -> Result<bool> {
+        Ok(self.fetch(key, Want::default()).await?.is_some())
+    }
+
+    /// What is left of the life of the entry under a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch`](Self::fetch).
+    async fn remaining(&self, key: &str) -> Result<Option<Remaining>> {
+        let entry = self.fetch(key, Want::default().with_deadline()).await?;
+        Ok(entry.map(|entry| entry.remaining(self.core().now())))
+    }
+
+    /// Gives the entry under a key a new life, `None` for ever, and tells whether there was one. A zero life removes it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] unless the store offers it.
+    async fn retime(&self, _key: &str, _ttl: Option<Duration>) -> Result<bool> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "this store cannot change a deadline",
+        ))
+    }
+
+    /// Adds to the integer under a key in one step, an absent one counting as 0 that lives for ever, and answers the sum.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotACounter`], [`ErrorKind::Overflow`]; [`ErrorKind::Unsupported`] unless the store offers it.
+    async fn add_to(&self, _key: &str, _by: i64) -> Result<i64> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "this store has no counters",
+        ))
+    }
+
+    /// The entries under many keys, one answer for each, in their order.
+    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Option<Entry>>> {
+        let mut answers = Vec::with_capacity(keys.len());
+        for key in keys {
+            answers.push(self.fetch(key, want).await);
+        }
+        answers
+    }
+
+    /// Stores many entries, one answer for each, in their order.
+    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<()>> {
+        let mut answers = Vec::with_capacity(drafts.len());
+        for (key, draft) in drafts {
+            answers.push(self.store(&key, draft, When::Always).await.map(|_| ()));
+        }
+        answers
+    }
+
+    /// Removes many keys, one answer for each, in their order.
+    async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {
+        let mut answers = Vec::with_capacity(keys.len());
+        for key in keys {
+            answers.push(self.remove(key).await);
+        }
+        answers
+    }
+
+    /// Ends the store's tasks and connections in good order. Dropping the last clone ends them too.
+    async fn close(&self) {}
+}
+
+/// A store that is nothing but memory of this process, and so can be changed without waiting: the upper part of a tier.
+pub trait Memory: Send + Sync {
+    /// Puts an entry in. It may be refused or evicted at once; it is only a copy.
+    fn insert(&self, key: &str, entry: Entry);
+
+    /// Drops a key.
+    fn evict(&self, key: &str);
+
+    /// Drops every key that begins with `prefix`.
+    fn evict_under(&self, prefix: &str);
+}
+
+macro_rules! forward {
+    ($($(#[$attr:meta])* impl<$($param:ident: $($bound:path),+ $(,)?)?> for $handle:ty;)*) => {$(
+        $(#[$attr])*
+        #[deny(clippy::missing_trait_methods)]
+        #[async_trait]
+        impl<$($param: $($bound +)+ ?Sized)?> Backend for $handle {
+            fn core(&self) -> &Core {
+                (**self).core()
+            }
+            fn peek(&self, key: &str) -> Peek {
+                (**self).peek(key)
+            }
+            fn memory(&self) -> Option<&dyn Memory> {
+                (**self).memory()
+            }
+            fn stored_key<'k>(&self, key: &'k str) -> Cow<'k, str> {
+                (**self).stored_key(key)
+            }
+            fn own_key<'k>(&self, stored: &'k str) -> Option<&'k str> {
+                (**self).own_key(stored)
+            }
+            fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {
+                (**self).prepare(key, draft)
+            }
+            async fn fetch(&self, key: &str, want: Want) -> Result<Option<Entry>> {
+                (**self).fetch(key, want).await
+            }
+            async fn store(&self, key: &str, draft: Draft, when: When) -> Result<bool> {
+                (**self).store(key, draft, when).await
+            }
+            async fn remove(&self, key: &str) -> Result<bool> {
+                (**self).remove(key).await
+            }
+            async fn wipe(&self, prefix: &str) -> Result<()> {
+                (**self).wipe(prefix).await
+            }
+            async fn contains(&self, key: &str) -> Result<bool> {
+                (**self).contains(key).await
+            }
+            async fn remaining(&self, key: &str) -> Result<Option<Remaining>> {
+                (**self).remaining(key).await
+            }
+            async fn retime(&self, key: &str, ttl: Option<Duration>) -> Result<bool> {
+                (**self).retime(key, ttl).await
+            }
+            async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
+                (**self).add_to(key, by).await
+            }
+            async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Option<Entry>>> {
+                (**self).fetch_many(keys, want).await
+            }
+            async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<()>> {
+                (**self).store_many(drafts).await
+            }
+            async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {
+                (**self).remove_many(keys).await
+            }
+            async fn close(&self) {
+                (**self).close().await;
+            }
+        }
+    )*};
+}
+
+forward! {
+    impl<B: Backend> for Arc<B>;
+    impl<B: Backend> for Box<B>;
+    impl<B: Backend> for &'static B;
+}

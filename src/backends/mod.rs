@@ -1,0 +1,5 @@
+//! The stores.
+
+#[cfg(feature = "moka")]
+pub(crate) mod moka;
+pub(crate) mod null;

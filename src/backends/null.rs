@@ -1,0 +1,67 @@
+//! A store that holds nothing.
+
+use async_trait::async_trait;
+
+use crate::backend::{Backend, Peek};
+use crate::core::{Core, Settings};
+use crate::entry::{Draft, Entry, Want, When};
+use crate::error::Result;
+
+/// A store that holds nothing: every read is a miss. To switch caching off, and in tests.
+///
+/// `get_or_set` still computes each key once for all who ask at the same time.
+#[derive(Clone, Debug, Default)]
+pub struct Null {
+    core: Core,
+}
+
+impl Null {
+    /// A store that holds nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same with other settings.
+    #[must_use]
+    pub fn with(settings: Settings) -> Self {
+        Self {
+            core: Core::new(settings),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Null {
+    fn core(&self) -> &Core {
+        &self.core
+    }
+
+    fn peek(&self, _key: &str) -> Peek {
+        Peek::Miss
+    }
+
+    async fn fetch(&self, _key: &str, _want: Want) -> Result<Option<Entry>> {
+        Ok(None)
+    }
+
+    async fn store(&self, _key: &str, _draft: Draft, _when: When) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn remove(&self, _key: &str) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn wipe(&self, _prefix: &str) -> Result<()> {
+        Ok(())
+    }
+
+    async fn retime(&self, _key: &str, _ttl: Option<std::time::Duration>) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn add_to(&self, _key: &str, by: i64) -> Result<i64> {
+        Ok(by)
+    }
+}

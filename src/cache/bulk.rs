@@ -1,0 +1,400 @@
+//! Many keys at a time.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::Cache;
+use crate::cache::compute::{computed, concluded};
+use crate::cache::single::{Look, SETTLE, checked, draft, life, look, settle, typed};
+use crate::entry::{Draft, Want};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flight::{Lead, Outcome, Seat, Storing, Waiter};
+use crate::stats::count;
+use crate::ttl::Ttl;
+use crate::value::{Cacheable, Kind};
+
+type Found<T> = HashMap<String, Arc<T>, ahash::RandomState>;
+
+pub(super) async fn get<T: Cacheable, C: Cache>(
+    cache: &C,
+    keys: &[&str],
+) -> Result<Vec<Option<Arc<T>>>> {
+    let core = cache.core();
+    let mut values = Vec::with_capacity(keys.len());
+    let mut asked = Vec::new();
+    for (index, key) in keys.iter().enumerate() {
+        let value = match look(cache, key) {
+            Look::Hit(value) => Some(value),
+            Look::Miss => {
+                checked(cache, key, "get_many")?;
+                core.counters().misses.add(1);
+                None
+            }
+            Look::Ask => {
+                checked(cache, key, "get_many")?;
+                asked.push(index);
+                None
+            }
+        };
+        values.push(value);
+    }
+    let wanted: Vec<&str> = asked.iter().map(|&index| keys[index]).collect();
+    for (index, answer) in asked
+        .into_iter()
+        .zip(fetch(cache, &wanted, "get_many").await?)
+    {
+        values[index] = answer;
+    }
+    Ok(values)
+}
+
+/// Asks the store. A key that it cannot answer for is `None` and counted; in a strict cache it is an error.
+async fn fetch<T: Cacheable, C: Cache>(
+    cache: &C,
+    keys: &[&str],
+    operation: &'static str,
+) -> Result<Vec<Option<Arc<T>>>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let core = cache.core();
+    let mut values = Vec::with_capacity(keys.len());
+    for (key, answer) in keys
+        .iter()
+        .zip(cache.fetch_many(keys, Want::of(Kind::of::<T>())).await)
+    {
+        values.push(match answer {
+            Ok(entry) => typed(core, key, entry),
+            Err(error) => {
+                count(&core.counters().read_errors);
+                let error = error.during(operation).with("key", key);
+                if core.settings().strict {
+                    return Err(error);
+                }
+                tracing::warn!(target: "larder", event = "read_failed", error = %error);
+                None
+            }
+        });
+    }
+    Ok(values)
+}
+
+pub(super) async fn set<T: Cacheable, C: Cache>(
+    cache: &C,
+    pairs: Vec<(String, T)>,
+    ttl: Ttl,
+) -> Result<()> {
+    let (core, life) = (cache.core(), life(cache, ttl));
+    let mut drafts = Vec::with_capacity(pairs.len());
+    for (key, value) in pairs {
+        checked(cache, &key, "set_many")?;
+        let draft = draft(cache, &key, value, life)
+            .map_err(|error| error.during("set_many").with("key", &key))?;
+        drafts.push((key, draft));
+    }
+    let stored: Vec<String> = drafts
+        .iter()
+        .map(|(key, _)| cache.stored_key(key).into_owned())
+        .collect();
+    let _writes = fence_all(cache, &stored).await;
+    let answers = cache.store_many(drafts).await;
+    core.counters()
+        .stores
+        .fetch_add(answers.len() as u64, std::sync::atomic::Ordering::Relaxed);
+    all_of(cache, answers, "set_many").map(|_| ())
+}
+
+pub(super) async fn delete<C: Cache>(cache: &C, keys: Vec<&str>) -> Result<u64> {
+    let core = cache.core();
+    for key in &keys {
+        checked(cache, key, "delete_many")?;
+    }
+    let stored: Vec<String> = keys
+        .iter()
+        .map(|key| cache.stored_key(key).into_owned())
+        .collect();
+    let _writes = fence_all(cache, &stored).await;
+    let answers = cache.remove_many(&keys).await;
+    core.counters()
+        .deletes
+        .fetch_add(answers.len() as u64, std::sync::atomic::Ordering::Relaxed);
+    let removed = all_of(cache, answers, "delete_many")?;
+    Ok(removed.into_iter().filter(|removed| *removed).count() as u64)
+}
+
+/// Fences the writes of many keys, as for one.
+async fn fence_all<'c, C: Cache>(
+    cache: &'c C,
+    stored: &'c [String],
+) -> Vec<crate::fence::Write<'c>> {
+    let core = cache.core();
+    let detached: Vec<_> = stored
+        .iter()
+        .map(|key| core.flights().detach(key))
+        .collect();
+    let writes = stored.iter().map(|key| core.fence().write(key)).collect();
+    // Together they are waited for no longer than one.
+    let deadline = tokio::time::Instant::now() + SETTLE;
+    for flights in detached {
+        if tokio::time::Instant::now() < deadline {
+            settle(flights).await;
+        } else {
+            flights.settled(Duration::ZERO).await;
+        }
+    }
+    writes
+}
+
+/// All answers, or an error that tells how many failed, with the first as its cause.
+fn all_of<R, C: Cache>(
+    cache: &C,
+    answers: Vec<Result<R>>,
+    operation: &'static str,
+) -> Result<Vec<R>> {
+    let total = answers.len();
+    let (mut done, mut failed, mut first) = (Vec::with_capacity(total), 0_u64, None);
+    for answer in answers {
+        match answer {
+            Ok(answer) => done.push(answer),
+            Err(error) => {
+                count(&cache.core().counters().write_errors);
+                failed += 1;
+                first.get_or_insert(error);
+            }
+        }
+    }
+    match first {
+        None => Ok(done),
+        Some(error) => Err(
+            Error::new(ErrorKind::Partial, "some keys failed, the others are done")
+                .during(operation)
+                .with("failed", failed)
+                .with("of", total)
+                .with("first", &error)
+                .caused_by(error),
+        ),
+    }
+}
+
+pub(super) async fn get_or_set<C, T, F, Fut>(
+    cache: &C,
+    keys: Vec<&str>,
+    ttl: Ttl,
+    mut compute: F,
+) -> Result<Vec<Option<T>>>
+where
+    C: Cache,
+    T: Cacheable,
+    F: FnMut(Vec<String>) -> Fut + Send,
+    Fut: Future<Output = HashMap<String, T>> + Send,
+{
+    let life = life(cache, ttl);
+    let mut found = Found::<T>::default();
+    let mut round = Round::take(cache, &keys, &mut found)?;
+    round.ask(cache, &mut found).await?;
+    if round.wants_compute() {
+        round.compute(cache, life, &mut compute, &mut found).await?;
+    }
+    let mut lost = round.wait(cache, &mut found).await;
+    lost.ask(cache, &mut found).await?;
+    if lost.wants_compute() {
+        lost.compute(cache, life, &mut compute, &mut found).await?;
+    }
+    Ok(keys
+        .iter()
+        .map(|key| found.get(*key).map(|value| T::clone(value)))
+        .collect())
+}
+
+/// The keys of one call that are not answered yet.
+struct Round {
+    /// This call computes them.
+    leads: HashMap<String, Lead, ahash::RandomState>,
+    /// Another call does.
+    waiters: Vec<(String, Waiter)>,
+    /// Nobody coordinates them: keys that cannot be cached, and those whose other computes failed.
+    alone: Vec<String>,
+}
+
+impl Round {
+    fn empty() -> Self {
+        Self {
+            leads: HashMap::default(),
+            waiters: Vec::new(),
+            alone: Vec::new(),
+        }
+    }
+
+    fn take<T: Cacheable, C: Cache>(
+        cache: &C,
+        keys: &[&str],
+        found: &mut Found<T>,
+    ) -> Result<Self> {
+        let core = cache.core();
+        let mut round = Self::empty();
+        let mut seen = std::collections::HashSet::with_hasher(ahash::RandomState::new());
+        for &key in keys.iter().filter(|key| seen.insert(**key)) {
+            if let Look::Hit(value) = look(cache, key) {
+                found.insert(key.to_owned(), value);
+                continue;
+            }
+            if let Err(error) = checked(cache, key, "get_or_set_many") {
+                if core.settings().strict {
+                    return Err(error);
+                }
+                tracing::warn!(target: "larder", event = "bad_key", error = %error);
+                round.alone.push(key.to_owned());
+                continue;
+            }
+            match core
+                .flights()
+                .join(&cache.stored_key(key), TypeId::of::<T>())
+            {
+                Seat::Lead(lead) => {
+                    round.leads.insert(key.to_owned(), lead);
+                }
+                Seat::Wait(waiter) => round.waiters.push((key.to_owned(), waiter)),
+            }
+        }
+        Ok(round)
+    }
+
+    /// Finds what is stored by now for the keys that this call leads.
+    async fn ask<T: Cacheable, C: Cache>(&mut self, cache: &C, found: &mut Found<T>) -> Result<()> {
+        let keys: Vec<String> = self.leads.keys().cloned().collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let mut asked = Vec::new();
+        for key in keys {
+            match look(cache, key) {
+                Look::Hit(value) => self.found(key, value, found),
+                Look::Miss => cache.core().counters().misses.add(1),
+                Look::Ask => asked.push(key),
+            }
+        }
+        for (key, value) in asked
+            .iter()
+            .zip(fetch(cache, &asked, "get_or_set_many").await?)
+        {
+            if let Some(value) = value {
+                self.found(key, value, found);
+            }
+        }
+        Ok(())
+    }
+
+    fn found<T: Cacheable>(&mut self, key: &str, value: Arc<T>, found: &mut Found<T>) {
+        if let Some(lead) = self.leads.remove(key) {
+            lead.found(Arc::clone(&value) as _);
+        }
+        found.insert(key.to_owned(), value);
+    }
+
+    fn wants_compute(&self) -> bool {
+        !self.leads.is_empty() || !self.alone.is_empty()
+    }
+
+    /// Computes what this call is to compute, publishes it, and stores it.
+    async fn compute<T, C, F, Fut>(
+        &mut self,
+        cache: &C,
+        life: Option<Duration>,
+        compute: &mut F,
+        found: &mut Found<T>,
+    ) -> Result<()>
+    where
+        C: Cache,
+        T: Cacheable,
+        F: FnMut(Vec<String>) -> Fut + Send,
+        Fut: Future<Output = HashMap<String, T>> + Send,
+    {
+        let core = cache.core();
+        let keys: Vec<String> = self.leads.keys().chain(&self.alone).cloned().collect();
+        self.alone.clear();
+        count(&core.counters().computes);
+        let began = core.now();
+        let values = compute(keys).await;
+        let took = core.now().since(began);
+        let mut landed = Vec::new();
+        for (key, value) in values {
+            let value = Arc::new(value);
+            if let Some(lead) = self.leads.remove(&key) {
+                let draft = computed(cache, &key, &value, life, took);
+                match (lead.land(Arc::clone(&value) as _), draft) {
+                    (Some(storing), Ok(draft)) => landed.push((key.clone(), draft, storing)),
+                    (None, _) => count(&core.counters().outrun),
+                    (Some(_), Err(error)) if core.settings().strict => return Err(error),
+                    (Some(_), Err(_)) => {}
+                }
+            }
+            found.insert(key, value);
+        }
+        // Keys that the compute left out: whoever waits for one computes it.
+        self.leads.clear();
+        if life.is_some_and(|life| life.is_zero()) {
+            return Ok(());
+        }
+        store(cache, landed).await
+    }
+
+    /// Waits for what others compute. What they lost is another round.
+    async fn wait<T: Cacheable, C: Cache>(&mut self, cache: &C, found: &mut Found<T>) -> Self {
+        let core = cache.core();
+        let mut lost = Self::empty();
+        for (key, waiter) in self.waiters.drain(..) {
+            let mut waiter = Some(waiter);
+            while let Some(current) = waiter.take() {
+                match current.wait(core.settings().leader_patience).await {
+                    Outcome::Landed(value) => {
+                        if let Ok(value) = value.downcast::<T>() {
+                            count(&core.counters().coalesced);
+                            found.insert(key.clone(), value);
+                        }
+                    }
+                    Outcome::Lead(lead) => {
+                        lost.leads.insert(key.clone(), lead);
+                    }
+                    Outcome::Rejoin => match core
+                        .flights()
+                        .join(&cache.stored_key(&key), TypeId::of::<T>())
+                    {
+                        Seat::Lead(lead) => {
+                            lost.leads.insert(key.clone(), lead);
+                        }
+                        Seat::Wait(next) => waiter = Some(next),
+                    },
+                    Outcome::Failed(_) | Outcome::TimedOut => lost.alone.push(key.clone()),
+                }
+            }
+        }
+        lost
+    }
+}
+
+async fn store<C: Cache>(cache: &C, landed: Vec<(String, Draft, Storing)>) -> Result<()> {
+    let core = cache.core();
+    let stored: Vec<String> = landed
+        .iter()
+        .map(|(key, ..)| cache.stored_key(key).into_owned())
+        .collect();
+    let writes: Vec<_> = stored.iter().map(|key| core.fence().write(key)).collect();
+    let (mut drafts, mut storings) = (Vec::new(), Vec::new());
+    for (key, draft, storing) in landed {
+        count(&core.counters().stores);
+        drafts.push((key.clone(), draft));
+        storings.push((key, storing));
+    }
+    if drafts.is_empty() {
+        return Ok(());
+    }
+    let answers = cache.store_many(drafts).await;
+    drop(writes);
+    for (((key, storing), stored), answer) in storings.iter().zip(&stored).zip(answers) {
+        let result = concluded(cache, key, stored, storing, answer).await;
+        if core.settings().strict {
+            result?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! `get_or_set`: one compute per key, whatever happens to the one who computes.
+
+use std::any::TypeId;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::Cache;
+use crate::cache::single::{Look, checked, life, look, typed};
+use crate::entry::{Draft, Entry, Want, When};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flight::{Lead, Outcome, Seat, Storing};
+use crate::stats::count;
+use crate::ttl::Ttl;
+use crate::value::{Cacheable, Kind, Value};
+
+/// The stored value or the computed one, with the waiting, leading and storing in between.
+pub(super) async fn resolve<C, T, E, F, Fut>(
+    cache: &C,
+    key: &str,
+    ttl: Ttl,
+    compute: F,
+) -> Result<Arc<T>, E>
+where
+    C: Cache,
+    T: Cacheable,
+    E: From<Error> + Debug + Send,
+    F: FnOnce() -> Fut + Send,
+    Fut: Future<Output = Result<T, E>> + Send,
+{
+    let core = cache.core();
+    if let Err(error) = checked(cache, key, "get_or_set") {
+        // The application must go on: the value is computed, for this caller alone.
+        if core.settings().strict {
+            return Err(error.into());
+        }
+        tracing::warn!(target: "larder", event = "bad_key", error = %error);
+        return compute().await.map(Arc::new);
+    }
+    let stored = cache.stored_key(key);
+    let lead = match take_seat(cache, &stored).await? {
+        Ok(lead) => lead,
+        Err(value) => return Ok(value),
+    };
+    match ask::<T, C>(cache, key).await {
+        Ok(Some(value)) => {
+            lead.found(Arc::clone(&value) as _);
+            return Ok(value);
+        }
+        Ok(None) => {}
+        Err(error) if core.settings().strict => {
+            lead.fail(&error.to_string());
+            return Err(error.into());
+        }
+        Err(error) => tracing::warn!(target: "larder", event = "read_failed", error = %error),
+    }
+    count(&core.counters().computes);
+    let began = core.now();
+    let value = match compute().await {
+        Ok(value) => Arc::new(value),
+        Err(error) => {
+            count(&core.counters().compute_failures);
+            lead.fail(&format!("{error:?}"));
+            return Err(error);
+        }
+    };
+    let took = core.now().since(began);
+    match publish(cache, key, &stored, lead, &value, life(cache, ttl), took).await {
+        Err(error) if core.settings().strict => Err(error.into()),
+        _ => Ok(value),
+    }
+}
+
+/// The right to compute, or the value that another computed.
+async fn take_seat<T: Cacheable, C: Cache>(
+    cache: &C,
+    stored: &str,
+) -> Result<Result<Lead, Arc<T>>> {
+    let core = cache.core();
+    loop {
+        let waiter = match core.flights().join(stored, TypeId::of::<T>()) {
+            Seat::Lead(lead) => return Ok(Ok(lead)),
+            Seat::Wait(waiter) => waiter,
+        };
+        match waiter.wait(core.settings().leader_patience).await {
+            Outcome::Lead(lead) => return Ok(Ok(lead)),
+            Outcome::Landed(value) => {
+                if let Ok(value) = value.downcast::<T>() {
+                    count(&core.counters().coalesced);
+                    return Ok(Err(value));
+                }
+            }
+            Outcome::Rejoin => {}
+            Outcome::Failed(text) => {
+                let error = Error::new(ErrorKind::Compute, &*text);
+                return Err(error.during("get_or_set").with("key", stored));
+            }
+            Outcome::TimedOut => {
+                let error = Error::new(
+                    ErrorKind::Timeout,
+                    "two computes of other callers did not finish",
+                );
+                return Err(error.during("get_or_set").with("key", stored));
+            }
+        }
+    }
+}
+
+/// What memory or the store holds by now: it may have been stored between the caller's look and its seat.
+async fn ask<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<Option<Arc<T>>> {
+    match look(cache, key) {
+        Look::Hit(value) => return Ok(Some(value)),
+        Look::Miss => {
+            cache.core().counters().misses.add(1);
+            return Ok(None);
+        }
+        Look::Ask => {}
+    }
+    match cache.fetch(key, Want::of(Kind::of::<T>())).await {
+        Ok(entry) => Ok(typed(cache.core(), key, entry)),
+        Err(error) => {
+            count(&cache.core().counters().read_errors);
+            Err(error.during("get_or_set").with("key", key))
+        }
+    }
+}
+
+/// Draft of a computed value, prepared; what could not be is counted, logged, and not stored.
+pub(super) fn computed<T: Cacheable, C: Cache>(
+    cache: &C,
+    key: &str,
+    value: &Arc<T>,
+    life: Option<Duration>,
+    took: Duration,
+) -> Result<Draft> {
+    let core = cache.core();
+    let entry = Entry::new(Value::shared(Arc::clone(value)), core.now(), life).computed_in(took);
+    let mut draft = Draft::from(entry);
+    if let Err(error) = cache.prepare(key, &mut draft) {
+        count(&core.counters().encode_errors);
+        let error = error.during("get_or_set").with("key", key);
+        tracing::warn!(target: "larder", event = "not_stored", error = %error);
+        return Err(error);
+    }
+    Ok(draft)
+}
+
+/// Gives the value to those who wait, and stores it unless the key was written meanwhile.
+async fn publish<T: Cacheable, C: Cache>(
+    cache: &C,
+    key: &str,
+    stored: &str,
+    lead: Lead,
+    value: &Arc<T>,
+    life: Option<Duration>,
+    took: Duration,
+) -> Result<()> {
+    let core = cache.core();
+    let draft = computed(cache, key, value, life, took);
+    let Some(storing) = lead.land(Arc::clone(value) as _) else {
+        count(&core.counters().outrun);
+        return Ok(());
+    };
+    let draft = draft?;
+    if life.is_some_and(|life| life.is_zero()) {
+        return Ok(());
+    }
+    let write = core.fence().write(stored);
+    count(&core.counters().stores);
+    let result = cache.store(key, draft, When::Always).await;
+    drop(write);
+    concluded(cache, key, stored, &storing, result.map(|_| ())).await
+}
+
+/// Counts what a store came to, and undoes it if a write of the key did not wait for it.
+pub(super) async fn concluded<C: Cache>(
+    cache: &C,
+    key: &str,
+    stored: &str,
+    storing: &Storing,
+    result: Result<()>,
+) -> Result<()> {
+    if storing.overtaken() {
+        // The write came first in the eyes of its caller; an empty key is never wrong.
+        let _write = cache.core().fence().write(stored);
+        if let Err(error) = cache.remove(key).await {
+            tracing::warn!(target: "larder", event = "write_failed", error = %error);
+        }
+    }
+    result.map_err(|error| {
+        count(&cache.core().counters().write_errors);
+        let error = error.during("get_or_set").with("key", key);
+        tracing::warn!(target: "larder", event = "write_failed", error = %error);
+        error
+    })
+}

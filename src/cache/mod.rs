@@ -1,0 +1,333 @@
+//! The typed cache that applications use.
+
+mod bulk;
+mod compute;
+mod single;
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::op::Op;
+use crate::stats::Stats;
+use crate::ttl::{Remaining, Ttl};
+use crate::value::Cacheable;
+
+use single::Look;
+
+/// The cache: typed, and the same over every store. Every cloneable [`Backend`] is one; nobody implements it by hand.
+///
+/// ```
+/// use std::time::Duration;
+/// use larder::{Cache, Null};
+///
+/// async fn total(cache: impl Cache, order: u64) -> larder::Result<u64> {
+///     cache.get_or_set(&format!("total:{order}"), Duration::from_secs(60), || async { 42 }).await
+/// }
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// assert_eq!(total(Null::new(), 7).await.unwrap(), 42);
+/// # });
+/// ```
+///
+/// A clone is another handle on the same store: cheap, and they coalesce and invalidate each other.
+///
+/// # Keys
+///
+/// 1 to 1,024 bytes with all prefixes, no control characters, not beginning with `lk:`, `__larder` or `HASH_RING`.
+/// Other keys are refused with [`ErrorKind::Key`](crate::ErrorKind::Key), except by `get_or_set` and its kin: they compute, uncached and counted.
+///
+/// # Errors
+///
+/// `get`, `set` and the like answer the errors of the store. `get_or_set` and its kin do not: a store that fails,
+/// is slow or away costs a compute, unless the cache was built strict. Stored bytes that are no value of the wanted
+/// type are a miss, counted by reason in [`stats`](Self::stats).
+///
+/// # Cancellation
+///
+/// Every future may be dropped. A dropped write has happened whole or not at all, and memory is never left with the
+/// older value. A dropped `get_or_set` passes its compute on to a caller that waits.
+///
+/// # Runtime
+///
+/// Waiting needs a tokio runtime with time enabled. Hits in memory need none.
+pub trait Cache: Backend + Clone {
+    /// The value under a key.
+    ///
+    /// A hit in memory is answered at once; the clone of `T` is the only cost. [`get_shared`](Self::get_shared) saves that too.
+    fn get<'a, T: Cacheable>(&'a self, key: &'a str) -> Op<'a, Result<Option<T>>> {
+        match single::look::<T, _>(self, key) {
+            Look::Hit(value) => Op::ready(Ok(Some(T::clone(&value)))),
+            Look::Miss => Op::ready(single::missed(self, key)),
+            Look::Ask => Op::wait(async move {
+                let value = single::get(self, key).await?;
+                Ok(value.map(Arc::unwrap_or_clone))
+            }),
+        }
+    }
+
+    /// The value under a key, shared with memory.
+    fn get_shared<'a, T: Cacheable>(&'a self, key: &'a str) -> Op<'a, Result<Option<Arc<T>>>> {
+        match single::look::<T, _>(self, key) {
+            Look::Hit(value) => Op::ready(Ok(Some(value))),
+            Look::Miss => Op::ready(single::missed(self, key)),
+            Look::Ask => Op::wait(single::get(self, key)),
+        }
+    }
+
+    /// Stores a value. A zero ttl removes what stood there.
+    ///
+    /// A value that cannot be encoded, or is too large, is refused before anything is touched. If the store fails,
+    /// memory has dropped the key all the same. An integer is stored as digits, for [`incr`](Self::incr) and other languages.
+    fn set<'a, T: Cacheable>(
+        &'a self,
+        key: &'a str,
+        value: T,
+        ttl: impl Into<Ttl>,
+    ) -> Op<'a, Result<()>> {
+        let ttl = ttl.into();
+        Op::wait(single::set(self, key, value, ttl))
+    }
+
+    /// Stores a value if the key holds nothing, in one step, and tells whether it did.
+    fn add<'a, T: Cacheable>(
+        &'a self,
+        key: &'a str,
+        value: T,
+        ttl: impl Into<Ttl>,
+    ) -> Op<'a, Result<bool>> {
+        let ttl = ttl.into();
+        Op::wait(single::add(self, key, value, ttl))
+    }
+
+    /// Removes a key, and tells whether it held anything.
+    ///
+    /// Once this has returned, no later read through this cache, its clones or tiers answers a value from before it,
+    /// and a compute that was under way is not stored. If the store fails, that holds for memory, and the error is returned.
+    fn delete<'a>(&'a self, key: &'a str) -> Op<'a, Result<bool>> {
+        Op::wait(single::delete(self, key))
+    }
+
+    /// Whether a key holds anything, of whatever type.
+    fn has<'a>(&'a self, key: &'a str) -> Op<'a, Result<bool>> {
+        Op::wait(single::has(self, key))
+    }
+
+    /// Removes everything that this cache can hold: the keys under its prefix, or the whole database where it has none.
+    /// Reserved keys stay. What other caches over the same memory copied of these keys goes too.
+    fn clear(&self) -> Op<'_, Result<()>> {
+        Op::wait(single::clear(self))
+    }
+
+    /// The values under many keys, in the order asked. A key whose node is down is `None`, and counted.
+    fn get_many<'a, T: Cacheable>(
+        &'a self,
+        keys: &'a [impl AsRef<str>],
+    ) -> Op<'a, Result<Vec<Option<T>>>> {
+        let keys: Vec<&'a str> = keys.iter().map(AsRef::as_ref).collect();
+        Op::wait(async move {
+            let values = bulk::get::<T, _>(self, &keys).await?;
+            Ok(values
+                .into_iter()
+                .map(|value| value.map(Arc::unwrap_or_clone))
+                .collect())
+        })
+    }
+
+    /// The values under those of the keys that hold one.
+    fn get_dict<'a, T: Cacheable>(
+        &'a self,
+        keys: &'a [impl AsRef<str>],
+    ) -> Op<'a, Result<HashMap<String, T>>> {
+        let keys: Vec<&'a str> = keys.iter().map(AsRef::as_ref).collect();
+        Op::wait(async move {
+            let values = bulk::get::<T, _>(self, &keys).await?;
+            let found = keys
+                .iter()
+                .zip(values)
+                .filter_map(|(key, value)| Some((*key, value?)));
+            Ok(found
+                .map(|(key, value)| (key.to_owned(), Arc::unwrap_or_clone(value)))
+                .collect())
+        })
+    }
+
+    /// Stores many values with one ttl. Every key is tried; then an error of kind `Partial` with the counts tells of those that failed.
+    /// A bad key or a value that cannot be encoded is refused before anything is touched.
+    fn set_many<'a, T: Cacheable>(
+        &'a self,
+        pairs: impl IntoIterator<Item = (impl AsRef<str>, T)>,
+        ttl: impl Into<Ttl>,
+    ) -> Op<'a, Result<()>> {
+        let pairs = pairs
+            .into_iter()
+            .map(|(key, value)| (key.as_ref().to_owned(), value))
+            .collect();
+        let ttl = ttl.into();
+        Op::wait(bulk::set(self, pairs, ttl))
+    }
+
+    /// Removes many keys, and tells how many held anything. Every key is tried; then an error of kind `Partial` tells of those that failed.
+    fn delete_many<'a>(&'a self, keys: &'a [impl AsRef<str>]) -> Op<'a, Result<u64>> {
+        let keys: Vec<&'a str> = keys.iter().map(AsRef::as_ref).collect();
+        Op::wait(bulk::delete(self, keys))
+    }
+
+    /// Adds to an integer in one step and answers the sum. An absent one counts as 0 and lives for ever; a ttl is kept.
+    ///
+    /// Refused with `NotACounter` if the key holds anything but an integer stored by `set`, `add`, `incr` or another
+    /// language, and with `Overflow` if the sum leaves the range of `i64`; the value stays as it was.
+    fn incr<'a>(&'a self, key: &'a str, by: i64) -> Op<'a, Result<i64>> {
+        Op::wait(single::incr(self, key, by))
+    }
+
+    /// Subtracts from an integer; see [`incr`](Self::incr). `i64::MIN` cannot be subtracted and is an `Overflow`.
+    fn decr<'a>(&'a self, key: &'a str, by: i64) -> Op<'a, Result<i64>> {
+        Op::wait(single::decr(self, key, by))
+    }
+
+    /// Gives the value under a key a new life from now, and tells whether there was one. A zero ttl removes it.
+    fn touch<'a>(&'a self, key: &'a str, ttl: impl Into<Ttl>) -> Op<'a, Result<bool>> {
+        let ttl = ttl.into();
+        Op::wait(single::touch(self, key, ttl))
+    }
+
+    /// What is left of the life of the value under a key.
+    fn ttl<'a>(&'a self, key: &'a str) -> Op<'a, Result<Option<Remaining>>> {
+        Op::wait(single::ttl(self, key))
+    }
+
+    /// The value under a key or, if there is none, the computed one, which is then stored.
+    ///
+    /// Callers of one key and type at the same time share one compute. The compute runs in this call and may borrow.
+    /// If its caller goes away, panics, or is not done within the leader's patience (5 seconds unless set), one of those
+    /// who wait computes next. A value that was deleted or set meanwhile is not overwritten by what was computed.
+    ///
+    /// A store that fails never makes this fail. Of the errors only these are left: `Compute`, where two callers' computes
+    /// failed while this one waited, and `Timeout`, where two were silent for long.
+    fn get_or_set<'a, T, F, Fut>(
+        &'a self,
+        key: &'a str,
+        ttl: impl Into<Ttl>,
+        compute: F,
+    ) -> Op<'a, Result<T>>
+    where
+        T: Cacheable,
+        F: FnOnce() -> Fut + Send + 'a,
+        Fut: Future<Output = T> + Send + 'a,
+    {
+        let ttl = ttl.into();
+        match single::look::<T, _>(self, key) {
+            Look::Hit(value) => Op::ready(Ok(T::clone(&value))),
+            _ => Op::wait(async move {
+                let compute = || async move { Ok::<T, Error>(compute().await) };
+                compute::resolve(self, key, ttl, compute)
+                    .await
+                    .map(Arc::unwrap_or_clone)
+            }),
+        }
+    }
+
+    /// [`get_or_set`](Self::get_or_set), with the value shared with memory.
+    fn get_or_set_shared<'a, T, F, Fut>(
+        &'a self,
+        key: &'a str,
+        ttl: impl Into<Ttl>,
+        compute: F,
+    ) -> Op<'a, Result<Arc<T>>>
+    where
+        T: Cacheable,
+        F: FnOnce() -> Fut + Send + 'a,
+        Fut: Future<Output = T> + Send + 'a,
+    {
+        let ttl = ttl.into();
+        match single::look::<T, _>(self, key) {
+            Look::Hit(value) => Op::ready(Ok(value)),
+            _ => Op::wait(async move {
+                let compute = || async move { Ok::<T, Error>(compute().await) };
+                compute::resolve(self, key, ttl, compute).await
+            }),
+        }
+    }
+
+    /// [`get_or_set`](Self::get_or_set) with a compute that may fail. Errors are not stored.
+    ///
+    /// The caller whose compute erred gets that error. One of those who wait tries once more; if that errs too, all who
+    /// still wait get an error of kind `Compute` with the text of the last one, as its `Debug` prints it.
+    fn try_get_or_set<'a, T, E, F, Fut>(
+        &'a self,
+        key: &'a str,
+        ttl: impl Into<Ttl>,
+        compute: F,
+    ) -> Op<'a, Result<T, E>>
+    where
+        T: Cacheable,
+        E: From<Error> + Debug + Send + 'a,
+        F: FnOnce() -> Fut + Send + 'a,
+        Fut: Future<Output = Result<T, E>> + Send + 'a,
+    {
+        let ttl = ttl.into();
+        match single::look::<T, _>(self, key) {
+            Look::Hit(value) => Op::ready(Ok(T::clone(&value))),
+            _ => Op::wait(async move {
+                compute::resolve(self, key, ttl, compute)
+                    .await
+                    .map(Arc::unwrap_or_clone)
+            }),
+        }
+    }
+
+    /// [`try_get_or_set`](Self::try_get_or_set), with the value shared with memory.
+    fn try_get_or_set_shared<'a, T, E, F, Fut>(
+        &'a self,
+        key: &'a str,
+        ttl: impl Into<Ttl>,
+        compute: F,
+    ) -> Op<'a, Result<Arc<T>, E>>
+    where
+        T: Cacheable,
+        E: From<Error> + Debug + Send + 'a,
+        F: FnOnce() -> Fut + Send + 'a,
+        Fut: Future<Output = Result<T, E>> + Send + 'a,
+    {
+        let ttl = ttl.into();
+        match single::look::<T, _>(self, key) {
+            Look::Hit(value) => Op::ready(Ok(value)),
+            _ => Op::wait(compute::resolve(self, key, ttl, compute)),
+        }
+    }
+
+    /// The values under many keys, in the order asked, those that are missing computed together and stored.
+    ///
+    /// Keys are taken once each. `compute` gets the keys that this call is to compute and answers what it has; a key
+    /// that it leaves out is `None`, and nothing is stored for it. It is called once for this call's own misses, whose
+    /// values are published before it waits for keys that others compute, and once more only for keys whose leader was lost.
+    fn get_or_set_many<'a, T, F, Fut>(
+        &'a self,
+        keys: &'a [impl AsRef<str>],
+        ttl: impl Into<Ttl>,
+        compute: F,
+    ) -> Op<'a, Result<Vec<Option<T>>>>
+    where
+        T: Cacheable,
+        F: FnMut(Vec<String>) -> Fut + Send + 'a,
+        Fut: Future<Output = HashMap<String, T>> + Send + 'a,
+    {
+        let keys: Vec<&'a str> = keys.iter().map(AsRef::as_ref).collect();
+        let ttl = ttl.into();
+        Op::wait(bulk::get_or_set(self, keys, ttl, compute))
+    }
+
+    /// A snapshot of this store's counters.
+    fn stats(&self) -> Stats {
+        self.core().stats()
+    }
+
+    /// Ends the store's tasks and connections in good order. Dropping the last clone ends them too, at once.
+    fn shutdown(&self) -> Op<'_, ()> {
+        Op::wait(self.close())
+    }
+}
+
+impl<B: Backend + Clone> Cache for B {}

@@ -1,0 +1,104 @@
+//! The envelope, to the byte as docs/FORMAT.md has it: header, payload, checksum. All numbers are little endian.
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::Refusal;
+
+/// The first byte: the one that no MessagePack value begins with, nor ASCII, nor UTF-8 text.
+pub(super) const MAGIC: u8 = 0xC1;
+const VERSION: u8 = 1;
+const FLAG_NONE: u8 = 1;
+
+/// The length of the header, in bytes.
+pub const HEADER_BYTES: usize = 28;
+const CHECKSUM_BYTES: usize = 8;
+pub(super) const OVERHEAD_BYTES: usize = HEADER_BYTES + CHECKSUM_BYTES;
+
+/// What the header says, besides magic, version and the payload's length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) codec: u8,
+    pub(super) none: bool,
+    pub(super) schema: u32,
+    pub(super) ring_epoch: u64,
+    pub(super) grace_ms: u32,
+    pub(super) compute_us: u32,
+}
+
+/// Writes an envelope around a payload without copying it.
+pub(super) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub(super) fn new() -> Self {
+        let mut bytes = Vec::with_capacity(OVERHEAD_BYTES + 256);
+        bytes.resize(HEADER_BYTES, 0);
+        Self(bytes)
+    }
+
+    /// Where to append the payload.
+    pub(super) fn payload(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+
+    pub(super) fn payload_len(&self) -> usize {
+        self.0.len().saturating_sub(HEADER_BYTES)
+    }
+
+    /// The payload must be at most `u32::MAX` bytes long; the caller has checked its bound.
+    pub(super) fn finish(mut self, key: &str, header: &Header) -> Bytes {
+        let len = u32::try_from(self.payload_len()).unwrap_or(u32::MAX);
+        let mut head = [0; HEADER_BYTES];
+        head[..4].copy_from_slice(&[
+            MAGIC,
+            VERSION,
+            header.codec,
+            u8::from(header.none) * FLAG_NONE,
+        ]);
+        head[4..8].copy_from_slice(&header.schema.to_le_bytes());
+        head[8..16].copy_from_slice(&header.ring_epoch.to_le_bytes());
+        head[16..20].copy_from_slice(&header.grace_ms.to_le_bytes());
+        head[20..24].copy_from_slice(&header.compute_us.to_le_bytes());
+        head[24..28].copy_from_slice(&len.to_le_bytes());
+        self.0[..HEADER_BYTES].copy_from_slice(&head);
+        let checksum = checksum(key, &self.0);
+        self.0.extend_from_slice(&checksum.to_le_bytes());
+        self.0.into()
+    }
+}
+
+/// Bound to the key: a value under another key, by a swap or a misrouted answer, is refused.
+fn checksum(key: &str, bytes: &[u8]) -> u64 {
+    xxh3_64_with_seed(bytes, xxh3_64(key.as_bytes()))
+}
+
+/// Header and payload of bytes that begin with [`MAGIC`].
+pub(super) fn open<'b>(key: &str, bytes: &'b [u8]) -> Result<(Header, &'b [u8]), Refusal> {
+    let Some((body, sum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
+        return Err(Refusal::Length);
+    };
+    let Some((head, payload)) = body.split_first_chunk::<HEADER_BYTES>() else {
+        return Err(Refusal::Length);
+    };
+    let [_, version, codec, flags, s0, s1, s2, s3, rest @ ..] = head;
+    let [e0, e1, e2, e3, e4, e5, e6, e7, rest @ ..] = rest;
+    let [g0, g1, g2, g3, c0, c1, c2, c3, l0, l1, l2, l3] = rest;
+    if *version != VERSION || flags & !FLAG_NONE != 0 {
+        return Err(Refusal::Version);
+    }
+    if u32::from_le_bytes([*l0, *l1, *l2, *l3]) as usize != payload.len() {
+        return Err(Refusal::Length);
+    }
+    if checksum(key, body) != u64::from_le_bytes(*sum) {
+        return Err(Refusal::Checksum);
+    }
+    let header = Header {
+        codec: *codec,
+        none: flags & FLAG_NONE != 0,
+        schema: u32::from_le_bytes([*s0, *s1, *s2, *s3]),
+        ring_epoch: u64::from_le_bytes([*e0, *e1, *e2, *e3, *e4, *e5, *e6, *e7]),
+        grace_ms: u32::from_le_bytes([*g0, *g1, *g2, *g3]),
+        compute_us: u32::from_le_bytes([*c0, *c1, *c2, *c3]),
+    };
+    Ok((header, payload))
+}

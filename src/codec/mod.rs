@@ -1,0 +1,367 @@
+//! How values become bytes at the edge to a network.
+
+mod envelope;
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::entry::Entry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::value::{Kind, Value};
+
+pub use envelope::HEADER_BYTES;
+
+/// Turns values into bytes and back. [`MessagePack`] is the default; [`Plain`] is for keys shared with other languages.
+///
+/// A codec of your own usually wraps another, to compress or to encrypt: it gets each value with the table of its type.
+pub trait Codec: fmt::Debug + Send + Sync + 'static {
+    /// The number that stands in the envelope: 1 is MessagePack, 128 to 255 are yours.
+    fn id(&self) -> u8;
+
+    /// Whether the bytes stand in an envelope, with checksum and schema. Without one they are readable by anybody, and unprotected.
+    fn enveloped(&self) -> bool {
+        true
+    }
+
+    /// Appends the bytes of a value.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Encode`] if the value has no encoding.
+    fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<()>;
+
+    /// The value of exactly these bytes. They may be anything: refuse, never panic, and bound what you allocate.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Decode`] if they are not a value of this type.
+    fn decode(&self, kind: &'static Kind, bytes: &[u8]) -> Result<Value>;
+}
+
+/// MessagePack with named fields, bytes as bytes, in an envelope.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MessagePack;
+
+impl Codec for MessagePack {
+    fn id(&self) -> u8 {
+        1
+    }
+
+    fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<()> {
+        value.kind().to_messagepack(value, out)
+    }
+
+    fn decode(&self, kind: &'static Kind, bytes: &[u8]) -> Result<Value> {
+        kind.from_messagepack(bytes)
+    }
+}
+
+/// No envelope: bytes, text and integers as they are, JSON for the rest. Readable by every language,
+/// without checksum, schema and ring epoch: a value of another shape is told only by JSON itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plain;
+
+impl Codec for Plain {
+    fn id(&self) -> u8 {
+        2
+    }
+
+    fn enveloped(&self) -> bool {
+        false
+    }
+
+    fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<()> {
+        let kind = value.kind();
+        if kind.to_plain(value, out) {
+            return Ok(());
+        }
+        let start = out.len();
+        kind.to_json(value, out)?;
+        // JSON writes Some(None) and Some(()) as it writes None; reading them as None would be wrong.
+        if &out[start..] == b"null" && kind.is_some(value) {
+            return Err(
+                Error::new(ErrorKind::Encode, "JSON cannot tell this value from None")
+                    .with("type", kind.type_name()),
+            );
+        }
+        Ok(())
+    }
+
+    fn decode(&self, kind: &'static Kind, bytes: &[u8]) -> Result<Value> {
+        match kind.from_plain(bytes) {
+            Some(value) => Ok(value),
+            None => kind.from_json(bytes),
+        }
+    }
+}
+
+/// Why bytes are not a value for this reader. Each is a miss, and counted by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Bytes without an envelope, and the wanted type is not exactly bytes, text or an integer.
+    Foreign,
+    /// An envelope of another version, or with flags that this version does not know.
+    Version,
+    /// Shorter than an envelope, or of another length than it says.
+    Length,
+    /// The checksum over key, header and payload does not fit.
+    Checksum,
+    /// Another type, or another schema version.
+    Schema,
+    /// Written by another codec.
+    Codec,
+    /// The payload is not a value of the wanted type.
+    Payload,
+    /// Larger than the bound.
+    TooLarge,
+    /// The key holds no string but a list, hash or the like.
+    WrongType,
+    /// Written before the key's node took the key over.
+    Epoch,
+}
+
+impl Refusal {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Self; 10] = [
+        Self::Foreign,
+        Self::Version,
+        Self::Length,
+        Self::Checksum,
+        Self::Schema,
+        Self::Codec,
+        Self::Payload,
+        Self::TooLarge,
+        Self::WrongType,
+        Self::Epoch,
+    ];
+
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::Version => "version",
+            Self::Length => "length",
+            Self::Checksum => "checksum",
+            Self::Schema => "schema",
+            Self::Codec => "codec",
+            Self::Payload => "payload",
+            Self::TooLarge => "too_large",
+            Self::WrongType => "wrong_type",
+            Self::Epoch => "epoch",
+        }
+    }
+}
+
+/// How a store writes and reads: codec, schema ids, bound on size.
+///
+/// ```
+/// use larder::codec::Format;
+/// use larder::{Clock, Entry, Kind, Value};
+/// let (format, now) = (Format::default(), Clock::default().now());
+/// let bytes = format.seal("user:1", &Entry::new(Value::new("Ada".to_owned()), now, None)).unwrap();
+/// let entry = format.open("user:1", &bytes, Some(Kind::of::<String>()), now).unwrap();
+/// assert_eq!(*entry.into_value().downcast::<String>().unwrap(), "Ada");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Format {
+    codec: Arc<dyn Codec>,
+    schema_version: u32,
+    schemas: Arc<HashMap<TypeId, u32, ahash::RandomState>>,
+    max_value_bytes: usize,
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self {
+            codec: Arc::new(MessagePack),
+            schema_version: 0,
+            schemas: Arc::default(),
+            max_value_bytes: 8 << 20,
+        }
+    }
+}
+
+impl Format {
+    /// Sets the codec.
+    #[must_use]
+    pub fn codec(mut self, codec: impl Codec) -> Self {
+        self.codec = Arc::new(codec);
+        self
+    }
+
+    /// Sets the version that goes into every schema id: raise it, and all that was stored before is a miss.
+    #[must_use]
+    pub fn schema_version(mut self, version: u32) -> Self {
+        self.schema_version = version;
+        self
+    }
+
+    /// Gives a type a schema name of its own, instead of `std::any::type_name`, so that two crates can share its values.
+    #[must_use]
+    pub fn schema<T: 'static>(mut self, name: &str) -> Self {
+        let id = schema_id(name, 0);
+        Arc::make_mut(&mut self.schemas).insert(TypeId::of::<T>(), id);
+        self
+    }
+
+    /// Sets the largest value in bytes, encoded, that is written or read. 8 MiB unless set; at most 4 GiB less one byte.
+    #[must_use]
+    pub fn max_value_bytes(mut self, bytes: usize) -> Self {
+        self.max_value_bytes = bytes.min(u32::MAX as usize);
+        self
+    }
+
+    /// The bound set by [`max_value_bytes`](Self::max_value_bytes).
+    #[must_use]
+    pub fn max_bytes(&self) -> usize {
+        self.max_value_bytes
+    }
+
+    fn schema_of(&self, kind: &Kind) -> u32 {
+        match self.schemas.get(&kind.type_id()) {
+            Some(&id) => id,
+            None => schema_id(kind.type_name(), self.schema_version),
+        }
+    }
+
+    /// The bytes of an entry as they stand under `key`, which is the whole key as stored.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Encode`] if the value has no encoding, [`ErrorKind::TooLarge`] if it exceeds the bound.
+    pub fn seal(&self, key: &str, entry: &Entry) -> Result<Bytes> {
+        let value = entry.value();
+        if let Some(bytes) = value.as_encoded() {
+            return Ok(bytes.clone());
+        }
+        if entry.is_bare() {
+            let mut bytes = Vec::new();
+            if value.kind().to_plain(value, &mut bytes) {
+                self.bounded(bytes.len())?;
+                return Ok(bytes.into());
+            }
+        }
+        if !self.codec.enveloped() {
+            let mut bytes = Vec::new();
+            self.codec.encode(value, &mut bytes)?;
+            self.bounded(bytes.len())?;
+            return Ok(bytes.into());
+        }
+        let header = envelope::Header {
+            codec: self.codec.id(),
+            none: false,
+            schema: self.schema_of(value.kind()),
+            ring_epoch: entry.ring_epoch(),
+            grace_ms: entry.grace_ms(),
+            compute_us: entry.compute_us(),
+        };
+        let mut writer = envelope::Writer::new();
+        let none = value.kind().none_depth(value);
+        match none {
+            Some(depth) => writer.payload().push(depth),
+            None => self.codec.encode(value, writer.payload())?,
+        }
+        self.bounded(writer.payload_len())?;
+        Ok(writer.finish(
+            key,
+            &envelope::Header {
+                none: none.is_some(),
+                ..header
+            },
+        ))
+    }
+
+    fn bounded(&self, len: usize) -> Result<()> {
+        if len <= self.max_value_bytes {
+            return Ok(());
+        }
+        Err(
+            Error::new(ErrorKind::TooLarge, "the encoded value exceeds the bound")
+                .with("bytes", len)
+                .with("bound", self.max_value_bytes),
+        )
+    }
+
+    /// The entry that these bytes are under `key`, without a deadline. Without a `kind` the value stays bytes.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not a value for this reader.
+    pub fn open(
+        &self,
+        key: &str,
+        bytes: &Bytes,
+        kind: Option<&'static Kind>,
+        now: crate::clock::Moment,
+    ) -> Result<Entry, Refusal> {
+        let Some(kind) = kind else {
+            return Ok(Entry::new(Value::encoded(bytes.clone()), now, None));
+        };
+        if bytes.len()
+            > self
+                .max_value_bytes
+                .saturating_add(envelope::OVERHEAD_BYTES)
+        {
+            return Err(Refusal::TooLarge);
+        }
+        if !self.codec.enveloped() {
+            let value = self
+                .codec
+                .decode(kind, bytes)
+                .map_err(|_| Refusal::Payload)?;
+            return Ok(Entry::new(value, now, None).bare(true));
+        }
+        if bytes.first() != Some(&envelope::MAGIC) {
+            let value = kind.from_plain(bytes).ok_or(Refusal::Foreign)?;
+            return Ok(Entry::new(value, now, None).bare(true));
+        }
+        let (header, payload) = envelope::open(key, bytes)?;
+        if header.schema != self.schema_of(kind) {
+            return Err(Refusal::Schema);
+        }
+        if header.codec != self.codec.id() {
+            return Err(Refusal::Codec);
+        }
+        let value = match (header.none, payload) {
+            (true, &[depth]) => kind.none_at(depth).ok_or(Refusal::Payload)?,
+            (true, _) => return Err(Refusal::Payload),
+            (false, payload) => self
+                .codec
+                .decode(kind, payload)
+                .map_err(|_| Refusal::Payload)?,
+        };
+        Ok(Entry::new(value, now, None).with_wire_fields(
+            header.ring_epoch,
+            header.grace_ms,
+            header.compute_us,
+        ))
+    }
+
+    /// Reads an entry as another type than it was stored as, by the same rules as bytes from a server.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not a value of that type.
+    pub fn convert(&self, entry: &Entry, kind: &'static Kind) -> Result<Value, Refusal> {
+        let bytes = self.seal("", entry).map_err(|_| Refusal::Payload)?;
+        self.open("", &bytes, Some(kind), entry.born())
+            .map(Entry::into_value)
+    }
+}
+
+/// The low half of xxh3-64 of the name, a zero byte and the version, little endian.
+fn schema_id(name: &str, version: u32) -> u32 {
+    let mut text = Vec::with_capacity(name.len() + 5);
+    text.extend_from_slice(name.as_bytes());
+    text.push(0);
+    text.extend_from_slice(&version.to_le_bytes());
+    // The cut is meant: 32 bits tell types apart well enough where a checksum and a decoder follow.
+    u32::try_from(xxh3_64(&text) & u64::from(u32::MAX)).unwrap_or_default()
+}

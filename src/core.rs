@@ -1,0 +1,198 @@
+//! What every store owns: its settings, flights, fence and counters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, Moment};
+use crate::codec::{Format, Refusal};
+use crate::fence::Fence;
+use crate::flight::Flights;
+use crate::stats::{Counters, Stats};
+use crate::ttl::Ttl;
+
+/// How a store behaves for its callers, whatever it is made of.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// What [`Ttl::Default`] means. 300 seconds unless set.
+    pub default_ttl: Ttl,
+    /// How long callers wait for a leader that neither finishes nor goes away before one of them computes too.
+    /// 5 seconds unless set.
+    pub leader_patience: Duration,
+    /// Whether `get_or_set` answers a store's errors instead of computing past them. Off unless set.
+    pub strict: bool,
+    /// How values become bytes and back.
+    pub format: Format,
+    /// Where the time is read.
+    pub clock: Clock,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            default_ttl: Ttl::After(Duration::from_secs(300)),
+            leader_patience: Duration::from_secs(5),
+            strict: false,
+            format: Format::default(),
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// What every [`Backend`](crate::Backend) owns one of: settings, the computes under way, and counters. Clones share all of it.
+///
+/// A store of your own holds `Core::default()` and answers it from [`Backend::core`](crate::Backend::core); that is all
+/// it does for single flight, write fencing and counting.
+#[derive(Clone, Debug)]
+pub struct Core(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    shared: Arc<SharedState>,
+    counters: Counters,
+}
+
+/// What a store shares with the tiers above it, so that they coalesce and invalidate each other.
+#[derive(Debug)]
+struct SharedState {
+    flights: Arc<Flights>,
+    fence: Fence,
+}
+
+impl Default for Core {
+    fn default() -> Self {
+        Self::new(Settings::default())
+    }
+}
+
+impl Core {
+    /// A core with these settings.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let shared = SharedState {
+            flights: Arc::new(Flights::new()),
+            fence: Fence::new(),
+        };
+        Self(Arc::new(Inner {
+            settings,
+            shared: Arc::new(shared),
+            counters: Counters::default(),
+        }))
+    }
+
+    /// A core with settings and counters of its own that shares the flights and the fence of the store below.
+    #[must_use]
+    pub fn above(below: &Self, settings: Settings) -> Self {
+        let shared = Arc::clone(&below.0.shared);
+        Self(Arc::new(Inner {
+            settings,
+            shared,
+            counters: Counters::default(),
+        }))
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// How values become bytes and back.
+    #[must_use]
+    pub fn format(&self) -> &Format {
+        &self.0.settings.format
+    }
+
+    /// The time now, on the store's clock.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.0.settings.clock.now()
+    }
+
+    /// A snapshot of the counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.counters.snapshot()
+    }
+
+    /// How many computes are under way, in this store and the tiers that share its flights.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.0.shared.flights.len()
+    }
+
+    /// Counts stored bytes that were no value for their reader, and logs them.
+    pub fn refuse(&self, key: &str, why: Refusal) {
+        self.0.counters.refused(why);
+        tracing::debug!(target: "larder", event = "refused", key = key.escape_debug().to_string(), reason = why.as_str());
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    pub(crate) fn flights(&self) -> &Arc<Flights> {
+        &self.0.shared.flights
+    }
+
+    pub(crate) fn fence(&self) -> &Fence {
+        &self.0.shared.fence
+    }
+}
+
+/// The settings that every builder offers, written once.
+macro_rules! setting_methods {
+    ($($field:ident).+) => {
+        /// Sets what [`Ttl::Default`](crate::Ttl::Default) means. 300 seconds unless set.
+        #[must_use]
+        pub fn default_ttl(mut self, ttl: impl Into<crate::Ttl>) -> Self {
+            self.$($field).+.default_ttl = ttl.into();
+            self
+        }
+
+        /// Sets how long callers wait for a leader that neither finishes nor goes away. 5 seconds unless set.
+        #[must_use]
+        pub fn leader_patience(mut self, patience: std::time::Duration) -> Self {
+            self.$($field).+.leader_patience = patience;
+            self
+        }
+
+        /// Makes `get_or_set` answer a store's errors instead of computing past them.
+        #[must_use]
+        pub fn strict(mut self, strict: bool) -> Self {
+            self.$($field).+.strict = strict;
+            self
+        }
+
+        /// Sets how values become bytes and back: codec, schemas, bound on size.
+        #[must_use]
+        pub fn format(mut self, format: crate::codec::Format) -> Self {
+            self.$($field).+.format = format;
+            self
+        }
+
+        /// Sets the codec, MessagePack unless set.
+        #[must_use]
+        pub fn codec(mut self, codec: impl crate::codec::Codec) -> Self {
+            self.$($field).+.format = self.$($field).+.format.codec(codec);
+            self
+        }
+
+        /// Sets the version that goes into every schema id: raise it, and all that was stored before is a miss.
+        #[must_use]
+        pub fn schema_version(mut self, version: u32) -> Self {
+            self.$($field).+.format = self.$($field).+.format.schema_version(version);
+            self
+        }
+
+        /// Sets where the time is read: a manual clock in tests.
+        #[must_use]
+        pub fn clock(mut self, clock: crate::Clock) -> Self {
+            self.$($field).+.clock = clock;
+            self
+        }
+    };
+}
+
+pub(crate) use setting_methods;

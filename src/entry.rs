@@ -1,0 +1,231 @@
+//! A value with what the cache must know of it.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::Moment;
+use crate::ttl::Remaining;
+use crate::value::{Kind, Value};
+
+/// A value plus its deadline, age and origin. Small, and cloned by reference count: memory stores hold it as it is.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    value: Value,
+    expires: Moment,
+    born: Moment,
+    ring_epoch: u64,
+    grace_ms: u32,
+    compute_us: u32,
+    /// Encoded length in bytes, where memory is bound by bytes.
+    weight: u32,
+    bare: bool,
+}
+
+impl Entry {
+    /// An entry born at `now` that lives for `ttl`, `None` for ever.
+    #[must_use]
+    pub fn new(value: Value, now: Moment, ttl: Option<Duration>) -> Self {
+        Self {
+            value,
+            expires: ttl.map_or(Moment::NEVER, |ttl| now.after(ttl)),
+            born: now,
+            ring_epoch: 0,
+            grace_ms: 0,
+            compute_us: 0,
+            weight: 0,
+            bare: false,
+        }
+    }
+
+    /// Marks the value as one that may be stored without an envelope: an integer that `INCR` and other languages read.
+    #[must_use]
+    pub fn bare(mut self, bare: bool) -> Self {
+        self.bare = bare;
+        self
+    }
+
+    /// Sets how long the compute took, kept to microseconds and at most 71 minutes.
+    #[must_use]
+    pub fn computed_in(mut self, time: Duration) -> Self {
+        self.compute_us = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// Sets the ring epoch of the writer, 0 where there is none.
+    #[must_use]
+    pub fn in_ring_epoch(mut self, epoch: u64) -> Self {
+        self.ring_epoch = epoch;
+        self
+    }
+
+    /// The same entry with another value.
+    #[must_use]
+    pub fn with_value(mut self, value: Value) -> Self {
+        self.value = value;
+        self
+    }
+
+    /// The same entry with another deadline.
+    #[must_use]
+    pub fn with_deadline(mut self, expires: Moment) -> Self {
+        self.expires = expires;
+        self
+    }
+
+    pub(crate) fn with_wire_fields(
+        mut self,
+        ring_epoch: u64,
+        grace_ms: u32,
+        compute_us: u32,
+    ) -> Self {
+        (self.ring_epoch, self.grace_ms, self.compute_us) = (ring_epoch, grace_ms, compute_us);
+        self
+    }
+
+    /// Sets how much of a bound in bytes the entry takes.
+    #[must_use]
+    pub fn weighing(mut self, bytes: usize) -> Self {
+        self.weight = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// How much of a bound in bytes the entry takes, 0 where nobody weighed it.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// The value, by itself.
+    #[must_use]
+    pub fn into_value(self) -> Value {
+        self.value
+    }
+
+    /// The object, if it is a `T`.
+    ///
+    /// # Errors
+    ///
+    /// The entry itself, if it holds bytes or another type.
+    pub fn downcast<T: Any + Send + Sync>(self) -> Result<Arc<T>, Self> {
+        match self.value.downcast() {
+            Ok(object) => Ok(object),
+            Err(value) => Err(Self { value, ..self }),
+        }
+    }
+
+    /// When the entry's life ends.
+    #[must_use]
+    pub fn expires(&self) -> Moment {
+        self.expires
+    }
+
+    /// When it was made or, for one that came from a server, read.
+    #[must_use]
+    pub fn born(&self) -> Moment {
+        self.born
+    }
+
+    /// The part of the life, at its end, in which the value is stale. Milliseconds; 0 is none.
+    #[must_use]
+    pub fn grace_ms(&self) -> u32 {
+        self.grace_ms
+    }
+
+    /// How long the compute took, in microseconds.
+    #[must_use]
+    pub fn compute_us(&self) -> u32 {
+        self.compute_us
+    }
+
+    /// The ring epoch of the writer, 0 where there was none.
+    #[must_use]
+    pub fn ring_epoch(&self) -> u64 {
+        self.ring_epoch
+    }
+
+    /// Whether the value may be stored without an envelope.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.bare
+    }
+
+    /// Whether its life is over at `now`.
+    #[must_use]
+    pub fn is_expired(&self, now: Moment) -> bool {
+        self.expires <= now
+    }
+
+    /// What is left of its life at `now`.
+    #[must_use]
+    pub fn remaining(&self, now: Moment) -> Remaining {
+        if self.expires == Moment::NEVER {
+            Remaining::Forever
+        } else {
+            Remaining::For(self.expires.since(now))
+        }
+    }
+}
+
+/// An entry on its way into a store, with its encoded form once [`Backend::prepare`](crate::Backend::prepare) has made it.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The entry.
+    pub entry: Entry,
+    /// Its bytes as they will stand on the wire, if a store that needs them has encoded them already.
+    pub sealed: Option<Bytes>,
+}
+
+impl From<Entry> for Draft {
+    fn from(entry: Entry) -> Self {
+        Self {
+            entry,
+            sealed: None,
+        }
+    }
+}
+
+/// What a reader wants of a store.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Want {
+    /// The type to decode to. Without one the answer is bytes as they stand on the wire.
+    pub kind: Option<&'static Kind>,
+    /// Whether the entry's deadline is wanted too; without it a remote store may answer an entry without one.
+    pub deadline: bool,
+}
+
+impl Want {
+    /// A value of this type.
+    #[must_use]
+    pub fn of(kind: &'static Kind) -> Self {
+        Self {
+            kind: Some(kind),
+            deadline: false,
+        }
+    }
+
+    /// The same, with the deadline.
+    #[must_use]
+    pub fn with_deadline(mut self) -> Self {
+        self.deadline = true;
+        self
+    }
+}
+
+/// When a store may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// In any case.
+    Always,
+    /// Only if the key holds nothing, decided in one step.
+    IfAbsent,
+}

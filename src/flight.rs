@@ -1,0 +1,458 @@
+//! Single flight: concurrent callers of one key and type share one compute.
+//!
+//! The compute may borrow, so its leader runs it in its own caller, which may drop it, park it or panic at any
+//! point. A flight therefore outlives its leaders: when one is lost, or silent for longer than its patience, a waiter
+//! leads next with its own compute. Here is only the bookkeeping; the cache above computes and stores.
+//!
+//! Law 3 needs the flight to know of writes: a write of the key *detaches* the flight (later callers start a new one,
+//! and the leader may no longer store) and waits for a store that has begun already.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::value::Shared;
+
+const SHARDS: usize = 64;
+
+/// Leaders that fail in a row before all who still wait are told.
+const MAX_FAILURES: u32 = 2;
+
+/// A waiter waits this many times the leader's patience in all; by then two leaders have been silent for long.
+const PATIENCE_TIMES: u32 = 6;
+
+/// Keeps the arithmetic of deadlines in range: a day.
+const MAX_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+type Shard = HashMap<Box<str>, Vec<Arc<Flight>>, ahash::RandomState>;
+
+/// The flights of a store, by key as stored.
+#[derive(Debug)]
+pub(crate) struct Flights {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: ahash::RandomState,
+}
+
+#[derive(Debug)]
+struct Flight {
+    type_id: TypeId,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Which leader leads; raised when one takes over.
+    term: u32,
+    /// Whether that leader is still there.
+    led: bool,
+    /// When it began.
+    since: Instant,
+    /// Leaders that took over because another was silent.
+    successions: u32,
+    waiters: usize,
+    failures: u32,
+    failure: Option<Arc<str>>,
+    landed: Option<Shared>,
+    detached: bool,
+    storing: bool,
+    /// A write gave up waiting for the store: what it stored must go.
+    overtaken: bool,
+}
+
+/// A caller's place in a flight.
+pub(crate) enum Seat {
+    /// Compute, then land.
+    Lead(Lead),
+    /// Wait for the leader.
+    Wait(Waiter),
+}
+
+/// What a waiter came to.
+pub(crate) enum Outcome {
+    /// The leader's value.
+    Landed(Shared),
+    /// This caller leads now.
+    Lead(Lead),
+    /// Two leaders failed; the text is the last one's.
+    Failed(Arc<str>),
+    /// The flight was detached and lost its leader: begin anew.
+    Rejoin,
+    /// Neither value nor failure came within the bound.
+    TimedOut,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock was held leaves nothing half done here: every critical section is plain assignments.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Flights {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: ahash::RandomState::new(),
+        }
+    }
+
+    fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
+        let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
+        lock(&self.shards[index])
+    }
+
+    /// Takes a seat in the flight of this key and type, opening one if there is none.
+    pub(crate) fn join(self: &Arc<Self>, key: &str, type_id: TypeId) -> Seat {
+        let now = Instant::now();
+        let mut shard = self.shard(key);
+        let flight = shard
+            .get(key)
+            .and_then(|flights| flights.iter().find(|flight| flight.type_id == type_id))
+            .cloned();
+        if let Some(flight) = flight {
+            let mut state = lock(&flight.state);
+            let vacant = !state.led && state.landed.is_none() && state.failure_text().is_none();
+            if vacant {
+                let term = state.lead(now);
+                drop(state);
+                return Seat::Lead(self.lead(key, flight, term));
+            }
+            state.waiters += 1;
+            drop(state);
+            return Seat::Wait(Waiter {
+                flights: Arc::clone(self),
+                key: key.into(),
+                flight,
+            });
+        }
+        let flight = Arc::new(Flight::new(type_id, now));
+        shard
+            .entry(key.into())
+            .or_default()
+            .push(Arc::clone(&flight));
+        Seat::Lead(self.lead(key, flight, 1))
+    }
+
+    fn lead(self: &Arc<Self>, key: &str, flight: Arc<Flight>, term: u32) -> Lead {
+        Lead {
+            flights: Arc::clone(self),
+            key: key.into(),
+            flight,
+            term,
+            done: false,
+        }
+    }
+
+    /// Cuts the key's flights off: whoever asks from now on starts a new one, and what the old ones compute is not
+    /// stored. Those that are storing right now are returned, to be waited for.
+    pub(crate) fn detach(&self, key: &str) -> Detached {
+        let removed = self.shard(key).remove(key);
+        Detached::of(removed.unwrap_or_default())
+    }
+
+    /// [`detach`](Self::detach) for every key that begins with `prefix`.
+    pub(crate) fn detach_under(&self, prefix: &str) -> Detached {
+        let mut flights = Vec::new();
+        for shard in &self.shards {
+            for (_, removed) in lock(shard).extract_if(|key, _| key.starts_with(prefix)) {
+                flights.extend(removed);
+            }
+        }
+        Detached::of(flights)
+    }
+
+    /// Takes the flight off the map once nobody leads it or waits in it. Decided under the shard's lock, where callers
+    /// join: a flight that is led but not on the map would not hear of writes.
+    fn remove_if_over(&self, key: &str, flight: &Arc<Flight>) {
+        let mut shard = self.shard(key);
+        if !lock(&flight.state).is_over() {
+            return;
+        }
+        if let Some(flights) = shard.get_mut(key) {
+            flights.retain(|other| !Arc::ptr_eq(other, flight));
+            if flights.is_empty() {
+                shard.remove(key);
+            }
+        }
+    }
+
+    /// How many flights there are.
+    pub(crate) fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| lock(shard).values().map(Vec::len).sum::<usize>())
+            .sum()
+    }
+}
+
+impl Flight {
+    fn new(type_id: TypeId, now: Instant) -> Self {
+        let state = State {
+            term: 1,
+            led: true,
+            since: now,
+            successions: 0,
+            waiters: 0,
+            failures: 0,
+            failure: None,
+            landed: None,
+            detached: false,
+            storing: false,
+            overtaken: false,
+        };
+        Self {
+            type_id,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }
+    }
+}
+
+impl State {
+    fn lead(&mut self, now: Instant) -> u32 {
+        self.term += 1;
+        self.led = true;
+        self.since = now;
+        self.term
+    }
+
+    /// Nobody will add to it any more, and nobody needs to find it.
+    fn is_over(&self) -> bool {
+        let landed = self.landed.is_some() && !self.storing;
+        landed
+            || self.failure_text().is_some()
+            || (!self.led && self.waiters == 0 && self.landed.is_none())
+    }
+
+    fn failure_text(&self) -> Option<Arc<str>> {
+        if self.failures >= MAX_FAILURES {
+            self.failure.clone()
+        } else {
+            None
+        }
+    }
+}
+
+/// Flights that a write cut off.
+#[derive(Debug)]
+pub(crate) struct Detached(Vec<Arc<Flight>>);
+
+impl Detached {
+    fn of(mut flights: Vec<Arc<Flight>>) -> Self {
+        flights.retain(|flight| {
+            let mut state = lock(&flight.state);
+            state.detached = true;
+            state.storing
+        });
+        Self(flights)
+    }
+
+    /// Waits until none of them is storing any more, at most for `bound`. A store that takes longer is undone by its
+    /// leader once it ends.
+    pub(crate) async fn settled(self, bound: Duration) {
+        for flight in self.0 {
+            let ended = async {
+                loop {
+                    let changed = flight.changed.notified();
+                    tokio::pin!(changed);
+                    changed.as_mut().enable();
+                    if !lock(&flight.state).storing {
+                        return;
+                    }
+                    changed.await;
+                }
+            };
+            if tokio::runtime::Handle::try_current().is_err()
+                || tokio::time::timeout(bound, ended).await.is_err()
+            {
+                let mut state = lock(&flight.state);
+                state.overtaken = state.storing;
+            }
+        }
+    }
+}
+
+/// The right and duty to compute. Dropped without landing or failing, it passes to a waiter.
+pub(crate) struct Lead {
+    flights: Arc<Flights>,
+    key: Box<str>,
+    flight: Arc<Flight>,
+    term: u32,
+    done: bool,
+}
+
+impl Lead {
+    /// Gives the value to all who wait. The answer is the right to store it, which is lost if the key was written
+    /// since the flight began or another leader has landed already.
+    pub(crate) fn land(mut self, value: Shared) -> Option<Storing> {
+        self.done = true;
+        let mut state = lock(&self.flight.state);
+        if state.landed.is_some() {
+            return None;
+        }
+        state.landed = Some(value);
+        state.storing = !state.detached;
+        let storing = state.storing;
+        drop(state);
+        self.flight.changed.notify_waiters();
+        let storing = storing.then(|| Storing {
+            flights: Arc::clone(&self.flights),
+            key: self.key.clone(),
+            flight: Arc::clone(&self.flight),
+        });
+        if storing.is_none() {
+            self.flights.remove_if_over(&self.key, &self.flight);
+        }
+        storing
+    }
+
+    /// Gives a value that stands in the store already to all who wait.
+    pub(crate) fn found(self, value: Shared) {
+        drop(self.land(value));
+    }
+
+    /// The compute erred. One waiter tries once more; the second failure is told to all.
+    pub(crate) fn fail(mut self, text: &str) {
+        self.give_up(Some(text));
+    }
+
+    fn give_up(&mut self, failure: Option<&str>) {
+        self.done = true;
+        let mut state = lock(&self.flight.state);
+        if state.landed.is_some() || state.failure_text().is_some() {
+            return;
+        }
+        if let Some(text) = failure {
+            state.failures += 1;
+            state.failure = Some(text.into());
+        }
+        let over = state.failure_text().is_some();
+        if state.term == self.term {
+            state.led = false;
+        }
+        drop(state);
+        self.flights.remove_if_over(&self.key, &self.flight);
+        if over {
+            self.flight.changed.notify_waiters();
+        } else {
+            self.flight.changed.notify_one();
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if !self.done {
+            let panicked = std::thread::panicking().then_some("the compute panicked");
+            self.give_up(panicked);
+        }
+    }
+}
+
+/// The right to store what was landed. Writes of the key wait until it is dropped.
+pub(crate) struct Storing {
+    flights: Arc<Flights>,
+    key: Box<str>,
+    flight: Arc<Flight>,
+}
+
+impl Storing {
+    /// Whether a write of the key gave up waiting for this store, so that what was stored must be removed again.
+    pub(crate) fn overtaken(&self) -> bool {
+        lock(&self.flight.state).overtaken
+    }
+}
+
+impl Drop for Storing {
+    fn drop(&mut self) {
+        lock(&self.flight.state).storing = false;
+        self.flights.remove_if_over(&self.key, &self.flight);
+        self.flight.changed.notify_waiters();
+    }
+}
+
+/// A caller that waits for another's compute.
+pub(crate) struct Waiter {
+    flights: Arc<Flights>,
+    key: Box<str>,
+    flight: Arc<Flight>,
+}
+
+impl Waiter {
+    /// Waits until the flight lands, fails, or this caller is to lead.
+    ///
+    /// Outside a tokio runtime there is no timer, and patience has no end.
+    pub(crate) async fn wait(self, patience: Duration) -> Outcome {
+        let timed = tokio::runtime::Handle::try_current().is_ok();
+        let bound = Instant::now() + patience.min(MAX_PATIENCE) * PATIENCE_TIMES;
+        loop {
+            let changed = self.flight.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let pause = match self.look(patience, bound) {
+                Ok(outcome) => return outcome,
+                Err(pause) => pause,
+            };
+            if timed {
+                // Whichever comes first: the flight is looked at again.
+                let _ = tokio::time::timeout(pause, changed).await;
+            } else {
+                changed.await;
+            }
+        }
+    }
+
+    fn look(&self, patience: Duration, bound: Instant) -> Result<Outcome, Duration> {
+        let now = Instant::now();
+        let mut state = lock(&self.flight.state);
+        if let Some(value) = &state.landed {
+            return Ok(Outcome::Landed(Arc::clone(value)));
+        }
+        if let Some(text) = state.failure_text() {
+            return Ok(Outcome::Failed(text));
+        }
+        let due = state.since + patience.min(MAX_PATIENCE);
+        let silent = state.led && due <= now && state.successions == 0;
+        if (!state.led || silent) && state.detached {
+            return Ok(Outcome::Rejoin);
+        }
+        if !state.led || silent {
+            state.successions += u32::from(silent);
+            let term = state.lead(now);
+            drop(state);
+            return Ok(Outcome::Lead(self.flights.lead(
+                &self.key,
+                Arc::clone(&self.flight),
+                term,
+            )));
+        }
+        if bound <= now {
+            return Ok(Outcome::TimedOut);
+        }
+        let next = if state.successions == 0 {
+            due.min(bound)
+        } else {
+            bound
+        };
+        Err(next.saturating_duration_since(now))
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut state = lock(&self.flight.state);
+        state.waiters -= 1;
+        let vacant = !state.led && state.landed.is_none();
+        let others = state.waiters > 0;
+        drop(state);
+        if vacant && !others {
+            self.flights.remove_if_over(&self.key, &self.flight);
+        } else if vacant {
+            // It may have been woken to lead and was dropped instead.
+            self.flight.changed.notify_one();
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Stores made of stores.
+
+pub(crate) mod prefixed;
+pub(crate) mod tiered;

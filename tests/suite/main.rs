@@ -1,0 +1,3 @@
+//! One test binary for everything that uses the crate from outside.
+
+mod callers;
