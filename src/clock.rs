@@ -49,12 +49,27 @@ impl Clock {
     /// The time now.
     #[must_use]
     pub fn now(&self) -> Moment {
-        static START: OnceLock<Instant> = OnceLock::new();
         match &self.by_hand {
             Some(nanos) => Moment(nanos.load(Ordering::Acquire)),
             // Zero is kept for "no time at all".
-            None => Moment(1).after(START.get_or_init(Instant::now).elapsed()),
+            None => Moment(1).after(starts().exact.elapsed()),
         }
+    }
+
+    /// Whether `moment` has surely not come yet, told by a clock that costs less and is at most some milliseconds off.
+    /// Within [`MARGIN`] of it the answer is no, and only [`now`](Self::now) can tell.
+    #[inline]
+    pub(crate) fn is_well_before(&self, moment: Moment) -> bool {
+        if moment == Moment::NEVER {
+            return true;
+        }
+        if self.by_hand.is_some() {
+            return false;
+        }
+        let coarse = coarsetime::Instant::now_without_cache_update()
+            .duration_since(starts().coarse)
+            .as_nanos();
+        coarse.saturating_add(MARGIN) < moment.0
     }
 
     /// Moves a manual clock forward; the real one goes by itself.
@@ -64,6 +79,23 @@ impl Clock {
             nanos.fetch_add(span, Ordering::AcqRel);
         }
     }
+}
+
+/// How far the coarse clock may be behind, in nanoseconds: many ticks of any kernel.
+const MARGIN: u64 = 100_000_000;
+
+/// When both clocks were first read: the zero of every [`Moment`].
+struct Starts {
+    exact: Instant,
+    coarse: coarsetime::Instant,
+}
+
+fn starts() -> &'static Starts {
+    static STARTS: OnceLock<Starts> = OnceLock::new();
+    STARTS.get_or_init(|| Starts {
+        exact: Instant::now(),
+        coarse: coarsetime::Instant::now_without_cache_update(),
+    })
 }
 
 #[cfg(test)]

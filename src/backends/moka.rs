@@ -258,8 +258,8 @@ impl Inner {
     /// The entry under a key, if its life is not over.
     fn live(&self, key: &str) -> Option<Entry> {
         let entry = self.store.get(key)?;
-        // Only an entry with a deadline costs a look at the clock.
-        let fresh = entry.expires() == Moment::NEVER || !entry.is_expired(self.core.now());
+        let clock = &self.core.settings().clock;
+        let fresh = clock.is_well_before(entry.expires()) || !entry.is_expired(clock.now());
         fresh.then_some(entry)
     }
 

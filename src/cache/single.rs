@@ -26,23 +26,22 @@ pub(super) enum Look<T> {
 }
 
 /// Looks into memory. A bad key cannot be there, so keys are checked only after this.
+#[inline]
 pub(super) fn look<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Look<T> {
-    match cache.peek(key) {
+    let value = match cache.peek(key) {
         Peek::Hit(entry) => match entry.downcast() {
-            Ok(value) => {
-                cache.core().counters().memory_hits.add(1);
-                Look::Hit(value)
-            }
-            Err(entry) => match converted(cache.core(), key, &entry) {
-                Some(value) => {
-                    cache.core().counters().memory_hits.add(1);
-                    Look::Hit(value)
-                }
-                None => Look::Miss,
-            },
+            Ok(value) => Some(value),
+            Err(entry) => converted(cache.core(), key, &entry),
         },
-        Peek::Miss => Look::Miss,
-        Peek::Ask => Look::Ask,
+        Peek::Miss => None,
+        Peek::Ask => return Look::Ask,
+    };
+    match value {
+        Some(value) => {
+            cache.core().counters().memory_hits.add(1);
+            Look::Hit(value)
+        }
+        None => Look::Miss,
     }
 }
 

@@ -245,15 +245,15 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
     }
 
     fn peek(&self, key: &str) -> Peek {
-        match self.inner.l1.peek(key) {
-            // Only l2 can tell that nothing is there; if it is memory too, it tells at once.
-            Peek::Miss if self.inner.l2.memory().is_none() => Peek::Ask,
-            Peek::Miss => match self.inner.l2.peek(key) {
-                Peek::Miss => Peek::Miss,
-                // A hit goes the long way, through which it enters l1.
-                _ => Peek::Ask,
-            },
-            hit_or_ask => hit_or_ask,
+        let answer = self.inner.l1.peek(key);
+        if !matches!(answer, Peek::Miss) {
+            return answer;
+        }
+        // Only l2 can tell that nothing is there. If it is memory too, it tells at once; what it holds goes the long
+        // way, through which it enters l1.
+        match self.inner.l2.peek(key) {
+            Peek::Miss => Peek::Miss,
+            _ => Peek::Ask,
         }
     }
 

@@ -1,0 +1,52 @@
+# `make test` is the first command to run; CONTRIBUTING.md says the rest.
+
+.DEFAULT_GOAL := help
+.PHONY: help test demo bench check fmt clippy docs deny vectors examples
+
+# Further arguments for cargo: make test ARGS="-- --nocapture"
+ARGS ?=
+
+# Each feature of Cargo.toml: every one compiles and is linted alone.
+FEATURES := $(shell awk '/^\[/ { on = ($$0 == "[features]") } on && /^[a-z]/ { print $$1 }' Cargo.toml)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: ## every test, doc tests too, on real servers (found or fetched)
+	@server=$$(scripts/redis-server.sh) && echo "server: $$server: $$("$$server" --version)" && \
+	LARDER_REDIS_SERVER="$$server" cargo test --workspace --all-features $(ARGS)
+
+demo: ## the tiered example on a manager and three nodes of its own
+	@scripts/demo.sh
+
+bench: ## the benches
+	cargo bench --all-features $(ARGS)
+
+check: fmt clippy docs deny vectors examples ## everything else that must hold
+
+fmt: ## formatting
+	cargo fmt --all --check
+
+# Without targets first: dev-dependencies switch features of shared dependencies on, and so hide
+# a feature that does not compile by itself.
+clippy: ## lints, warnings denied: no feature, each feature alone, all
+	cargo clippy --no-default-features -- -D warnings
+	@set -e; for feature in $(FEATURES); do set -x; \
+	cargo clippy --no-default-features --features $$feature -- -D warnings; \
+	cargo clippy --no-default-features --features $$feature --all-targets -- -D warnings; \
+	{ set +x; } 2>/dev/null; done
+	cargo clippy --no-default-features --all-targets -- -D warnings
+	cargo clippy --workspace --all-features --all-targets -- -D warnings
+
+docs: ## documentation, warnings denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
+
+deny: ## licences, banned crates and sources of all dependencies (needs cargo-deny, see CONTRIBUTING.md)
+	cargo deny check --hide-inclusion-graph bans licenses sources
+
+vectors: ## the placement vectors, computed again without any code of this crate
+	python3 scripts/placement_vectors.py --check tests/vectors/placement.json
+
+examples: ## all examples build, and quickstart runs
+	cargo build --examples --all-features
+	cargo run --quiet --example quickstart

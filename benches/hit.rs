@@ -1,0 +1,306 @@
+//! A hit in memory, against raw moka and quick_cache.
+//!
+//! Peers run in turns, round by round, over the same keys in the same random order, so that each ratio compares
+//! neighbours in time. A figure is CPU time of the thread, the median of all rounds with its least and greatest.
+//! Allocations are counted by the allocator, over one round. Arguments are ignored;
+//! `LARDER_BENCH_KEYS=256` runs that size alone.
+
+use std::alloc::System;
+use std::hint::black_box;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use cpu_time::ThreadTime;
+use larder::{Cache, Moka, SharedCache, Tiered, Ttl};
+use serde::{Deserialize, Serialize};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+const ROUNDS: usize = 11;
+const TTL: Duration = Duration::from_secs(3600);
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+fn allocations() -> usize {
+    ALLOCATOR.stats().allocations
+}
+
+/// Ten fields, 258 bytes as MessagePack.
+#[derive(Clone, Serialize, Deserialize)]
+struct User {
+    id: u64,
+    name: String,
+    email: String,
+    address: String,
+    city: String,
+    country: String,
+    score: f64,
+    tags: Vec<String>,
+    active: bool,
+    note: Option<String>,
+}
+
+fn user(id: u64) -> User {
+    User {
+        id,
+        name: format!("user number {id}"),
+        email: format!("user{id}@mail.example.org"),
+        address: "221b Baker Street, second floor".into(),
+        city: "London".into(),
+        country: "United Kingdom".into(),
+        score: 0.5,
+        tags: vec!["reader".into(), "writer".into()],
+        active: true,
+        note: Some("prefers tea".into()),
+    }
+}
+
+/// The per-entry expiry that a user of raw moka would write.
+struct FixedTtl;
+
+impl moka::Expiry<String, Arc<User>> for FixedTtl {
+    fn expire_after_create(&self, _: &String, _: &Arc<User>, _: Instant) -> Option<Duration> {
+        Some(TTL)
+    }
+}
+
+struct Peer<'a> {
+    name: &'static str,
+    hit: Box<dyn Fn(&str) -> bool + 'a>,
+    nanos: Vec<f64>,
+    allocations: f64,
+}
+
+impl<'a> Peer<'a> {
+    fn new(name: &'static str, hit: impl Fn(&str) -> bool + 'a) -> Self {
+        Self {
+            name,
+            hit: Box::new(hit),
+            nanos: Vec::new(),
+            allocations: 0.0,
+        }
+    }
+
+    fn round(&mut self, keys: &[String], times: usize) {
+        let before = allocations();
+        let start = ThreadTime::now();
+        for _ in 0..times {
+            for key in keys {
+                assert!(
+                    black_box((self.hit)(key)),
+                    "{}: {key} is not there",
+                    self.name
+                );
+            }
+        }
+        let hits = (keys.len() * times) as f64;
+        self.nanos.push(start.elapsed().as_nanos() as f64 / hits);
+        self.allocations = (allocations() - before) as f64 / hits;
+    }
+}
+
+/// The answer of a future that is ready at once, as a hit must be.
+fn ready<R>(future: impl Future<Output = R>) -> R {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("a hit in memory waited"),
+    }
+}
+
+fn main() {
+    println!(
+        "hit: {ROUNDS} rounds, 24-byte keys in random order, CPU ns a hit, one thread, capacity twice the keys"
+    );
+    println!("moka: 0.12, ahash, default TinyLFU. quick_cache: 0.7, ahash.");
+    let mut lines = Vec::new();
+    let only = std::env::var("LARDER_BENCH_KEYS")
+        .ok()
+        .and_then(|keys| keys.parse::<usize>().ok());
+    for (entries, times) in [(256, 400), (10_000, 10), (1_000_000, 1)] {
+        if only.is_some_and(|only| only != entries) {
+            continue;
+        }
+        lines.extend(size(entries, times));
+    }
+    println!();
+    lines.iter().for_each(|line| println!("{line}"));
+}
+
+fn size(entries: usize, times: usize) -> Vec<String> {
+    let keys = keys(entries);
+    let capacity = entries as u64 * 2;
+    let raw = moka::sync::Cache::builder()
+        .max_capacity(capacity)
+        .expire_after(FixedTtl)
+        .build_with_hasher(ahash::RandomState::new());
+    let bare = moka::sync::Cache::builder()
+        .max_capacity(capacity)
+        .build_with_hasher(ahash::RandomState::new());
+    let future = moka::future::Cache::builder()
+        .max_capacity(capacity)
+        .build_with_hasher(ahash::RandomState::new());
+    let quick = quick_cache::sync::Cache::<String, Arc<User>, _, ahash::RandomState>::with(
+        entries * 2,
+        capacity,
+        quick_cache::UnitWeighter,
+        ahash::RandomState::new(),
+        quick_cache::sync::DefaultLifecycle::default(),
+    );
+    let memory = || {
+        Moka::builder()
+            .max_entries(capacity)
+            .round_trip(false)
+            .build()
+    };
+    let alone = memory();
+    let erased: SharedCache = Arc::new(alone.clone());
+    let (l1, l2) = (memory(), memory());
+    let tiered: SharedCache = Arc::new(Tiered::new(l1, l2));
+    let numbers: SharedCache = Arc::new(memory());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        for (id, key) in keys.iter().enumerate() {
+            let value = Arc::new(user(id as u64));
+            raw.insert(key.clone(), Arc::clone(&value));
+            bare.insert(key.clone(), Arc::clone(&value));
+            quick.insert(key.clone(), Arc::clone(&value));
+            future.insert(key.clone(), value).await;
+            for cache in [&erased, &tiered] {
+                cache.set(key, user(id as u64), TTL).await.expect("set");
+            }
+            numbers.set(key, id as u64, TTL).await.expect("set");
+        }
+        raw.run_pending_tasks();
+        bare.run_pending_tasks();
+        future.run_pending_tasks().await;
+        println!("\n{} entries in memory", alone.entries());
+    });
+    let mut peers = peers(
+        &raw, &bare, &future, &quick, &alone, &erased, &tiered, &numbers,
+    );
+    let mut order: Vec<String> = keys;
+    for _ in 0..ROUNDS {
+        shuffle(&mut order);
+        for peer in &mut peers {
+            peer.round(&order, times);
+        }
+    }
+    report(entries, &peers)
+}
+
+type RawMoka = moka::sync::Cache<String, Arc<User>, ahash::RandomState>;
+type FutureMoka = moka::future::Cache<String, Arc<User>, ahash::RandomState>;
+type Quick =
+    quick_cache::sync::Cache<String, Arc<User>, quick_cache::UnitWeighter, ahash::RandomState>;
+
+#[expect(clippy::too_many_arguments, reason = "one for each peer")]
+fn peers<'a>(
+    raw: &'a RawMoka,
+    bare: &'a RawMoka,
+    future: &'a FutureMoka,
+    quick: &'a Quick,
+    alone: &'a Moka,
+    erased: &'a SharedCache,
+    tiered: &'a SharedCache,
+    numbers: &'a SharedCache,
+) -> Vec<Peer<'a>> {
+    let found = |value: larder::Result<Option<Arc<User>>>| matches!(value, Ok(Some(_)));
+    vec![
+        Peer::new("moka::sync + Expiry", |key| raw.get(key).is_some()),
+        Peer::new("moka::sync", |key| bare.get(key).is_some()),
+        Peer::new("moka::future", |key| ready(future.get(key)).is_some()),
+        Peer::new("quick_cache", |key| quick.get(key).is_some()),
+        Peer::new("Moka get_shared", move |key| {
+            found(ready(alone.get_shared::<User>(key)))
+        }),
+        Peer::new("Arc<dyn> get_shared", move |key| {
+            found(ready(erased.get_shared::<User>(key)))
+        }),
+        Peer::new("Tiered get_shared", move |key| {
+            found(ready(tiered.get_shared::<User>(key)))
+        }),
+        Peer::new("Arc<dyn> get (struct)", |key| {
+            ready(erased.get::<User>(key)).is_ok_and(|user| user.is_some())
+        }),
+        Peer::new("u64 get_shared", |key| {
+            ready(numbers.get_shared::<u64>(key)).is_ok_and(|n| n.is_some())
+        }),
+        Peer::new("u64 get", |key| {
+            ready(numbers.get::<u64>(key)).is_ok_and(|n| n.is_some())
+        }),
+        Peer::new("u64 get_or_set", |key| {
+            ready(numbers.get_or_set(key, Ttl::Default, || async { 0_u64 })).is_ok()
+        }),
+        Peer::new("get_or_set_shared", |key| {
+            ready(erased.get_or_set_shared(key, Ttl::Default, || async { user(0) })).is_ok()
+        }),
+    ]
+}
+
+fn report(entries: usize, peers: &[Peer<'_>]) -> Vec<String> {
+    println!(
+        "\n{entries} keys{:>28} {:>8} {:>8} {:>9}",
+        "median", "min", "max", "allocs"
+    );
+    for peer in peers {
+        let (median, min, max) = spread(peer.nanos.clone());
+        println!(
+            "  {:<24} {median:>8.0} {min:>8.0} {max:>8.0} {:>9.3}",
+            peer.name, peer.allocations
+        );
+    }
+    let by_name = |name: &str| peers.iter().find(|peer| peer.name == name).expect("a peer");
+    let ratio = |ours: &str, theirs: &str, target: f64| {
+        let (ours, theirs) = (by_name(ours), by_name(theirs));
+        let ratios = ours
+            .nanos
+            .iter()
+            .zip(&theirs.nanos)
+            .map(|(a, b)| a / b)
+            .collect();
+        let (median, min, max) = spread(ratios);
+        let name = format!("{} / {} at {entries}", ours.name, theirs.name);
+        format!("ratio {name:<58} {median:.2} ({min:.2}..{max:.2}) target <={target:.2}")
+    };
+    vec![
+        ratio("Arc<dyn> get_shared", "moka::sync + Expiry", 1.10),
+        ratio("Tiered get_shared", "moka::sync + Expiry", 1.10),
+        ratio("u64 get_or_set", "u64 get_shared", 1.10),
+        ratio("get_or_set_shared", "Arc<dyn> get_shared", 1.10),
+    ]
+}
+
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (
+        values[values.len() / 2],
+        values[0],
+        values[values.len() - 1],
+    )
+}
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count)
+        .map(|i| {
+            format!(
+                "user:{:019}",
+                (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 1
+            )
+        })
+        .collect()
+}
+
+fn shuffle(keys: &mut [String]) {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    for i in (1..keys.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        keys.swap(i, (state % (i as u64 + 1)) as usize);
+    }
+}

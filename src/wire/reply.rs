@@ -1,0 +1,54 @@
+//! What went wrong at a server, in the words of the house.
+
+use std::time::Duration;
+
+use redis::{RedisError, ServerError};
+
+use super::guard::TOO_BIG;
+use super::url::NodeAddr;
+use crate::error::{Error, ErrorKind};
+
+/// An error element of a server's answer: [`ErrorKind::Rejected`], or [`ErrorKind::TooLarge`] where the guard
+/// put it in the place of a value. The server's code (`OOM`, `WRONGTYPE`, `LOADING`, ...) is kept as context.
+pub(super) fn server_error(addr: &NodeAddr, error: &ServerError) -> Error {
+    let (code, words) = (error.code(), error.details().unwrap_or_default());
+    let kind = if code == TOO_BIG {
+        ErrorKind::TooLarge
+    } else {
+        ErrorKind::Rejected
+    };
+    Error::new(kind, addr.redact(words)).with("code", addr.redact(code))
+}
+
+/// A failed exchange: [`ErrorKind::Unavailable`] where the connection is of no use any more.
+pub(super) fn exchange_error(addr: &NodeAddr, error: RedisError) -> Error {
+    match error.kind() {
+        redis::ErrorKind::Io => {
+            Error::new(ErrorKind::Unavailable, "the connection failed").caused_by(error)
+        }
+        // The parser's own words hold pieces of the answer, that is of somebody's values.
+        redis::ErrorKind::Parse => {
+            Error::new(ErrorKind::Unavailable, "the server's answer is no RESP")
+        }
+        _ => match error.code() {
+            Some(code) => Error::new(
+                ErrorKind::Rejected,
+                addr.redact(error.detail().unwrap_or_default()),
+            )
+            .with("code", addr.redact(code)),
+            // Not sent at all: no command, or one that redis-rs refuses.
+            None => Error::new(ErrorKind::Config, addr.redact(&error.to_string())),
+        },
+    }
+}
+
+/// No answer came within `bound`.
+pub(super) fn no_answer(bound: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("no answer within {bound:?}"))
+}
+
+/// There is no runtime to wait on.
+pub(super) fn no_runtime() -> Error {
+    let why = "a connection to Redis needs a tokio runtime, and there is none here";
+    Error::new(ErrorKind::Unavailable, why)
+}

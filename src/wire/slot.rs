@@ -1,0 +1,273 @@
+//! What a connection's supervisor tells its callers, and they it.
+//!
+//! A *term* is the life of one supervising task. The slot holds the current term and what its task last said; a
+//! task whose term is over ends itself, so none has to be aborted from elsewhere.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tokio::runtime::{self, Handle};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::reply::no_runtime;
+use super::settings::ConnectionSettings;
+use super::url::NodeAddr;
+use crate::error::{Error, Result};
+
+/// So many unanswered operations in a row, and the socket is given up.
+const MAX_MISSES: u32 = 3;
+
+/// How late a task may be with what it announced before callers of another runtime take over.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// What a supervisor and its callers share.
+pub(super) struct Shared {
+    pub(super) addr: NodeAddr,
+    pub(super) label: String,
+    pub(super) settings: ConnectionSettings,
+    pub(super) slot: watch::Sender<Slot>,
+    pub(super) timeouts: AtomicU64,
+    /// How often the node came up.
+    pub(super) connects: AtomicU64,
+}
+
+/// Who supervises, and what callers are to make of it.
+pub(super) struct Slot {
+    pub(super) term: u64,
+    /// The runtime of the task of this term, as long as that task lives.
+    pub(super) home: Option<runtime::Id>,
+    pub(super) phase: Phase,
+}
+
+/// What the supervisor last said.
+pub(super) enum Phase {
+    /// There is no supervisor: none was started, or its runtime is gone.
+    Idle,
+    /// The first attempt of a term is under way, and over by `until`: callers wait for it.
+    Connecting { until: Instant },
+    /// Callers send through this link.
+    Up(Arc<Link>),
+    /// Callers fail at once. The supervisor says something new by `until`.
+    Down { error: Error, until: Instant },
+    /// Shut down for good.
+    Closed,
+}
+
+/// One connection that is up.
+pub(super) struct Link {
+    conn: MultiplexedConnection,
+    home: runtime::Id,
+    /// How often the task that drives the connection ran.
+    beats: AtomicU64,
+    /// Unanswered operations in a row.
+    misses: AtomicU32,
+}
+
+/// The state of a link when an operation began.
+#[derive(Clone, Copy)]
+pub(super) struct Mark {
+    beats: u64,
+    misses: u32,
+}
+
+impl Link {
+    /// A link over `conn`, driven on the runtime `home`.
+    pub(super) fn new(conn: MultiplexedConnection, home: runtime::Id) -> Self {
+        Self {
+            conn,
+            home,
+            beats: AtomicU64::new(0),
+            misses: AtomicU32::new(0),
+        }
+    }
+
+    /// The task that drives the link had its turn.
+    pub(super) fn beat(&self) {
+        self.beats.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn conn(&self) -> MultiplexedConnection {
+        self.conn.clone()
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            beats: self.beats.load(Relaxed),
+            misses: self.misses.load(Relaxed),
+        }
+    }
+
+    /// An operation was answered, be it by an error.
+    pub(super) fn answered(&self) {
+        if self.misses.load(Relaxed) != 0 {
+            self.misses.store(0, Relaxed);
+        }
+    }
+
+    /// An operation that began at `mark` was not answered; whether that is one too many.
+    ///
+    /// Of operations that wait side by side only the first is counted: three in a row are a dead connection,
+    /// a thousand at once may be one slow command of somebody else.
+    pub(super) fn missed(&self, mark: Mark) -> bool {
+        let next = mark.misses + 1;
+        let counted = self
+            .misses
+            .compare_exchange(mark.misses, next, Relaxed, Relaxed);
+        counted.is_ok() && next >= MAX_MISSES
+    }
+
+    /// Whether nobody runs the task that drives this link, since `mark` and to the knowledge of a caller who
+    /// runs on `here`. On one's own runtime the task merely had no turn yet.
+    pub(super) fn deserted(&self, mark: Mark, here: runtime::Id) -> bool {
+        self.home != here && self.beats.load(Relaxed) == mark.beats
+    }
+}
+
+impl Phase {
+    pub(super) fn is_up(&self, link: &Arc<Link>) -> bool {
+        matches!(self, Self::Up(up) if Arc::ptr_eq(up, link))
+    }
+}
+
+impl Shared {
+    pub(super) fn new(addr: NodeAddr, settings: ConnectionSettings) -> Self {
+        Self {
+            label: addr.label(),
+            addr,
+            settings,
+            slot: watch::Sender::new(Slot {
+                term: 0,
+                home: None,
+                phase: Phase::Idle,
+            }),
+            timeouts: AtomicU64::new(0),
+            connects: AtomicU64::new(0),
+        }
+    }
+
+    /// `error`, with the operation it befell and the node's label.
+    pub(super) fn named(&self, error: Error, operation: &'static str) -> Error {
+        error.during(operation).with("node", &self.label)
+    }
+
+    /// Begins a new term on the current runtime if `due`; its task is to hold the answer.
+    pub(super) fn begin_where(
+        self: &Arc<Self>,
+        due: impl FnOnce(&Slot, runtime::Id) -> bool,
+    ) -> Result<Option<Vigil>> {
+        let handle = Handle::try_current().map_err(|_| no_runtime())?;
+        let here = handle.id();
+        let until = Instant::now() + self.settings.connect_timeout + GRACE;
+        let mut begun = None;
+        let mut past = Phase::Connecting { until };
+        self.slot.send_if_modified(|slot| {
+            if due(slot, here) {
+                slot.term += 1;
+                slot.home = Some(here);
+                std::mem::swap(&mut slot.phase, &mut past);
+                begun = Some(slot.term);
+            }
+            begun.is_some()
+        });
+        let shared = Arc::clone(self);
+        Ok(begun.map(|term| Vigil { shared, term }))
+    }
+
+    /// Changes the phase to what `next` answers; whether it answered anything. The old phase is dropped after
+    /// the slot is unlocked, since a dropped link may wake its task.
+    pub(super) fn change(&self, next: impl FnOnce(&mut Slot) -> Option<Phase>) -> bool {
+        let mut past = None;
+        self.slot.send_if_modified(|slot| {
+            past = next(slot).map(|phase| std::mem::replace(&mut slot.phase, phase));
+            past.is_some()
+        });
+        past.is_some()
+    }
+
+    /// The supervisor of `term` says that the node is down, and will speak again after `pause`.
+    pub(super) fn down(&self, term: u64, error: &Error, pause: Duration) -> bool {
+        let until = Instant::now() + pause + self.settings.connect_timeout + GRACE;
+        let mut news = false;
+        let changed = self.change(|slot| {
+            if slot.term != term || matches!(slot.phase, Phase::Closed) {
+                return None;
+            }
+            news = !matches!(slot.phase, Phase::Down { .. });
+            let error = error.clone();
+            Some(Phase::Down { error, until })
+        });
+        if news {
+            self.tell_down(error);
+        }
+        changed
+    }
+
+    /// A caller found `link` broken: nobody else shall use it, and its supervisor shall make a new one.
+    pub(super) fn report(&self, link: &Arc<Link>, error: &Error) {
+        let until = Instant::now() + self.settings.connect_timeout + GRACE;
+        let changed = self.change(|slot| {
+            let error = error.clone();
+            slot.phase
+                .is_up(link)
+                .then_some(Phase::Down { error, until })
+        });
+        if changed {
+            self.tell_down(error);
+        }
+    }
+
+    /// No further operation begins; the supervisor ends once those under way are done.
+    pub(super) fn close(&self) {
+        self.change(|_| Some(Phase::Closed));
+    }
+
+    /// Ends the supervisor where it stands.
+    pub(super) fn abandon(&self) {
+        self.change(|slot| {
+            slot.term += 1;
+            slot.home = None;
+            Some(Phase::Closed)
+        });
+    }
+
+    fn tell_down(&self, error: &Error) {
+        tracing::warn!(name: "node_down", target: "larder::wire", node = %self.label, error = %error, "node_down");
+    }
+}
+
+/// Held by the task of a term: however that task ends, the slot says so.
+pub(super) struct Vigil {
+    pub(super) shared: Arc<Shared>,
+    pub(super) term: u64,
+}
+
+impl Drop for Vigil {
+    fn drop(&mut self) {
+        self.shared.change(|slot| {
+            if slot.term != self.term {
+                return None;
+            }
+            slot.home = None;
+            Some(match slot.phase {
+                Phase::Closed => Phase::Closed,
+                _ => Phase::Idle,
+            })
+        });
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Connecting { .. } => "connecting",
+            Self::Up(_) => "up",
+            Self::Down { .. } => "down",
+            Self::Closed => "closed",
+        })
+    }
+}
