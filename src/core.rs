@@ -144,6 +144,13 @@ impl Core {
 /// The settings that every builder offers, written once.
 macro_rules! setting_methods {
     ($($field:ident).+) => {
+        /// Sets all settings at once.
+        #[must_use]
+        pub fn settings(mut self, settings: crate::core::Settings) -> Self {
+            self.$($field).+ = settings;
+            self
+        }
+
         /// Sets what [`Ttl::Default`](crate::Ttl::Default) means. 300 seconds unless set.
         #[must_use]
         pub fn default_ttl(mut self, ttl: impl Into<crate::Ttl>) -> Self {

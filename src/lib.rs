@@ -12,23 +12,39 @@ mod fence;
 mod flight;
 pub mod key;
 mod op;
+mod open;
 mod option;
+#[cfg(feature = "ring")]
+pub mod ring;
+#[cfg(feature = "ring")]
+mod ringmap;
 pub mod stats;
 pub mod ttl;
 pub mod value;
+#[cfg(feature = "redis")]
+mod wire;
 mod wrap;
 
+#[cfg(feature = "redis")]
+pub use ::redis;
 pub use backend::{Backend, Memory, Peek, SharedCache};
 #[cfg(feature = "moka")]
 pub use backends::moka::{Eviction, Moka, MokaBuilder, Removal};
 pub use backends::null::Null;
+#[cfg(feature = "redis")]
+pub use backends::redis::{Redis, RedisBuilder};
 pub use cache::Cache;
 pub use clock::{Clock, Moment};
 pub use entry::{Draft, Entry, Want, When};
 pub use error::{Error, ErrorKind, Result};
 pub use op::Op;
+pub use open::open;
+#[cfg(feature = "ring")]
+pub use ring::{DistributedRedis, DistributedRedisBuilder};
 pub use stats::Stats;
 pub use ttl::{Remaining, Ttl};
 pub use value::{Cacheable, Kind, Value};
+#[cfg(feature = "redis")]
+pub use wire::NodeStatus;
 pub use wrap::prefixed::Prefixed;
 pub use wrap::tiered::{Tiered, TieredBuilder};

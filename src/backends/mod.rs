@@ -3,3 +3,5 @@
 #[cfg(feature = "moka")]
 pub(crate) mod moka;
 pub(crate) mod null;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;

@@ -50,7 +50,7 @@ impl Index {
         let bits = wanted.trailing_zeros().clamp(*BITS.start(), *BITS.end());
         let shift = u32::BITS - bits;
         Self {
-            buckets: buckets(&spans, shift).into(),
+            buckets: buckets(&spans, shift),
             spans: spans.into(),
             shift,
         }
@@ -118,9 +118,9 @@ fn spans(scan: impl Iterator<Item = (u32, u32)>) -> Vec<Span> {
     spans
 }
 
-fn buckets(spans: &[Span], shift: u32) -> Vec<Bucket> {
+fn buckets(spans: &[Span], shift: u32) -> Arc<[Bucket]> {
     if spans.is_empty() {
-        return Vec::new();
+        return Arc::default();
     }
     let mut next = 0;
     (0..=u32::MAX >> shift)

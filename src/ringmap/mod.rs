@@ -46,7 +46,7 @@ pub fn key_hash(key: impl AsRef<[u8]>) -> u32 {
 /// A clone is another handle on the same data. `Debug` shows nodes by their [`label`], never a password. Two
 /// rings are equal if order, positions and urls are, and every key goes to the same url.
 ///
-/// Costs: 26 to 80 bytes a position and 32 KiB at least; 160,000 positions take 7 MB and some 10 ms to build. A lookup
+/// Costs: 24 to 80 bytes a position and 32 KiB at least; 160,000 positions take 7 MB and some 10 ms to build. A lookup
 /// is the hash of the key and, mostly, one read of memory.
 ///
 /// ```

@@ -14,7 +14,7 @@ const DEFAULT_PORT: u16 = 6379;
 ///
 /// It is neither `Deref`, `AsRef` nor `Serialize`: `expose` is the only way in, and easy to search for.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Secret(Box<str>);
+pub(crate) struct Secret(Box<str>);
 
 impl Secret {
     /// Hides `text`.
@@ -45,7 +45,7 @@ impl fmt::Display for Secret {
 /// `Display`, `Debug` and [`label`](Self::label) show `host:port/db` and nothing else. Two addresses are equal
 /// only if their credentials are equal too: a changed password is another address.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct NodeAddr {
+pub(crate) struct NodeAddr {
     host: String,
     port: u16,
     db: u32,
@@ -66,7 +66,7 @@ impl NodeAddr {
     ///
     /// [`ErrorKind::Config`], which names the part of the url that is wrong and repeats none of it, since a
     /// part that was misread may be the password.
-    pub fn parse(url: &str) -> Result<Self> {
+    pub(crate) fn parse(url: &str) -> Result<Self> {
         let (scheme, rest) = url
             .split_once("://")
             .ok_or_else(|| wrong("scheme", "a url begins with redis://"))?;
@@ -100,31 +100,31 @@ impl NodeAddr {
 
     /// The host: a name or an address, IPv6 without brackets.
     #[must_use]
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// The port.
     #[must_use]
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// The number of the database.
     #[must_use]
-    pub fn db(&self) -> u32 {
+    pub(crate) fn db(&self) -> u32 {
         self.db
     }
 
     /// Whether the url asks for TLS.
     #[must_use]
-    pub fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.tls
     }
 
     /// `host:port/db`, the only form of an address that may be shown.
     #[must_use]
-    pub fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         self.to_string()
     }
 

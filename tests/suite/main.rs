@@ -1,3 +1,8 @@
 //! One test binary for everything that uses the crate from outside.
 
 mod callers;
+mod fleet;
+mod placement;
+mod redis_store;
+mod ring;
+mod support;

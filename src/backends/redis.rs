@@ -1,0 +1,212 @@
+//! One Redis server.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::backend::Backend;
+use crate::core::{Core, Settings, setting_methods};
+use crate::entry::{Draft, Entry, Want, When};
+use crate::error::Result;
+use crate::ttl::Remaining;
+use crate::wire::node::Node;
+use crate::wire::{ConnectionSettings, NodeAddr, NodeStatus};
+
+/// One Redis server, 5 or later, or Valkey.
+///
+/// Holds one supervised connection: while the server is away every call fails at once, so `get_or_set` computes without
+/// waiting, and it comes back by itself. No call takes longer than the operation timeout, 250 ms unless set.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use larder::{Cache, Redis};
+/// # async fn example() -> larder::Result<()> {
+/// let cache = Redis::connect("redis://127.0.0.1:6379/0").await?;
+/// cache.set("greeting", "hello".to_owned(), Duration::from_secs(60)).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Runtime
+///
+/// The connection lives on the tokio runtime of whoever used it first. In a static it outlives that runtime: the next
+/// caller's takes over.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    core: Core,
+    node: Node,
+}
+
+/// Settings of a [`Redis`].
+#[derive(Debug)]
+#[must_use]
+pub struct RedisBuilder {
+    addr: Result<NodeAddr>,
+    settings: Settings,
+    connection: ConnectionSettings,
+}
+
+/// The bounds of connections, which every store over Redis offers.
+macro_rules! connection_methods {
+    ($($field:ident).+) => {
+        /// Sets the bound on each operation, queueing included. 250 ms unless set.
+        pub fn operation_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.$($field).+.operation_timeout = timeout;
+            self
+        }
+
+        /// Sets the bound on each attempt to connect. 500 ms unless set.
+        pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.$($field).+.connect_timeout = timeout;
+            self
+        }
+
+        /// Sets what `CLIENT LIST` shows. `larder` unless set.
+        pub fn client_name(mut self, name: impl Into<String>) -> Self {
+            self.$($field).+.client_name = Some(name.into());
+            self
+        }
+    };
+}
+
+#[cfg(feature = "ring")]
+pub(crate) use connection_methods;
+
+impl RedisBuilder {
+    setting_methods!(settings);
+    connection_methods!(connection);
+
+    /// The store, without waiting: it connects when first used.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the url is wrong; the message says which part.
+    pub fn build(mut self) -> Result<Redis> {
+        self.connection.max_reply_bytes = max_reply_bytes(&self.settings);
+        let node = Node::new(self.addr?, self.connection);
+        Ok(Redis {
+            core: Core::new(self.settings),
+            node,
+        })
+    }
+
+    /// The store, once it is connected.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build); [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be
+    /// reached, [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if it refuses the password or the database.
+    pub async fn connect(self) -> Result<Redis> {
+        let redis = self.build()?;
+        redis.node.connection().ready().await?;
+        Ok(redis)
+    }
+}
+
+/// The longest reply worth reading: the largest value with its envelope.
+pub(crate) fn max_reply_bytes(settings: &Settings) -> usize {
+    settings.format.max_bytes().saturating_add(64)
+}
+
+impl Redis {
+    /// Connects to `redis://[user[:password]@]host[:port][/db]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisBuilder::connect`].
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::builder(url).connect().await
+    }
+
+    /// Settings first.
+    pub fn builder(url: &str) -> RedisBuilder {
+        RedisBuilder {
+            addr: NodeAddr::parse(url),
+            settings: Settings::default(),
+            connection: ConnectionSettings::default(),
+        }
+    }
+
+    /// How things stand with the server.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        self.node.status()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Backend for Redis {
+    fn core(&self) -> &Core {
+        &self.core
+    }
+
+    fn peek(&self, _key: &str) -> crate::backend::Peek {
+        crate::backend::Peek::Ask
+    }
+
+    fn memory(&self) -> Option<&dyn crate::backend::Memory> {
+        None
+    }
+
+    fn stored_key<'k>(&self, key: &'k str) -> std::borrow::Cow<'k, str> {
+        key.into()
+    }
+
+    fn own_key<'k>(&self, stored: &'k str) -> Option<&'k str> {
+        Some(stored)
+    }
+
+    fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {
+        draft.sealed = Some(self.core.format().seal(key, &draft.entry)?);
+        Ok(())
+    }
+
+    async fn fetch(&self, key: &str, want: Want) -> Result<Option<Entry>> {
+        self.node.fetch(&self.core, key, want).await
+    }
+
+    async fn store(&self, key: &str, draft: Draft, when: When) -> Result<bool> {
+        self.node.store(&self.core, key, &draft, when).await
+    }
+
+    async fn remove(&self, key: &str) -> Result<bool> {
+        self.node.remove(key).await
+    }
+
+    async fn wipe(&self, prefix: &str) -> Result<()> {
+        self.node.wipe(prefix).await
+    }
+
+    async fn contains(&self, key: &str) -> Result<bool> {
+        self.node.contains(key).await
+    }
+
+    async fn remaining(&self, key: &str) -> Result<Option<Remaining>> {
+        self.node.remaining(key).await
+    }
+
+    async fn retime(&self, key: &str, ttl: Option<Duration>) -> Result<bool> {
+        self.node.retime(key, ttl).await
+    }
+
+    async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
+        self.node.add_to(key, by).await
+    }
+
+    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Option<Entry>>> {
+        self.node.fetch_many(&self.core, keys, want).await
+    }
+
+    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<()>> {
+        self.node.store_many(&self.core, &drafts).await
+    }
+
+    async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {
+        self.node.remove_many(keys).await
+    }
+
+    async fn close(&self) {
+        self.node.connection().shutdown().await;
+    }
+}

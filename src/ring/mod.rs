@@ -1,0 +1,18 @@
+//! A consistent-hash ring of independent Redis nodes, whose map a manager Redis holds.
+//!
+//! [`Ring`] is the map as plain data, [`DistributedRedis`] the store that follows it, [`publish()`] writes it.
+//! docs/FORMAT.md has the keys of the map to the byte.
+
+mod follow;
+mod map;
+mod publish;
+mod snapshot;
+mod store;
+
+pub use crate::ringmap::{
+    Order, Ring, fields_for_readers, key_hash, label, positions_for, python_positions,
+};
+pub use map::{HISTORY_KEY, MAP_KEY, META_KEY};
+pub use publish::{Publication, publish};
+pub use snapshot::MapStatus;
+pub use store::{DistributedRedis, DistributedRedisBuilder};

@@ -1,0 +1,188 @@
+//! Writes the map.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use redis::cmd;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ringmap::{Order, Ring, fields_for_readers, label, positions_for};
+use crate::wire::{Connection, ConnectionSettings, NodeAddr};
+
+use super::map::{HISTORY_KEY, MAP_KEY, META_KEY, check_size, digest_text};
+
+/// Maps kept in the history.
+const HISTORY: usize = 16;
+
+/// Fields in one `HSET`: Lua cannot pass more than some thousands of arguments at once.
+const CHUNK: usize = 1000;
+
+/// Map, meta and history in one step, so that no reader ever meets half a map, or none.
+const SCRIPT: &str = r"
+local epoch = tonumber(redis.call('HGET', KEYS[2], 'epoch') or '0') or 0
+if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= epoch then
+  return redis.error_reply('LARDERSTALE the epoch is ' .. string.format('%.0f', epoch))
+end
+epoch = epoch + 1
+local text = string.format('%.0f', epoch)
+redis.call('DEL', KEYS[1])
+local chunk = tonumber(ARGV[8])
+for first = 9, #ARGV, chunk * 2 do
+  redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + chunk * 2 - 1, #ARGV)))
+end
+redis.call('HSET', KEYS[2], 'epoch', text, 'digest', ARGV[2], 'lookup', ARGV[3], 'vnodes', ARGV[4], 'writer', ARGV[5])
+redis.call('HSET', KEYS[3], text, ARGV[6])
+for _, old in ipairs(redis.call('HKEYS', KEYS[3])) do
+  local at = tonumber(old)
+  if not at or at <= epoch - tonumber(ARGV[7]) or at > epoch then redis.call('HDEL', KEYS[3], old) end
+end
+return text
+";
+
+/// A map to be published.
+///
+/// ```
+/// use larder::ring::Publication;
+/// let map = Publication::of_nodes(&["redis://127.0.0.1:7001/0", "redis://127.0.0.1:7002/0"], 160);
+/// assert_eq!(map.positions().len(), 320);
+/// ```
+#[derive(Clone)]
+pub struct Publication {
+    positions: Vec<(u32, String)>,
+    expected_epoch: Option<u64>,
+    per_node: usize,
+    writer: String,
+}
+
+impl std::fmt::Debug for Publication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publication")
+            .field("positions", &self.positions.len())
+            .field("expected_epoch", &self.expected_epoch)
+            .field("writer", &self.writer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Publication {
+    /// A map with `per_node` positions for each node, chosen from `host:port/db`. 160 give a good balance.
+    #[must_use]
+    pub fn of_nodes(urls: &[impl AsRef<str>], per_node: usize) -> Self {
+        Self {
+            per_node,
+            ..Self::of_positions(positions_for(urls, per_node))
+        }
+    }
+
+    /// A map of positions that were chosen elsewhere.
+    #[must_use]
+    pub fn of_positions(positions: impl IntoIterator<Item = (u32, String)>) -> Self {
+        Self {
+            positions: positions.into_iter().collect(),
+            expected_epoch: None,
+            per_node: 0,
+            writer: format!("larder/{}", env!("CARGO_PKG_VERSION")),
+        }
+    }
+
+    /// Publishes only if the map's epoch is still this one; 0 for a map without meta. Otherwise it is refused.
+    #[must_use]
+    pub fn expecting_epoch(mut self, epoch: u64) -> Self {
+        self.expected_epoch = Some(epoch);
+        self
+    }
+
+    /// Sets who is noted as the writer.
+    #[must_use]
+    pub fn writer(mut self, writer: impl Into<String>) -> Self {
+        self.writer = writer.into();
+        self
+    }
+
+    /// The positions and their nodes' urls.
+    #[must_use]
+    pub fn positions(&self) -> &[(u32, String)] {
+        &self.positions
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.positions.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "an empty map is never published",
+            ));
+        }
+        check_size(self.positions.len(), 250_000)?;
+        let urls: HashSet<&str> = self.positions.iter().map(|(_, url)| url.as_str()).collect();
+        urls.into_iter()
+            .try_for_each(|url| NodeAddr::parse(url).map(|_| ()))
+    }
+
+    /// What the history keeps of a map: node labels, and the positions of each. Never a password.
+    fn history(ring: &Ring) -> String {
+        let labels: Vec<String> = ring.nodes().iter().map(|url| label(url)).collect();
+        let mut positions = vec![Vec::new(); labels.len()];
+        let indexes: HashMap<&str, usize> =
+            ring.nodes().iter().map(String::as_str).zip(0..).collect();
+        for (position, url) in ring.iter() {
+            if let Some(&node) = indexes.get(url) {
+                positions[node].push(position);
+            }
+        }
+        serde_json::json!({ "nodes": labels, "positions": positions }).to_string()
+    }
+}
+
+/// Publishes a map in the manager Redis: map, meta and history in one script. Answers the new epoch.
+///
+/// Each position below 10^9 is written twice, plainly and padded to ten digits, so that readers of the Python SDK,
+/// which sort positions as text, place every key where numeric readers do.
+///
+/// # Errors
+///
+/// [`ErrorKind::Config`] if the map is empty, too large, or holds a url that does not parse; nothing is written then.
+/// [`ErrorKind::Rejected`] if the epoch is not the expected one, or the manager refuses;
+/// [`ErrorKind::Unavailable`] and [`ErrorKind::Timeout`] if it does not answer within 5 seconds.
+///
+/// # Cancellation
+///
+/// Dropped, the map is published whole or not at all.
+pub async fn publish(manager_url: &str, publication: &Publication) -> Result<u64> {
+    publication.check()?;
+    let ring = Ring::from_map(publication.positions.iter().cloned());
+    let settings = ConnectionSettings {
+        operation_timeout: Duration::from_secs(5),
+        client_name: Some("larder-publish".to_owned()),
+        ..ConnectionSettings::default()
+    };
+    let manager = Connection::new(NodeAddr::parse(manager_url)?, settings);
+    manager.ready().await?;
+    let mut eval = cmd("EVAL");
+    eval.arg(SCRIPT)
+        .arg(3)
+        .arg(MAP_KEY)
+        .arg(META_KEY)
+        .arg(HISTORY_KEY);
+    eval.arg(
+        publication
+            .expected_epoch
+            .map(|epoch| epoch.to_string())
+            .unwrap_or_default(),
+    );
+    eval.arg(digest_text(&ring)).arg(Order::Numeric.to_string());
+    eval.arg(publication.per_node).arg(&publication.writer);
+    eval.arg(Publication::history(&ring))
+        .arg(HISTORY)
+        .arg(CHUNK);
+    let positions: Vec<(u32, String)> = ring
+        .iter()
+        .map(|(position, url)| (position, url.to_owned()))
+        .collect();
+    for (field, url) in fields_for_readers(&positions) {
+        eval.arg(field).arg(url);
+    }
+    let epoch: String = manager.run("publish", &eval).await?;
+    epoch
+        .parse()
+        .map_err(|_| Error::new(ErrorKind::Decode, "the epoch is no number").during("publish"))
+}

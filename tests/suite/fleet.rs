@@ -1,0 +1,88 @@
+//! A manager Redis and some nodes, with a map, for the tests of the ring.
+
+use std::time::{Duration, Instant};
+
+use larder::DistributedRedis;
+use larder::ring::{Publication, publish, python_positions};
+
+use crate::support::Server;
+
+/// A manager and its nodes; dropped, all of them are killed.
+pub(crate) struct Fleet {
+    pub(crate) manager: Server,
+    pub(crate) nodes: Vec<Server>,
+}
+
+impl Fleet {
+    /// A manager and `count` nodes, without a map.
+    pub(crate) async fn bare(count: usize) -> Self {
+        let manager = Server::start().await;
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            nodes.push(Server::start().await);
+        }
+        Self { manager, nodes }
+    }
+
+    /// The same with a map that a Larder manager would publish.
+    pub(crate) async fn new(count: usize) -> Self {
+        let fleet = Self::bare(count).await;
+        let map = Publication::of_nodes(&fleet.node_urls(), 40);
+        publish(&fleet.manager_url(), &map)
+            .await
+            .expect("the map is published");
+        fleet
+    }
+
+    pub(crate) fn manager_url(&self) -> String {
+        self.manager.url(13)
+    }
+
+    pub(crate) fn node_urls(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.url(0)).collect()
+    }
+
+    pub(crate) async fn connect(&self) -> DistributedRedis {
+        DistributedRedis::builder(&self.manager_url())
+            .poll_interval(Duration::from_millis(20))
+            .leader_patience(Duration::from_millis(200))
+            .connect()
+            .await
+            .expect("the ring is connected")
+    }
+
+    /// Writes a map as the Python server does: `DEL`, then `HMSET`, five positions a node.
+    pub(crate) async fn publish_like_python(&self, urls: &[String]) {
+        let mut args = vec!["HMSET".to_owned(), "HASH_RING_MAP".to_owned()];
+        for (position, url) in python_positions(urls, 5) {
+            args.push(position.to_string());
+            args.push(url);
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.manager.raw(13, &["DEL", "HASH_RING_MAP"]).await;
+        self.manager.raw(13, &args).await;
+    }
+
+    /// The node that a key belongs to.
+    pub(crate) fn owner(&self, cache: &DistributedRedis, key: &str) -> &Server {
+        let label = cache.node_for(key).expect("a node");
+        self.nodes
+            .iter()
+            .find(|node| label == format!("127.0.0.1:{}/0", node.port()))
+            .expect("a node of this fleet")
+    }
+}
+
+/// Looks until `holds` does, at most for `bound`; answers how long it took.
+pub(crate) async fn eventually(
+    bound: Duration,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> bool,
+) -> Duration {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < bound, "{what}: not within {bound:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    began.elapsed()
+}

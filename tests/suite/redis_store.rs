@@ -1,0 +1,432 @@
+//! The store over one real server.
+
+use std::time::{Duration, Instant};
+
+use larder::codec::{Format, Plain, Refusal};
+use larder::{Cache, ErrorKind, Moka, Prefixed, Redis, Tiered, Ttl};
+use redis::Value;
+
+use crate::fleet::eventually;
+use crate::support::Server;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct User {
+    id: u64,
+    name: String,
+}
+
+fn user() -> User {
+    User {
+        id: 7,
+        name: "Ada".into(),
+    }
+}
+
+async fn started() -> (Server, Redis) {
+    let server = Server::start().await;
+    let redis = Redis::connect(&server.url(0)).await.unwrap();
+    (server, redis)
+}
+
+#[tokio::test]
+async fn integers_are_digits_that_others_read_and_write() {
+    let (server, cache) = started().await;
+    cache.set("n", 41_u64, MINUTE).await.unwrap();
+    assert_eq!(
+        server.raw(0, &["GET", "n"]).await,
+        Value::BulkString(b"41".into())
+    );
+    server.raw(0, &["INCR", "n"]).await;
+    assert_eq!(cache.get::<u64>("n").await.unwrap(), Some(42));
+    assert_eq!(cache.get::<i8>("n").await.unwrap(), Some(42));
+    assert_eq!(
+        cache.get::<String>("n").await.unwrap().as_deref(),
+        Some("42")
+    );
+    assert_eq!(cache.incr("n", 8).await.unwrap(), 50);
+    cache
+        .get_or_set("computed", MINUTE, || async { 5_u64 })
+        .await
+        .unwrap();
+    assert_eq!(
+        cache.incr("computed", 1).await.unwrap_err().kind(),
+        ErrorKind::NotACounter
+    );
+    server.raw(0, &["SET", "max", &i64::MAX.to_string()]).await;
+    assert_eq!(
+        cache.incr("max", 1).await.unwrap_err().kind(),
+        ErrorKind::Overflow
+    );
+}
+
+#[tokio::test]
+async fn foreign_bytes_are_bytes_text_integers_or_a_miss() {
+    let (server, cache) = started().await;
+    // A pickle, an ASCII number, JSON.
+    for (key, bytes) in [
+        ("pickle", "\u{80}\u{3}K!."),
+        ("digits", "42"),
+        ("json", "{\"id\":7}"),
+    ] {
+        server.raw(0, &["SET", key, bytes]).await;
+        assert_eq!(cache.get::<User>(key).await.unwrap(), None);
+        assert_eq!(
+            cache.get::<Vec<u8>>(key).await.unwrap().as_deref(),
+            Some(bytes.as_bytes())
+        );
+        assert_eq!(
+            cache.get::<String>(key).await.unwrap().as_deref(),
+            Some(bytes)
+        );
+        assert_eq!(cache.get::<bool>(key).await.unwrap(), None);
+    }
+    assert_eq!(cache.get::<u64>("digits").await.unwrap(), Some(42));
+    assert_eq!(cache.get::<u64>("pickle").await.unwrap(), None);
+    assert_eq!(cache.stats().refused(Refusal::Foreign), 7);
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_a_miss_and_stays() {
+    let (server, cache) = started().await;
+    server.raw(0, &["LPUSH", "list", "x"]).await;
+    assert_eq!(cache.get::<User>("list").await.unwrap(), None);
+    assert_eq!(
+        cache.get_many::<User>(&["list", "none"]).await.unwrap(),
+        [None, None]
+    );
+    assert_eq!(cache.stats().refused(Refusal::WrongType), 1);
+    assert_eq!(server.raw(0, &["LLEN", "list"]).await, Value::Int(1));
+    assert_eq!(
+        cache.incr("list", 1).await.unwrap_err().kind(),
+        ErrorKind::NotACounter
+    );
+}
+
+#[tokio::test]
+async fn every_flipped_bit_and_every_cut_is_a_miss() {
+    let (server, cache) = started().await;
+    cache.set("k", user(), MINUTE).await.unwrap();
+    let Value::BulkString(whole) = server.raw(0, &["GET", "k"]).await else {
+        panic!("no bytes")
+    };
+    let client = redis::Client::open(server.url(0)).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut put = async |bytes: &[u8]| {
+        let _: () = redis::cmd("SET")
+            .arg("k")
+            .arg(bytes)
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+    };
+    for bit in 0..whole.len() * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        put(&bytes).await;
+        assert_eq!(cache.get::<User>("k").await.unwrap(), None, "bit {bit}");
+    }
+    for len in 0..whole.len() {
+        put(&whole[..len]).await;
+        assert_eq!(cache.get::<User>("k").await.unwrap(), None, "cut to {len}");
+    }
+    put(&[&whole[..], b"x"].concat()).await;
+    assert_eq!(cache.get::<User>("k").await.unwrap(), None, "one byte more");
+    put(&whole).await;
+    assert_eq!(cache.get::<User>("k").await.unwrap(), Some(user()));
+}
+
+#[tokio::test]
+async fn a_value_under_another_key_or_of_another_type_is_a_miss() {
+    let (server, cache) = started().await;
+    cache.set("a", user(), MINUTE).await.unwrap();
+    server.raw(0, &["RENAME", "a", "b"]).await;
+    assert_eq!(cache.get::<User>("b").await.unwrap(), None);
+    assert_eq!(cache.stats().refused(Refusal::Checksum), 1);
+    cache.set("a", user(), MINUTE).await.unwrap();
+    assert_eq!(cache.get::<(u64, String)>("a").await.unwrap(), None);
+    assert_eq!(cache.stats().refused(Refusal::Schema), 1);
+    let newer = Redis::builder(&server.url(0))
+        .schema_version(2)
+        .connect()
+        .await
+        .unwrap();
+    assert_eq!(newer.get::<User>("a").await.unwrap(), None);
+    let named = |version| {
+        let format = Format::default()
+            .schema::<User>("acme.User")
+            .schema_version(version);
+        Redis::builder(&server.url(0))
+            .format(format)
+            .build()
+            .unwrap()
+    };
+    named(1).set("c", user(), MINUTE).await.unwrap();
+    assert_eq!(
+        named(2).get::<User>("c").await.unwrap(),
+        Some(user()),
+        "a name of its own is not versioned"
+    );
+}
+
+#[tokio::test]
+async fn an_oversized_value_is_refused_before_it_is_read() {
+    let (server, cache) = started().await;
+    // 64 MiB, made by the server itself.
+    server
+        .raw(0, &["SETRANGE", "huge", &(64 << 20).to_string(), "x"])
+        .await;
+    cache.set("small", 1_u8, MINUTE).await.unwrap();
+    let before = resident();
+    assert_eq!(cache.get::<Vec<u8>>("huge").await.unwrap(), None);
+    let mixed = cache.get_many::<u8>(&["huge", "small"]).await.unwrap();
+    assert_eq!(mixed, [None, Some(1)]);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes more");
+    assert_eq!(cache.stats().refused(Refusal::TooLarge), 2);
+    let error = cache
+        .set("big", vec![0_u8; 9 << 20], MINUTE)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert!(cache.status().up, "the connection was not given up");
+}
+
+/// Resident memory of this process, in bytes; 0 where nobody tells.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+#[tokio::test]
+async fn plain_values_are_shared_with_other_languages() {
+    let server = Server::start().await;
+    let cache = Redis::builder(&server.url(0))
+        .codec(Plain)
+        .connect()
+        .await
+        .unwrap();
+    cache.set("text", "hello".to_owned(), MINUTE).await.unwrap();
+    cache.set("user", user(), MINUTE).await.unwrap();
+    cache.set("empty", String::new(), MINUTE).await.unwrap();
+    assert_eq!(
+        server.raw(0, &["GET", "text"]).await,
+        Value::BulkString(b"hello".into())
+    );
+    assert_eq!(
+        server.raw(0, &["GET", "user"]).await,
+        Value::BulkString(br#"{"id":7,"name":"Ada"}"#.into())
+    );
+    assert_eq!(cache.get::<User>("user").await.unwrap(), Some(user()));
+    assert_eq!(
+        cache.get::<String>("empty").await.unwrap().as_deref(),
+        Some("")
+    );
+    assert_eq!(
+        cache
+            .set("some", Some(()), MINUTE)
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Encode
+    );
+    cache.set("none", None::<u8>, MINUTE).await.unwrap();
+    assert_eq!(cache.get::<Option<u8>>("none").await.unwrap(), Some(None));
+}
+
+#[tokio::test]
+async fn clear_covers_the_prefix_alone_whatever_characters_it_holds() {
+    let (server, cache) = started().await;
+    server
+        .raw(
+            13,
+            &["HSET", "HASH_RING_MAP", "1", "redis://127.0.0.1:7001/0"],
+        )
+        .await;
+    server
+        .raw(
+            0,
+            &["HSET", "HASH_RING_MAP", "1", "redis://127.0.0.1:7001/0"],
+        )
+        .await;
+    let odd = Prefixed::new(cache.clone(), "a*[b]?\\:");
+    odd.set("k", 1_u8, MINUTE).await.unwrap();
+    cache.set("axb:k", 2_u8, MINUTE).await.unwrap();
+    odd.clear().await.unwrap();
+    assert_eq!(odd.get::<u8>("k").await.unwrap(), None);
+    assert_eq!(cache.get::<u8>("axb:k").await.unwrap(), Some(2));
+    let many: Vec<(String, u8)> = (0..2500).map(|i| (format!("many:{i}"), 0)).collect();
+    cache.set_many(many, MINUTE).await.unwrap();
+    cache.clear().await.unwrap();
+    assert_eq!(
+        server.raw(0, &["DBSIZE"]).await,
+        Value::Int(1),
+        "the map stays"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_costs_a_compute_and_comes_back() {
+    let (server, cache) = started().await;
+    server.kill();
+    let calls = |cache: Redis| async move {
+        let began = Instant::now();
+        let value = cache
+            .get_or_set("k", MINUTE, || async { 7_u64 })
+            .await
+            .unwrap();
+        assert_eq!(value, 7);
+        began.elapsed()
+    };
+    let first = calls(cache.clone()).await;
+    assert!(first < Duration::from_millis(800), "{first:?}");
+    eventually(Duration::from_secs(2), "known to be down", async || {
+        !cache.status().up
+    })
+    .await;
+    let later = calls(cache.clone()).await;
+    assert!(later < Duration::from_millis(100), "{later:?}");
+    assert!(cache.get::<u64>("k").await.unwrap_err().is_retryable());
+    assert_eq!(
+        cache.get_many::<u64>(&["k", "l"]).await.unwrap(),
+        [None, None]
+    );
+    assert!(cache.stats().read_errors > 0);
+    server.restart().await;
+    let back = eventually(Duration::from_secs(3), "back", async || {
+        cache.set("k", 1_u64, MINUTE).await.is_ok()
+    })
+    .await;
+    assert!(back < Duration::from_secs(2), "{back:?}");
+}
+
+#[tokio::test]
+async fn a_paused_server_costs_each_call_its_bound_at_most() {
+    let (server, cache) = started().await;
+    cache.set("k", 1_u64, MINUTE).await.unwrap();
+    server.pause();
+    let began = Instant::now();
+    assert_eq!(
+        cache.get::<u64>("k").await.unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
+    assert!(
+        began.elapsed() < Duration::from_millis(600),
+        "{:?}",
+        began.elapsed()
+    );
+    server.resume();
+    eventually(Duration::from_secs(2), "answers again", async || {
+        cache.get::<u64>("k").await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connecting_tells_what_is_wrong() {
+    let server = Server::start().await;
+    let url = server.url(0);
+    server.kill();
+    let error = Redis::connect(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("127.0.0.1:{}/0", server.port())),
+        "{error}"
+    );
+    assert_eq!(
+        Redis::connect("redis://:canary-url@host:x/0")
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Config
+    );
+    let lazy = Redis::builder(&url).build().unwrap();
+    assert_eq!(
+        lazy.get_or_set("k", MINUTE, || async { 1_u8 })
+            .await
+            .unwrap(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_secret_is_in_no_error_debug_or_status() {
+    let server = Server::start_with(&["--requirepass", "canary-secret"]).await;
+    let port = server.port();
+    let wrong = Redis::connect(&format!("redis://:canary-other@127.0.0.1:{port}/0"))
+        .await
+        .unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::Rejected);
+    let cache = Redis::builder(&format!("redis://:canary-secret@127.0.0.1:{port}/0"));
+    let shown = format!("{cache:?} {wrong} {wrong:?}");
+    let cache = cache.connect().await.unwrap();
+    let shown = format!("{shown} {cache:?} {:?} {:?}", cache.status(), cache.stats());
+    assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[tokio::test]
+async fn another_handles_delete_empties_memory() {
+    let (_server, redis) = started().await;
+    let one = Tiered::new(Moka::new(100), redis.clone());
+    let two = Tiered::new(Moka::new(100), redis.clone());
+    for cache in [&one, &two] {
+        assert_eq!(
+            cache
+                .get_or_set("k", MINUTE, || async { 1_u64 })
+                .await
+                .unwrap(),
+            1
+        );
+    }
+    redis.delete("k").await.unwrap();
+    assert_eq!(one.get::<u64>("k").await.unwrap(), None);
+    assert_eq!(two.get::<u64>("k").await.unwrap(), None);
+    two.set("k", 2_u64, MINUTE).await.unwrap();
+    assert_eq!(one.get::<u64>("k").await.unwrap(), Some(2));
+}
+
+#[tokio::test]
+async fn memory_keeps_a_copy_no_longer_than_redis_would() {
+    let (server, redis) = started().await;
+    let cache = Tiered::new(Moka::new(100), redis);
+    server.raw(0, &["SET", "k", "1", "PX", "300"]).await;
+    assert_eq!(cache.get::<u64>("k").await.unwrap(), Some(1));
+    eventually(Duration::from_secs(2), "gone", async || {
+        cache.get::<u64>("k").await.unwrap().is_none()
+    })
+    .await;
+    cache.set("f", 1_u64, Ttl::Forever).await.unwrap();
+    assert_eq!(server.raw(0, &["PTTL", "f"]).await, Value::Int(-1));
+}
+
+/// A store in a static outlives the runtime of the test that used it first.
+#[test]
+fn a_store_in_a_static_moves_to_the_next_runtime() {
+    static CACHE: std::sync::OnceLock<Redis> = std::sync::OnceLock::new();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let first = runtime();
+    let server = first.block_on(Server::start());
+    first.block_on(async {
+        let cache = CACHE.get_or_init(|| Redis::builder(&server.url(0)).build().unwrap());
+        cache.set("k", 5_u64, MINUTE).await.unwrap();
+    });
+    drop(first);
+    runtime().block_on(async {
+        let cache = CACHE.get().unwrap();
+        let bound = Duration::from_secs(2);
+        eventually(bound, "reconnected", async || {
+            cache.get::<u64>("k").await.is_ok_and(|v| v == Some(5))
+        })
+        .await;
+    });
+}

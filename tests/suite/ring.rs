@@ -1,0 +1,516 @@
+//! The store over a ring of real servers, and its map.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use larder::ring::{Order, Publication, publish};
+use larder::{Cache, DistributedRedis, ErrorKind, Moka, Tiered};
+use redis::Value;
+
+use crate::fleet::{Fleet, eventually};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("key:{i}")).collect()
+}
+
+#[tokio::test]
+async fn each_key_lives_on_the_node_that_the_map_says() {
+    let fleet = Fleet::new(3).await;
+    let cache = fleet.connect().await;
+    let mut used = HashSet::new();
+    for key in keys(60) {
+        cache.set(&key, 1_u64, MINUTE).await.unwrap();
+        let owner = fleet.owner(&cache, &key);
+        used.insert(owner.port());
+        assert_eq!(
+            owner.raw(0, &["GET", &key]).await,
+            Value::BulkString(b"1".into())
+        );
+    }
+    assert_eq!(used.len(), 3);
+    let status = cache.map_status();
+    assert_eq!(
+        (status.epoch, status.positions, status.nodes.len()),
+        (1, 120, 3)
+    );
+}
+
+#[tokio::test]
+async fn many_keys_are_one_command_to_each_node() {
+    let fleet = Fleet::new(3).await;
+    let cache = fleet.connect().await;
+    let keys = keys(100);
+    cache
+        .set_many(keys.iter().map(|key| (key, 7_u64)), MINUTE)
+        .await
+        .unwrap();
+    for node in &fleet.nodes {
+        node.raw(0, &["CONFIG", "RESETSTAT"]).await;
+    }
+    let values = cache.get_many::<u64>(&keys).await.unwrap();
+    assert!(values.iter().all(|value| *value == Some(7)));
+    for node in &fleet.nodes {
+        let Value::BulkString(info) = node.raw(0, &["INFO", "commandstats"]).await else {
+            panic!("no info")
+        };
+        let info = String::from_utf8_lossy(&info).into_owned();
+        assert!(info.contains("cmdstat_mget:calls=1,"), "{info}");
+        assert!(!info.contains("cmdstat_get:"), "{info}");
+    }
+    assert_eq!(cache.delete_many(&keys).await.unwrap(), 100);
+}
+
+#[tokio::test]
+async fn a_dead_node_is_its_share_of_misses() {
+    let fleet = Fleet::new(3).await;
+    let cache = fleet.connect().await;
+    let keys = keys(90);
+    cache
+        .set_many(keys.iter().map(|key| (key, 1_u64)), MINUTE)
+        .await
+        .unwrap();
+    let dead = fleet.owner(&cache, &keys[0]).port();
+    let lost: Vec<bool> = keys
+        .iter()
+        .map(|key| fleet.owner(&cache, key).port() == dead)
+        .collect();
+    fleet
+        .nodes
+        .iter()
+        .find(|node| node.port() == dead)
+        .unwrap()
+        .kill();
+    let down = async || cache.get::<u64>(&keys[0]).await.is_err();
+    eventually(SECOND, "the node is known to be down", down).await;
+    let values = cache.get_many::<u64>(&keys).await.unwrap();
+    for ((key, value), lost) in keys.iter().zip(&values).zip(&lost) {
+        assert_eq!(value.is_none(), *lost, "{key}");
+    }
+    let error = cache.delete_many(&keys).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Partial);
+    let count = lost.iter().filter(|lost| **lost).count();
+    assert!(
+        error
+            .context()
+            .any(|c| c == ("failed", count.to_string().as_str())),
+        "{error}"
+    );
+    assert_eq!(cache.clear().await.unwrap_err().kind(), ErrorKind::Partial);
+    let computed = cache
+        .get_or_set(&keys[0], MINUTE, || async { 9_u64 })
+        .await
+        .unwrap();
+    assert_eq!(computed, 9);
+}
+
+#[tokio::test]
+async fn nodes_come_and_go_within_a_second() {
+    let fleet = Fleet::new(3).await;
+    let cache = fleet.connect().await;
+    let urls = fleet.node_urls();
+    let gone = fleet.nodes[2].port();
+    publish(&fleet.manager_url(), &Publication::of_nodes(&urls[..2], 40))
+        .await
+        .unwrap();
+    let left = async || cache.map_status().nodes.len() == 2;
+    let heard = eventually(SECOND, "the change is heard of", left).await;
+    assert!(heard < SECOND);
+    assert!(
+        keys(100)
+            .iter()
+            .all(|key| fleet.owner(&cache, key).port() != gone)
+    );
+    // Nobody is connected to the node that left.
+    let alone = async || {
+        let Value::BulkString(list) = fleet.nodes[2].raw(0, &["CLIENT", "LIST"]).await else {
+            return false;
+        };
+        !String::from_utf8_lossy(&list).contains("name=larder ")
+    };
+    eventually(SECOND * 2, "its connection is closed", alone).await;
+    assert_eq!(cache.map_status().epoch, 2);
+}
+
+#[tokio::test]
+async fn an_emptied_map_never_replaces_a_good_one() {
+    let fleet = Fleet::new(3).await;
+    let cache = fleet.connect().await;
+    let before: Vec<_> = keys(200).iter().map(|key| cache.node_for(key)).collect();
+    fleet.manager.raw(13, &["DEL", "HASH_RING_MAP"]).await;
+    eventually(SECOND, "refused", async || cache.map_status().refused > 0).await;
+    assert_eq!(cache.map_status().nodes.len(), 3);
+    assert!(cache.map_status().last_error.is_some());
+    let after: Vec<_> = keys(200).iter().map(|key| cache.node_for(key)).collect();
+    assert_eq!(before, after, "misrouted keys");
+    cache.set("k", 1_u64, MINUTE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_map_rewritten_as_the_python_server_does_is_never_seen_empty() {
+    let fleet = Fleet::bare(3).await;
+    let urls = fleet.node_urls();
+    fleet.publish_like_python(&urls).await;
+    let cache = DistributedRedis::builder(&fleet.manager_url())
+        .poll_interval(Duration::from_millis(10))
+        .connect()
+        .await
+        .unwrap();
+    let began = Instant::now();
+    let mut looked = 0;
+    while began.elapsed() < Duration::from_secs(2) {
+        fleet.publish_like_python(&urls[..2 + looked % 2]).await;
+        for key in keys(20) {
+            assert!(cache.node_for(&key).is_some());
+        }
+        cache
+            .get_or_set("k", MINUTE, || async { 1_u64 })
+            .await
+            .unwrap();
+        assert!(cache.map_status().nodes.len() >= 2);
+        looked += 1;
+    }
+    let status = cache.map_status();
+    assert!(
+        looked > 50 && status.changes > 1,
+        "{looked} rewrites, {status:?}"
+    );
+    assert_eq!(cache.stats().read_errors, 0);
+}
+
+#[tokio::test]
+async fn garbage_is_refused_and_a_bad_url_is_a_node_that_is_down() {
+    let fleet = Fleet::bare(2).await;
+    fleet.publish_like_python(&fleet.node_urls()).await;
+    let cache = fleet.connect().await;
+    let before: Vec<_> = keys(300).iter().map(|key| cache.node_for(key)).collect();
+    for garbage in ["abc", "-1", "4294967296", " 7"] {
+        let refused = cache.map_status().refused;
+        fleet
+            .manager
+            .raw(
+                13,
+                &["HSET", "HASH_RING_MAP", garbage, "redis://127.0.0.1:1/0"],
+            )
+            .await;
+        eventually(SECOND, garbage, async || {
+            cache.map_status().refused > refused
+        })
+        .await;
+        assert_eq!(
+            keys(300)
+                .iter()
+                .map(|key| cache.node_for(key))
+                .collect::<Vec<_>>(),
+            before
+        );
+        fleet
+            .manager
+            .raw(13, &["HDEL", "HASH_RING_MAP", garbage])
+            .await;
+        eventually(SECOND, "good again", async || {
+            cache.map_status().last_error.is_none()
+        })
+        .await;
+    }
+    // One of the positions goes to a url that is none: only its keys are out of reach.
+    let position = cache.ring().iter().next().unwrap().0.to_string();
+    fleet
+        .manager
+        .raw(
+            13,
+            &[
+                "HSET",
+                "HASH_RING_MAP",
+                &position,
+                "http://:canary-map@nowhere",
+            ],
+        )
+        .await;
+    eventually(SECOND, "taken over", async || {
+        cache.map_status().nodes.len() == 3
+    })
+    .await;
+    let mut moved = 0;
+    for (key, before) in keys(300).iter().zip(&before) {
+        let now = cache.node_for(key);
+        if now == *before {
+            cache.set(key, 1_u8, MINUTE).await.unwrap();
+        } else {
+            moved += 1;
+            assert_eq!(
+                cache.get::<u8>(key).await.unwrap_err().kind(),
+                ErrorKind::Unavailable
+            );
+        }
+    }
+    assert!(moved < 150, "{moved} keys moved");
+    assert!(!format!("{cache:?} {:?}", cache.map_status()).contains("canary"));
+}
+
+#[tokio::test]
+async fn an_absurdly_large_map_is_refused() {
+    let fleet = Fleet::new(2).await;
+    let cache = DistributedRedis::builder(&fleet.manager_url())
+        .poll_interval(Duration::from_millis(20))
+        .max_map_fields(200)
+        .connect()
+        .await
+        .unwrap();
+    let script =
+        "for i = 1, 1000000 do redis.call('HSET', 'HASH_RING_MAP', i, 'redis://127.0.0.1:1/0') end";
+    fleet.manager.raw(13, &["EVAL", script, "0"]).await;
+    eventually(SECOND * 5, "refused", async || {
+        cache.map_status().refused > 0
+    })
+    .await;
+    assert_eq!(cache.map_status().positions, 80);
+}
+
+#[tokio::test]
+async fn without_a_manager_at_the_start() {
+    let fleet = Fleet::new(2).await;
+    let url = fleet.manager_url();
+    let file = std::env::temp_dir().join(format!("larder-map-{}.json", fleet.manager.port()));
+    let saving = DistributedRedis::builder(&url)
+        .snapshot(&file)
+        .connect()
+        .await
+        .unwrap();
+    saving.set("k", 5_u64, MINUTE).await.unwrap();
+    eventually(SECOND, "saved", async || file.exists()).await;
+    fleet.manager.kill();
+    // The one that has a map goes on.
+    assert_eq!(saving.get::<u64>("k").await.unwrap(), Some(5));
+
+    let began = Instant::now();
+    let error = DistributedRedis::connect(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let restored = DistributedRedis::builder(&url)
+        .snapshot(&file)
+        .connect()
+        .await
+        .unwrap();
+    assert_eq!(restored.get::<u64>("k").await.unwrap(), Some(5));
+    let without = DistributedRedis::builder(&url)
+        .start_without_map(true)
+        .poll_interval(Duration::from_millis(20))
+        .connect()
+        .await
+        .unwrap();
+    assert!(began.elapsed() < SECOND * 2, "{:?}", began.elapsed());
+    assert_eq!(
+        without
+            .get_or_set("k", MINUTE, || async { 1_u64 })
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(
+        without.get::<u64>("k").await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(
+        without.clear().await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+
+    // It comes back, and the one without a map finds its way.
+    fleet.manager.restart().await;
+    publish(&url, &Publication::of_nodes(&fleet.node_urls(), 40))
+        .await
+        .unwrap();
+    eventually(SECOND * 3, "a map at last", async || {
+        without.get::<u64>("k").await.is_ok()
+    })
+    .await;
+    assert_eq!(without.get::<u64>("k").await.unwrap(), Some(5));
+    std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn without_a_map_connecting_errs() {
+    let fleet = Fleet::bare(1).await;
+    let error = DistributedRedis::connect(&fleet.manager_url())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("HASH_RING_MAP"), "{error}");
+}
+
+#[tokio::test]
+async fn the_order_is_what_the_map_says_or_the_caller() {
+    let fleet = Fleet::bare(3).await;
+    let url = fleet.manager_url();
+    fleet.publish_like_python(&fleet.node_urls()).await;
+    let with = |order| DistributedRedis::builder(&url).order(order).connect();
+    assert_eq!(
+        with(Order::Auto).await.unwrap().map_status().order,
+        Order::Numeric
+    );
+    assert_eq!(
+        with(Order::Numeric).await.unwrap().map_status().order,
+        Order::Numeric
+    );
+    assert_eq!(
+        with(Order::Lexicographic).await.unwrap().map_status().order,
+        Order::Lexicographic
+    );
+    fleet
+        .manager
+        .raw(13, &["HSET", "HASH_RING_META", "lookup", "lex"])
+        .await;
+    assert_eq!(
+        with(Order::Auto).await.unwrap().map_status().order,
+        Order::Lexicographic
+    );
+    assert_eq!(
+        with(Order::Numeric).await.unwrap_err().kind(),
+        ErrorKind::Config
+    );
+    publish(&url, &Publication::of_nodes(&fleet.node_urls(), 5))
+        .await
+        .unwrap();
+    assert_eq!(
+        with(Order::Auto).await.unwrap().map_status().order,
+        Order::Numeric
+    );
+    assert_eq!(
+        with(Order::Lexicographic).await.unwrap_err().kind(),
+        ErrorKind::Config
+    );
+}
+
+#[tokio::test]
+async fn publishing_is_refused_over_another_epoch_and_keeps_sixteen_maps() {
+    let fleet = Fleet::bare(2).await;
+    let (url, urls) = (fleet.manager_url(), fleet.node_urls());
+    let map = || Publication::of_nodes(&urls, 40);
+    assert_eq!(publish(&url, &map().expecting_epoch(0)).await.unwrap(), 1);
+    let stale = publish(&url, &map().expecting_epoch(0)).await.unwrap_err();
+    assert_eq!(stale.kind(), ErrorKind::Rejected);
+    for epoch in 2..=20 {
+        assert_eq!(publish(&url, &map()).await.unwrap(), epoch);
+    }
+    assert_eq!(
+        fleet.manager.raw(13, &["HLEN", "HASH_RING_HISTORY"]).await,
+        Value::Int(16)
+    );
+    assert_eq!(
+        fleet
+            .manager
+            .raw(13, &["HGET", "HASH_RING_META", "epoch"])
+            .await,
+        Value::BulkString(b"20".into())
+    );
+    let Value::BulkString(history) = fleet
+        .manager
+        .raw(13, &["HGET", "HASH_RING_HISTORY", "20"])
+        .await
+    else {
+        panic!()
+    };
+    let history = String::from_utf8(history).unwrap();
+    assert!(
+        history.contains(&format!("127.0.0.1:{}/0", fleet.nodes[0].port())),
+        "{history}"
+    );
+    assert!(
+        !history.contains("redis://"),
+        "a label, not a url: {history}"
+    );
+    let nothing: [&str; 0] = [];
+    assert_eq!(
+        publish(&url, &Publication::of_nodes(&nothing, 40))
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Config
+    );
+    let bad = Publication::of_positions([(1, "http://:canary-publish@x".to_owned())]);
+    let error = publish(&url, &bad).await.unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Config && !format!("{error:?}").contains("canary"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_map_edited_by_somebody_else_has_no_epoch() {
+    let fleet = Fleet::new(2).await;
+    let cache = fleet.connect().await;
+    assert_eq!(cache.map_status().epoch, 1);
+    let position = cache.ring().iter().next().unwrap().0.to_string();
+    fleet
+        .manager
+        .raw(
+            13,
+            &[
+                "HDEL",
+                "HASH_RING_MAP",
+                &position,
+                &format!("{position:0>10}"),
+            ],
+        )
+        .await;
+    eventually(SECOND, "taken over", async || {
+        cache.map_status().positions == 79
+    })
+    .await;
+    assert_eq!(cache.map_status().epoch, 0);
+}
+
+/// The main job: memory before the ring, one compute, a foreign process's write seen after its own miss.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_in_front_of_the_ring_does_its_main_job() {
+    let fleet = Fleet::new(3).await;
+    let cache = Tiered::new(Moka::new(1000), fleet.connect().await);
+    let value = cache
+        .get_or_set("user:42", MINUTE, || async { "Ada".to_owned() })
+        .await
+        .unwrap();
+    assert_eq!(value, "Ada");
+    let again = cache
+        .get_or_set("user:42", MINUTE, || async { "somebody else".to_owned() })
+        .await;
+    assert_eq!(again.unwrap(), "Ada");
+    assert_eq!(cache.stats().memory_hits, 1);
+    let other = Tiered::new(Moka::new(1000), fleet.connect().await);
+    assert_eq!(
+        other.get::<String>("user:42").await.unwrap().as_deref(),
+        Some("Ada")
+    );
+    assert_eq!(other.stats().store_hits, 1);
+    assert_eq!(
+        other.get::<String>("user:42").await.unwrap().as_deref(),
+        Some("Ada")
+    );
+    assert_eq!(other.stats().memory_hits, 1);
+    cache.delete("user:42").await.unwrap();
+    assert_eq!(cache.get::<String>("user:42").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn dropping_the_last_clone_ends_all_tasks() {
+    let fleet = Fleet::new(2).await;
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = tasks();
+    let cache = fleet.connect().await;
+    cache.set("k", 1_u8, MINUTE).await.unwrap();
+    assert!(tasks() > before);
+    drop(cache);
+    eventually(SECOND, "no tasks", async || tasks() == before).await;
+    let cache = fleet.connect().await;
+    cache.shutdown().await;
+    eventually(SECOND, "no tasks", async || tasks() == before).await;
+    assert_eq!(
+        cache.get::<u8>("k").await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+}
