@@ -1,6 +1,7 @@
 //! Reads the map from the manager Redis, and decides whether to believe it.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use redis::Value;
 
@@ -24,10 +25,17 @@ pub(super) struct Meta {
 }
 
 /// A map as it was read, sorted, so that two readings of one map are equal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct RawMap {
     pub(super) fields: Vec<(String, String)>,
     pub(super) meta: Option<Meta>,
+}
+
+// The urls hold passwords.
+impl fmt::Debug for RawMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawMap({} fields)", self.fields.len())
+    }
 }
 
 /// A map that was believed.

@@ -356,7 +356,10 @@ async fn connecting_tells_what_is_wrong() {
 
 #[tokio::test]
 async fn a_secret_is_in_no_error_debug_or_status() {
-    let server = Server::start_with(&["--requirepass", "canary-secret"]).await;
+    let server = Server::start().await;
+    server
+        .raw(0, &["CONFIG", "SET", "requirepass", "canary-secret"])
+        .await;
     let port = server.port();
     let wrong = Redis::connect(&format!("redis://:canary-other@127.0.0.1:{port}/0"))
         .await

@@ -259,8 +259,10 @@ async fn an_absurdly_large_map_is_refused() {
         .connect()
         .await
         .unwrap();
-    let script =
-        "for i = 1, 1000000 do redis.call('HSET', 'HASH_RING_MAP', i, 'redis://127.0.0.1:1/0') end";
+    // A thousand times a thousand fields; one by one it would take the server seconds.
+    let script = "for i = 1, 1000 do local t = {} \
+                  for j = 1, 1000 do t[j * 2 - 1] = i * 1000 + j t[j * 2] = 'u' end \
+                  redis.call('HSET', 'HASH_RING_MAP', unpack(t)) end";
     fleet.manager.raw(13, &["EVAL", script, "0"]).await;
     eventually(SECOND * 5, "refused", async || {
         cache.map_status().refused > 0
@@ -505,10 +507,10 @@ async fn dropping_the_last_clone_ends_all_tasks() {
     cache.set("k", 1_u8, MINUTE).await.unwrap();
     assert!(tasks() > before);
     drop(cache);
-    eventually(SECOND, "no tasks", async || tasks() == before).await;
+    eventually(SECOND, "no tasks", async || tasks() <= before).await;
     let cache = fleet.connect().await;
     cache.shutdown().await;
-    eventually(SECOND, "no tasks", async || tasks() == before).await;
+    eventually(SECOND, "no tasks", async || tasks() <= before).await;
     assert_eq!(
         cache.get::<u8>("k").await.unwrap_err().kind(),
         ErrorKind::Unavailable
