@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::core::Core;
-use crate::entry::{Draft, Entry, Want, When};
+use crate::entry::{Answer, Draft, Entry, Stored, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ttl::Remaining;
 
@@ -22,6 +22,7 @@ pub type SharedCache = Arc<dyn Backend>;
 
 /// What a store answers without waiting.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Peek {
     /// It holds this, and it is fresh.
     Hit(Entry),
@@ -92,14 +93,14 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     ///
     /// Whatever keeps the store from answering.
-    async fn fetch(&self, key: &str, want: Want) -> Result<Option<Entry>>;
+    async fn fetch(&self, key: &str, want: Want) -> Result<Answer>;
 
-    /// Stores an entry; one that is expired already removes what stood there. `false` if `when` did not allow it.
+    /// Stores an entry, if the draft's `when` allows it. One that is expired already removes what stood there.
     ///
     /// # Errors
     ///
     /// Whatever keeps the store from storing.
-    async fn store(&self, key: &str, draft: Draft, when: When) -> Result<bool>;
+    async fn store(&self, key: &str, draft: Draft) -> Result<Stored>;
 
     /// Removes what stands under a key, and tells whether anything did.
     ///
@@ -121,7 +122,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// As [`fetch`](Self::fetch).
     async fn contains(&self, key: &str) -> Result<bool> {
-        Ok(self.fetch(key, Want::default()).await?.is_some())
+        Ok(self.fetch(key, Want::default()).await?.entry.is_some())
     }
 
     /// What is left of the life of the entry under a key.
@@ -130,8 +131,8 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// As [`fetch`](Self::fetch).
     async fn remaining(&self, key: &str) -> Result<Option<Remaining>> {
-        let entry = self.fetch(key, Want::default().with_deadline()).await?;
-        Ok(entry.map(|entry| entry.remaining(self.core().now())))
+        let answer = self.fetch(key, Want::default().with_deadline()).await?;
+        Ok(answer.entry.map(|entry| entry.remaining(self.core().now())))
     }
 
     /// Gives the entry under a key a new life, `None` for ever, and tells whether there was one. A zero life removes it.
@@ -159,7 +160,7 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// The entries under many keys, one answer for each, in their order.
-    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Option<Entry>>> {
+    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
         let mut answers = Vec::with_capacity(keys.len());
         for key in keys {
             answers.push(self.fetch(key, want).await);
@@ -168,10 +169,10 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// Stores many entries, one answer for each, in their order.
-    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<()>> {
+    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
         let mut answers = Vec::with_capacity(drafts.len());
         for (key, draft) in drafts {
-            answers.push(self.store(&key, draft, When::Always).await.map(|_| ()));
+            answers.push(self.store(&key, draft).await);
         }
         answers
     }
@@ -225,11 +226,11 @@ macro_rules! forward {
             fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {
                 (**self).prepare(key, draft)
             }
-            async fn fetch(&self, key: &str, want: Want) -> Result<Option<Entry>> {
+            async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
                 (**self).fetch(key, want).await
             }
-            async fn store(&self, key: &str, draft: Draft, when: When) -> Result<bool> {
-                (**self).store(key, draft, when).await
+            async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
+                (**self).store(key, draft).await
             }
             async fn remove(&self, key: &str) -> Result<bool> {
                 (**self).remove(key).await
@@ -249,10 +250,10 @@ macro_rules! forward {
             async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
                 (**self).add_to(key, by).await
             }
-            async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Option<Entry>>> {
+            async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
                 (**self).fetch_many(keys, want).await
             }
-            async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<()>> {
+            async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
                 (**self).store_many(drafts).await
             }
             async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {

@@ -1,12 +1,15 @@
 //! What every store owns: its settings, flights, fence and counters.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
-use crate::codec::{Format, Refusal};
+use crate::codec::Format;
 use crate::fence::Fence;
 use crate::flight::Flights;
+use crate::refusal::Refusal;
 use crate::stats::{Counters, Stats};
 use crate::ttl::Ttl;
 
@@ -19,6 +22,8 @@ pub struct Settings {
     /// How long callers wait for a leader that neither finishes nor goes away before one of them computes too.
     /// 5 seconds unless set.
     pub leader_patience: Duration,
+    /// The bound on one call of the store. 2 seconds unless set; a store over a network bounds itself far below it.
+    pub store_timeout: Duration,
     /// Whether `get_or_set` answers a store's errors instead of computing past them. Off unless set.
     pub strict: bool,
     /// How values become bytes and back.
@@ -32,6 +37,7 @@ impl Default for Settings {
         Self {
             default_ttl: Ttl::After(Duration::from_secs(300)),
             leader_patience: Duration::from_secs(5),
+            store_timeout: Duration::from_secs(2),
             strict: false,
             format: Format::default(),
             clock: Clock::default(),
@@ -58,7 +64,13 @@ struct Inner {
 struct SharedState {
     flights: Arc<Flights>,
     fence: Fence,
+    /// Whose copies this store holds as the upper part of a tier, by its own prefix: those of one namespace of one store.
+    copies_of: Mutex<HashMap<String, (u64, String)>>,
+    /// Tells this store from all others of the process, also from those that are gone.
+    id: u64,
 }
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Default for Core {
     fn default() -> Self {
@@ -73,6 +85,8 @@ impl Core {
         let shared = SharedState {
             flights: Arc::new(Flights::new()),
             fence: Fence::new(),
+            copies_of: Mutex::default(),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         };
         Self(Arc::new(Inner {
             settings,
@@ -128,6 +142,22 @@ impl Core {
         tracing::debug!(target: "larder", event = "refused", key = key.escape_debug().to_string(), reason = why.as_str());
     }
 
+    /// Makes this store, under `own_prefix`, hold copies of what `below` holds under `prefix`. `false` if it holds copies
+    /// of something else already: their keys would be mixed up.
+    pub(crate) fn claim(&self, own_prefix: &str, below: &Self, prefix: &str) -> bool {
+        let owner = (below.0.shared.id, prefix.to_owned());
+        let mut copies_of = self
+            .0
+            .shared
+            .copies_of
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *copies_of
+            .entry(own_prefix.to_owned())
+            .or_insert_with(|| owner.clone())
+            == owner
+    }
+
     pub(crate) fn counters(&self) -> &Counters {
         &self.0.counters
     }
@@ -162,6 +192,13 @@ macro_rules! setting_methods {
         #[must_use]
         pub fn leader_patience(mut self, patience: std::time::Duration) -> Self {
             self.$($field).+.leader_patience = patience;
+            self
+        }
+
+        /// Sets the bound on one call of the store. 2 seconds unless set.
+        #[must_use]
+        pub fn store_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.$($field).+.store_timeout = timeout;
             self
         }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Moment;
+use crate::refusal::Refusal;
 use crate::ttl::Remaining;
 use crate::value::{Kind, Value};
 
@@ -175,22 +176,82 @@ impl Entry {
     }
 }
 
-/// An entry on its way into a store, with its encoded form once [`Backend::prepare`](crate::Backend::prepare) has made it.
+/// An entry on its way into a store.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Draft {
     /// The entry.
     pub entry: Entry,
-    /// Its bytes as they will stand on the wire, if a store that needs them has encoded them already.
+    /// When it may be written.
+    pub when: When,
+    /// Its bytes as they will stand on the wire, once a store that needs them has encoded them in
+    /// [`Backend::prepare`](crate::Backend::prepare).
     pub sealed: Option<Bytes>,
 }
 
-impl From<Entry> for Draft {
-    fn from(entry: Entry) -> Self {
+impl Draft {
+    /// A draft of an entry.
+    #[must_use]
+    pub fn new(entry: Entry, when: When) -> Self {
         Self {
             entry,
+            when,
             sealed: None,
         }
     }
+}
+
+impl From<Entry> for Draft {
+    /// To be written in any case.
+    fn from(entry: Entry) -> Self {
+        Self::new(entry, When::Always)
+    }
+}
+
+/// What a store answers to a read.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The entry, if there is one.
+    pub entry: Option<Entry>,
+    /// Why what stands there is no value for this reader, if that is why there is none.
+    pub refusal: Option<Refusal>,
+}
+
+impl Answer {
+    /// Nothing, because what stands there is no value for this reader.
+    #[must_use]
+    pub fn refused(why: Refusal) -> Self {
+        Self {
+            entry: None,
+            refusal: Some(why),
+        }
+    }
+}
+
+impl From<Option<Entry>> for Answer {
+    fn from(entry: Option<Entry>) -> Self {
+        Self {
+            entry,
+            refusal: None,
+        }
+    }
+}
+
+impl From<Entry> for Answer {
+    fn from(entry: Entry) -> Self {
+        Some(entry).into()
+    }
+}
+
+/// What a store answers to a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stored {
+    /// It is done.
+    Done,
+    /// The key holds something, and the draft was [`When::IfAbsent`].
+    Present,
 }
 
 /// What a reader wants of a store.
@@ -223,6 +284,7 @@ impl Want {
 
 /// When a store may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum When {
     /// In any case.
     Always,

@@ -9,6 +9,7 @@
 
 use std::any::TypeId;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,18 +24,40 @@ const SHARDS: usize = 64;
 const MAX_FAILURES: u32 = 2;
 
 /// A waiter waits this many times the leader's patience in all; by then two leaders have been silent for long.
-const PATIENCE_TIMES: u32 = 6;
+const PATIENCE_TIMES: u32 = 4;
+
+/// By how much longer the second leader is waited for than the first, and so on.
+const PATIENCE_GROWTH: u32 = 4;
+const MAX_GROWTH: u32 = 1 << 10;
+
+/// Between two looks of a waiter, at least.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Keeps the arithmetic of deadlines in range: a day.
 const MAX_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
-type Shard = HashMap<Box<str>, Vec<Arc<Flight>>, ahash::RandomState>;
+type Shard = HashMap<Box<str>, Slot, ahash::RandomState>;
+
+/// What is under way for one key.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Flights that callers may join.
+    flights: Vec<Arc<Flight>>,
+    /// Flights that were detached while they stored. Every write waits for them, not only the one that detached them.
+    storing: Vec<Arc<Flight>>,
+    /// Writes under way. A flight that begins meanwhile may be told the old value, so it may not store, and nobody
+    /// joins it once the write is over.
+    writers: usize,
+}
 
 /// The flights of a store, by key as stored.
 #[derive(Debug)]
 pub(crate) struct Flights {
     shards: Box<[Mutex<Shard>]>,
     hasher: ahash::RandomState,
+    /// The prefixes of the clears under way, and how many there are.
+    clears: Mutex<Vec<Box<str>>>,
+    clear_count: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -96,6 +119,8 @@ impl Flights {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: ahash::RandomState::new(),
+            clears: Mutex::default(),
+            clear_count: AtomicUsize::new(0),
         }
     }
 
@@ -105,17 +130,20 @@ impl Flights {
     }
 
     /// Takes a seat in the flight of this key and type, opening one if there is none.
-    pub(crate) fn join(self: &Arc<Self>, key: &str, type_id: TypeId) -> Seat {
+    pub(crate) fn join(self: &Arc<Self>, key: &str, type_id: TypeId, patience: Duration) -> Seat {
         let now = Instant::now();
         let mut shard = self.shard(key);
-        let flight = shard
-            .get(key)
-            .and_then(|flights| flights.iter().find(|flight| flight.type_id == type_id))
+        // Read under the shard's lock: a clear raises it before it looks into the shard.
+        let clearing = self.clears_cover(key);
+        let slot = shard.entry(key.into()).or_default();
+        let found = slot
+            .flights
+            .iter()
+            .find(|flight| flight.type_id == type_id)
             .cloned();
-        if let Some(flight) = flight {
+        if let Some(flight) = found {
             let mut state = lock(&flight.state);
-            let vacant = !state.led && state.landed.is_none() && state.failure_text().is_none();
-            if vacant {
+            if state.may_lead(now, patience) {
                 let term = state.lead(now);
                 drop(state);
                 return Seat::Lead(self.lead(key, flight, term));
@@ -128,11 +156,8 @@ impl Flights {
                 flight,
             });
         }
-        let flight = Arc::new(Flight::new(type_id, now));
-        shard
-            .entry(key.into())
-            .or_default()
-            .push(Arc::clone(&flight));
+        let flight = Arc::new(Flight::new(type_id, now, slot.writers > 0 || clearing));
+        slot.flights.push(Arc::clone(&flight));
         Seat::Lead(self.lead(key, flight, 1))
     }
 
@@ -146,50 +171,126 @@ impl Flights {
         }
     }
 
-    /// Cuts the key's flights off: whoever asks from now on starts a new one, and what the old ones compute is not
-    /// stored. Those that are storing right now are returned, to be waited for.
-    pub(crate) fn detach(&self, key: &str) -> Detached {
-        let removed = self.shard(key).remove(key);
-        Detached::of(removed.unwrap_or_default())
+    /// Begins a write of a key: its flights are cut off. Whoever asks from now on starts a new one, and what the old ones
+    /// compute is not stored. The same happens to flights that begin before the answer is dropped.
+    pub(crate) fn write(self: &Arc<Self>, key: &str) -> Writing {
+        let mut shard = self.shard(key);
+        let slot = shard.entry(key.into()).or_default();
+        slot.writers += 1;
+        slot.detach();
+        Writing {
+            flights: Arc::clone(self),
+            key: key.into(),
+            storing: slot.storing.clone(),
+        }
     }
 
-    /// [`detach`](Self::detach) for every key that begins with `prefix`.
-    pub(crate) fn detach_under(&self, prefix: &str) -> Detached {
-        let mut flights = Vec::new();
-        for shard in &self.shards {
-            for (_, removed) in lock(shard).extract_if(|key, _| key.starts_with(prefix)) {
-                flights.extend(removed);
-            }
+    /// Begins a clear: a write of every key that begins with `prefix`.
+    pub(crate) fn clear(self: &Arc<Self>, prefix: &str) -> Clearing {
+        lock(&self.clears).push(prefix.into());
+        self.clear_count.fetch_add(1, Ordering::SeqCst);
+        let storing = self.detach_under(prefix);
+        Clearing {
+            flights: Arc::clone(self),
+            prefix: prefix.into(),
+            storing,
         }
-        Detached::of(flights)
+    }
+
+    fn detach_under(&self, prefix: &str) -> Vec<Arc<Flight>> {
+        let mut storing = Vec::new();
+        for shard in &self.shards {
+            lock(shard).retain(|key, slot| {
+                if key.starts_with(prefix) {
+                    slot.detach();
+                    storing.extend(slot.storing.iter().cloned());
+                }
+                !slot.is_empty()
+            });
+        }
+        storing
+    }
+
+    fn clears_cover(&self, key: &str) -> bool {
+        self.clear_count.load(Ordering::SeqCst) > 0
+            && lock(&self.clears)
+                .iter()
+                .any(|prefix| key.starts_with(&**prefix))
+    }
+
+    /// Claims the right to put a value into the store outside of a flight, which writes then wait for; none while one is
+    /// under way.
+    pub(crate) fn store(self: &Arc<Self>, key: &str) -> Option<Storing> {
+        let mut shard = self.shard(key);
+        let clearing = self.clears_cover(key);
+        let slot = shard.entry(key.into()).or_default();
+        if slot.writers > 0 || clearing {
+            if slot.is_empty() {
+                shard.remove(key);
+            }
+            return None;
+        }
+        let flight = Arc::new(Flight::new(TypeId::of::<()>(), Instant::now(), true));
+        lock(&flight.state).storing = true;
+        slot.storing.push(Arc::clone(&flight));
+        Some(Storing {
+            flights: Arc::clone(self),
+            key: key.into(),
+            flight,
+        })
     }
 
     /// Takes the flight off the map once nobody leads it or waits in it. Decided under the shard's lock, where callers
     /// join: a flight that is led but not on the map would not hear of writes.
     fn remove_if_over(&self, key: &str, flight: &Arc<Flight>) {
         let mut shard = self.shard(key);
-        if !lock(&flight.state).is_over() {
+        let Some(slot) = shard.get_mut(key) else {
             return;
+        };
+        let state = lock(&flight.state);
+        let (over, storing) = (state.is_over(), state.storing);
+        drop(state);
+        if over {
+            slot.flights.retain(|other| !Arc::ptr_eq(other, flight));
         }
-        if let Some(flights) = shard.get_mut(key) {
-            flights.retain(|other| !Arc::ptr_eq(other, flight));
-            if flights.is_empty() {
-                shard.remove(key);
-            }
+        if !storing {
+            slot.storing.retain(|other| !Arc::ptr_eq(other, flight));
+        }
+        if slot.is_empty() {
+            shard.remove(key);
         }
     }
 
     /// How many flights there are.
     pub(crate) fn len(&self) -> usize {
+        let count = |slot: &Slot| slot.flights.len() + slot.storing.len();
         self.shards
             .iter()
-            .map(|shard| lock(shard).values().map(Vec::len).sum::<usize>())
+            .map(|shard| lock(shard).values().map(count).sum::<usize>())
             .sum()
     }
 }
 
+impl Slot {
+    fn detach(&mut self) {
+        for flight in self.flights.drain(..) {
+            let mut state = lock(&flight.state);
+            state.detached = true;
+            let storing = state.storing;
+            drop(state);
+            if storing {
+                self.storing.push(flight);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.flights.is_empty() && self.storing.is_empty() && self.writers == 0
+    }
+}
+
 impl Flight {
-    fn new(type_id: TypeId, now: Instant) -> Self {
+    fn new(type_id: TypeId, now: Instant, detached: bool) -> Self {
         let state = State {
             term: 1,
             led: true,
@@ -199,7 +300,7 @@ impl Flight {
             failures: 0,
             failure: None,
             landed: None,
-            detached: false,
+            detached,
             storing: false,
             overtaken: false,
         };
@@ -213,10 +314,26 @@ impl Flight {
 
 impl State {
     fn lead(&mut self, now: Instant) -> u32 {
+        self.successions += u32::from(self.led);
         self.term += 1;
         self.led = true;
         self.since = now;
         self.term
+    }
+
+    /// Whether another may lead: nobody does, or the one who does has been silent for too long.
+    fn may_lead(&self, now: Instant, patience: Duration) -> bool {
+        let open = self.landed.is_none() && self.failure_text().is_none();
+        open && (!self.led || self.overdue(patience) <= now)
+    }
+
+    /// When the leader has been silent for too long. Each succession makes that longer: if every compute hangs, or
+    /// takes longer than the patience, they must not pile up.
+    fn overdue(&self, patience: Duration) -> Instant {
+        let times = PATIENCE_GROWTH
+            .saturating_pow(self.successions)
+            .min(MAX_GROWTH);
+        self.since + patience.min(MAX_PATIENCE) * times
     }
 
     /// Nobody will add to it any more, and nobody needs to find it.
@@ -236,41 +353,79 @@ impl State {
     }
 }
 
-/// Flights that a write cut off.
-#[derive(Debug)]
-pub(crate) struct Detached(Vec<Arc<Flight>>);
+/// A write of one key under way.
+#[must_use]
+pub(crate) struct Writing {
+    flights: Arc<Flights>,
+    key: Box<str>,
+    storing: Vec<Arc<Flight>>,
+}
 
-impl Detached {
-    fn of(mut flights: Vec<Arc<Flight>>) -> Self {
-        flights.retain(|flight| {
-            let mut state = lock(&flight.state);
-            state.detached = true;
-            state.storing
-        });
-        Self(flights)
+impl Writing {
+    /// Waits until no computed value of the key is being stored any more, at most until `deadline`.
+    pub(crate) async fn settled(&mut self, deadline: Instant) {
+        settled(std::mem::take(&mut self.storing), deadline).await;
     }
+}
 
-    /// Waits until none of them is storing any more, at most for `bound`. A store that takes longer is undone by its
-    /// leader once it ends.
-    pub(crate) async fn settled(self, bound: Duration) {
-        for flight in self.0 {
-            let ended = async {
-                loop {
-                    let changed = flight.changed.notified();
-                    tokio::pin!(changed);
-                    changed.as_mut().enable();
-                    if !lock(&flight.state).storing {
-                        return;
-                    }
-                    changed.await;
-                }
-            };
-            if tokio::runtime::Handle::try_current().is_err()
-                || tokio::time::timeout(bound, ended).await.is_err()
-            {
-                let mut state = lock(&flight.state);
-                state.overtaken = state.storing;
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let mut shard = self.flights.shard(&self.key);
+        if let Some(slot) = shard.get_mut(&*self.key) {
+            slot.writers -= 1;
+            slot.detach();
+            if slot.is_empty() {
+                shard.remove(&*self.key);
             }
+        }
+    }
+}
+
+/// A clear under way.
+#[must_use]
+pub(crate) struct Clearing {
+    flights: Arc<Flights>,
+    prefix: Box<str>,
+    storing: Vec<Arc<Flight>>,
+}
+
+impl Clearing {
+    /// As [`Writing::settled`], for all keys.
+    pub(crate) async fn settled(&mut self, deadline: Instant) {
+        settled(std::mem::take(&mut self.storing), deadline).await;
+    }
+}
+
+impl Drop for Clearing {
+    fn drop(&mut self) {
+        // Flights that began meanwhile are cut off before new ones may store again.
+        self.flights.detach_under(&self.prefix);
+        let mut clears = lock(&self.flights.clears);
+        if let Some(at) = clears.iter().position(|prefix| *prefix == self.prefix) {
+            clears.swap_remove(at);
+        }
+        self.flights.clear_count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Waits until none of the flights is storing. A store that takes longer is undone by its leader once it ends.
+async fn settled(flights: Vec<Arc<Flight>>, deadline: Instant) {
+    for flight in flights {
+        let ended = async {
+            loop {
+                let changed = flight.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if !lock(&flight.state).storing {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let timed = tokio::runtime::Handle::try_current().is_ok();
+        if !timed || tokio::time::timeout_at(deadline, ended).await.is_err() {
+            let mut state = lock(&flight.state);
+            state.overtaken |= state.storing;
         }
     }
 }
@@ -330,6 +485,8 @@ impl Lead {
             state.failure = Some(text.into());
         }
         let over = state.failure_text().is_some();
+        // Another may still compute in it, but writes will not find it any more.
+        state.detached |= over;
         if state.term == self.term {
             state.led = false;
         }
@@ -414,13 +571,10 @@ impl Waiter {
         if let Some(text) = state.failure_text() {
             return Ok(Outcome::Failed(text));
         }
-        let due = state.since + patience.min(MAX_PATIENCE);
-        let silent = state.led && due <= now && state.successions == 0;
-        if (!state.led || silent) && state.detached {
-            return Ok(Outcome::Rejoin);
-        }
-        if !state.led || silent {
-            state.successions += u32::from(silent);
+        if state.may_lead(now, patience) {
+            if state.detached {
+                return Ok(Outcome::Rejoin);
+            }
             let term = state.lead(now);
             drop(state);
             return Ok(Outcome::Lead(self.flights.lead(
@@ -432,12 +586,11 @@ impl Waiter {
         if bound <= now {
             return Ok(Outcome::TimedOut);
         }
-        let next = if state.successions == 0 {
-            due.min(bound)
-        } else {
-            bound
-        };
-        Err(next.saturating_duration_since(now))
+        // Never longer than the patience: the one that was woken to lead may be a caller that nobody polls.
+        let next = state.overdue(patience).min(bound);
+        Err(next
+            .saturating_duration_since(now)
+            .min(patience.max(SHORTEST)))
     }
 }
 

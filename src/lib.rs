@@ -14,6 +14,7 @@ pub mod key;
 mod op;
 mod open;
 mod option;
+mod refusal;
 #[cfg(feature = "ring")]
 pub mod ring;
 #[cfg(feature = "ring")]
@@ -35,7 +36,7 @@ pub use backends::null::Null;
 pub use backends::redis::{Redis, RedisBuilder};
 pub use cache::Cache;
 pub use clock::{Clock, Moment};
-pub use entry::{Draft, Entry, Want, When};
+pub use entry::{Answer, Draft, Entry, Stored, Want, When};
 pub use error::{Error, ErrorKind, Result};
 pub use op::Op;
 pub use open::open;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::codec::Refusal;
+use crate::refusal::Refusal;
 
 const CELLS: usize = 16;
 

@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use crate::backend::{Backend, Memory, Peek};
 use crate::clock::Moment;
 use crate::core::{Core, Settings, setting_methods};
-use crate::entry::{Draft, Entry, Want, When};
+use crate::entry::{Answer, Draft, Entry, Stored, Want, When};
 use crate::error::{Error, ErrorKind, Result};
-use crate::value::{Value, integer};
+use crate::value::{Kind, Value, integer};
 
 const LOCKS: usize = 64;
 
@@ -270,9 +270,10 @@ impl Inner {
             self.store.invalidate(key);
             return;
         }
-        self.next_expiry
-            .fetch_min(entry.expires().as_nanos(), Ordering::Relaxed);
+        let expires = entry.expires().as_nanos();
         self.store.insert(key.into(), entry);
+        // After the insertion: a sweep that begins between would forget the deadline.
+        self.next_expiry.fetch_min(expires, Ordering::Relaxed);
     }
 
     fn drop_key(&self, key: &str) {
@@ -371,17 +372,17 @@ impl Backend for Moka {
         Ok(())
     }
 
-    async fn fetch(&self, key: &str, _want: Want) -> Result<Option<Entry>> {
-        Ok(self.inner.live(key))
+    async fn fetch(&self, key: &str, _want: Want) -> Result<Answer> {
+        Ok(self.inner.live(key).into())
     }
 
-    async fn store(&self, key: &str, draft: Draft, when: When) -> Result<bool> {
+    async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
         let _lock = self.inner.lock(key);
-        if when == When::IfAbsent && self.inner.live(key).is_some() {
-            return Ok(false);
+        if draft.when == When::IfAbsent && self.inner.live(key).is_some() {
+            return Ok(Stored::Present);
         }
         self.inner.put(key, draft.entry);
-        Ok(true)
+        Ok(Stored::Done)
     }
 
     async fn remove(&self, key: &str) -> Result<bool> {
@@ -422,7 +423,13 @@ impl Backend for Moka {
         let sum = current.checked_add(by).ok_or_else(|| {
             Error::new(ErrorKind::Overflow, "the sum is outside the range of i64")
         })?;
-        let value = Value::new(sum);
+        // Of the type that was set, where it fits: reads of that type then need no conversion.
+        let kind = entry
+            .as_ref()
+            .map_or_else(Kind::of::<i64>, |entry| entry.value().kind());
+        let value = kind
+            .from_plain(sum.to_string().as_bytes())
+            .unwrap_or_else(|| Value::new(sum));
         let entry = match entry {
             Some(entry) => entry.with_value(value),
             None => Entry::new(value, self.inner.core.now(), None).bare(true),

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::backend::{Backend, Peek};
 use crate::core::{Core, Settings};
-use crate::entry::{Draft, Entry, Want, When};
+use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::Result;
 
 /// A store that holds nothing: every read is a miss. To switch caching off, and in tests.
@@ -41,12 +41,12 @@ impl Backend for Null {
         Peek::Miss
     }
 
-    async fn fetch(&self, _key: &str, _want: Want) -> Result<Option<Entry>> {
-        Ok(None)
+    async fn fetch(&self, _key: &str, _want: Want) -> Result<Answer> {
+        Ok(Answer::default())
     }
 
-    async fn store(&self, _key: &str, _draft: Draft, _when: When) -> Result<bool> {
-        Ok(true)
+    async fn store(&self, _key: &str, _draft: Draft) -> Result<Stored> {
+        Ok(Stored::Done)
     }
 
     async fn remove(&self, _key: &str) -> Result<bool> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::backend::Backend;
 use crate::core::{Core, Settings, setting_methods};
-use crate::entry::{Draft, Entry, Want, When};
+use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
 use crate::wire::node::Node;
@@ -162,12 +162,12 @@ impl Backend for Redis {
         Ok(())
     }
 
-    async fn fetch(&self, key: &str, want: Want) -> Result<Option<Entry>> {
+    async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         self.node.fetch(&self.core, key, want).await
     }
 
-    async fn store(&self, key: &str, draft: Draft, when: When) -> Result<bool> {
-        self.node.store(&self.core, key, &draft, when).await
+    async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
+        self.node.store(&self.core, key, &draft).await
     }
 
     async fn remove(&self, key: &str) -> Result<bool> {
@@ -194,11 +194,11 @@ impl Backend for Redis {
         self.node.add_to(key, by).await
     }
 
-    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Option<Entry>>> {
+    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
         self.node.fetch_many(&self.core, keys, want).await
     }
 
-    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<()>> {
+    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
         self.node.store_many(&self.core, &drafts).await
     }
 

@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::cache::Cache;
 use crate::cache::compute::{computed, concluded};
-use crate::cache::single::{Look, SETTLE, checked, draft, life, look, settle, typed};
-use crate::entry::{Draft, Want};
+use crate::cache::single::{Look, bounded, checked, draft, life, look, settle_deadline, typed};
+use crate::entry::{Draft, Want, When};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Lead, Outcome, Seat, Storing, Waiter};
+use crate::fence::Write;
+use crate::flight::{Lead, Outcome, Seat, Storing, Waiter, Writing};
 use crate::stats::count;
 use crate::ttl::Ttl;
 use crate::value::{Cacheable, Kind};
@@ -61,12 +64,14 @@ async fn fetch<T: Cacheable, C: Cache>(
     }
     let core = cache.core();
     let mut values = Vec::with_capacity(keys.len());
-    for (key, answer) in keys
-        .iter()
-        .zip(cache.fetch_many(keys, Want::of(Kind::of::<T>())).await)
-    {
+    let asked = async { Ok(cache.fetch_many(keys, Want::of(Kind::of::<T>())).await) };
+    let answers = match bounded(core, asked).await {
+        Ok(answers) => answers,
+        Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+    };
+    for (key, answer) in keys.iter().zip(answers) {
         values.push(match answer {
-            Ok(entry) => typed(core, key, entry),
+            Ok(answer) => typed(cache, key, answer),
             Err(error) => {
                 count(&core.counters().read_errors);
                 let error = error.during(operation).with("key", key);
@@ -90,7 +95,7 @@ pub(super) async fn set<T: Cacheable, C: Cache>(
     let mut drafts = Vec::with_capacity(pairs.len());
     for (key, value) in pairs {
         checked(cache, &key, "set_many")?;
-        let draft = draft(cache, &key, value, life)
+        let draft = draft(cache, &key, value, life, When::Always)
             .map_err(|error| error.during("set_many").with("key", &key))?;
         drafts.push((key, draft));
     }
@@ -125,24 +130,17 @@ pub(super) async fn delete<C: Cache>(cache: &C, keys: Vec<&str>) -> Result<u64> 
 }
 
 /// Fences the writes of many keys, as for one.
-async fn fence_all<'c, C: Cache>(
-    cache: &'c C,
-    stored: &'c [String],
-) -> Vec<crate::fence::Write<'c>> {
+async fn fence_all<'c, C: Cache>(cache: &'c C, stored: &'c [String]) -> Vec<(Write<'c>, Writing)> {
     let core = cache.core();
-    let detached: Vec<_> = stored
-        .iter()
-        .map(|key| core.flights().detach(key))
-        .collect();
-    let writes = stored.iter().map(|key| core.fence().write(key)).collect();
+    let fence = |key: &'c String| {
+        let writing = core.flights().write(key);
+        (core.fence().write(key), writing)
+    };
+    let mut writes: Vec<_> = stored.iter().map(fence).collect();
     // Together they are waited for no longer than one.
-    let deadline = tokio::time::Instant::now() + SETTLE;
-    for flights in detached {
-        if tokio::time::Instant::now() < deadline {
-            settle(flights).await;
-        } else {
-            flights.settled(Duration::ZERO).await;
-        }
+    let deadline = settle_deadline(core);
+    for (_, writing) in &mut writes {
+        writing.settled(deadline).await;
     }
     writes
 }
@@ -192,15 +190,19 @@ where
 {
     let life = life(cache, ttl);
     let mut found = Found::<T>::default();
-    let mut round = Round::take(cache, &keys, &mut found)?;
-    round.ask(cache, &mut found).await?;
-    if round.wants_compute() {
-        round.compute(cache, life, &mut compute, &mut found).await?;
-    }
-    let mut lost = round.wait(cache, &mut found).await;
-    lost.ask(cache, &mut found).await?;
-    if lost.wants_compute() {
-        lost.compute(cache, life, &mut compute, &mut found).await?;
+    let mut open = keys.clone();
+    // Its own misses, then those that others lost while it waited.
+    for _ in 0..2 {
+        let mut round = Round::take(cache, &open, &mut found)?;
+        round.ask(cache, &mut found).await?;
+        if round.wants_compute() {
+            round.compute(cache, life, &mut compute, &mut found).await?;
+        }
+        let lost = round.wait(cache, &mut found).await;
+        open.retain(|key| lost.iter().any(|lost| lost == key));
+        if open.is_empty() {
+            break;
+        }
     }
     Ok(keys
         .iter()
@@ -248,10 +250,11 @@ impl Round {
                 round.alone.push(key.to_owned());
                 continue;
             }
-            match core
-                .flights()
-                .join(&cache.stored_key(key), TypeId::of::<T>())
-            {
+            match core.flights().join(
+                &cache.stored_key(key),
+                TypeId::of::<T>(),
+                core.settings().leader_patience,
+            ) {
                 Seat::Lead(lead) => {
                     round.leads.insert(key.to_owned(), lead);
                 }
@@ -316,7 +319,7 @@ impl Round {
         let began = core.now();
         let values = compute(keys).await;
         let took = core.now().since(began);
-        let mut landed = Vec::new();
+        let (mut landed, mut outcome) = (Vec::new(), Ok(()));
         for (key, value) in values {
             let value = Arc::new(value);
             if let Some(lead) = self.leads.remove(&key) {
@@ -324,48 +327,43 @@ impl Round {
                 match (lead.land(Arc::clone(&value) as _), draft) {
                     (Some(storing), Ok(draft)) => landed.push((key.clone(), draft, storing)),
                     (None, _) => count(&core.counters().outrun),
-                    (Some(_), Err(error)) if core.settings().strict => return Err(error),
-                    (Some(_), Err(_)) => {}
+                    (Some(_), Err(error)) => outcome = outcome.and(Err(error)),
                 }
             }
             found.insert(key, value);
         }
         // Keys that the compute left out: whoever waits for one computes it.
         self.leads.clear();
-        if life.is_some_and(|life| life.is_zero()) {
-            return Ok(());
+        if life.is_some_and(|life| !life.is_zero()) || life.is_none() {
+            outcome = outcome.and(store(cache, landed).await);
         }
-        store(cache, landed).await
+        if core.settings().strict {
+            outcome
+        } else {
+            Ok(())
+        }
     }
 
-    /// Waits for what others compute. What they lost is another round.
-    async fn wait<T: Cacheable, C: Cache>(&mut self, cache: &C, found: &mut Found<T>) -> Self {
+    /// Waits for what others compute, for all keys at once. What they lost is for another round: a lead that falls to
+    /// this call meanwhile is passed on, since nobody may wait for others while others wait for it.
+    async fn wait<T: Cacheable, C: Cache>(self, cache: &C, found: &mut Found<T>) -> Vec<String> {
         let core = cache.core();
-        let mut lost = Self::empty();
-        for (key, waiter) in self.waiters.drain(..) {
-            let mut waiter = Some(waiter);
-            while let Some(current) = waiter.take() {
-                match current.wait(core.settings().leader_patience).await {
-                    Outcome::Landed(value) => {
-                        if let Ok(value) = value.downcast::<T>() {
-                            count(&core.counters().coalesced);
-                            found.insert(key.clone(), value);
-                        }
-                    }
-                    Outcome::Lead(lead) => {
-                        lost.leads.insert(key.clone(), lead);
-                    }
-                    Outcome::Rejoin => match core
-                        .flights()
-                        .join(&cache.stored_key(&key), TypeId::of::<T>())
-                    {
-                        Seat::Lead(lead) => {
-                            lost.leads.insert(key.clone(), lead);
-                        }
-                        Seat::Wait(next) => waiter = Some(next),
-                    },
-                    Outcome::Failed(_) | Outcome::TimedOut => lost.alone.push(key.clone()),
+        let patience = core.settings().leader_patience;
+        let waits = self.waiters.into_iter().map(|(key, waiter)| async move {
+            let value = match waiter.wait(patience).await {
+                Outcome::Landed(value) => value.downcast::<T>().ok(),
+                Outcome::Lead(_) | Outcome::Rejoin | Outcome::Failed(_) | Outcome::TimedOut => None,
+            };
+            (key, value)
+        });
+        let mut lost = Vec::new();
+        for (key, value) in join_all(waits).await {
+            match value {
+                Some(value) => {
+                    count(&core.counters().coalesced);
+                    found.insert(key, value);
                 }
+                None => lost.push(key),
             }
         }
         lost
@@ -390,11 +388,14 @@ async fn store<C: Cache>(cache: &C, landed: Vec<(String, Draft, Storing)>) -> Re
     }
     let answers = cache.store_many(drafts).await;
     drop(writes);
+    let mut outcome = Ok(());
     for (((key, storing), stored), answer) in storings.iter().zip(&stored).zip(answers) {
-        let result = concluded(cache, key, stored, storing, answer).await;
-        if core.settings().strict {
-            result?;
-        }
+        let result = concluded(cache, key, stored, storing, answer.map(|_| ())).await;
+        outcome = outcome.and(result);
     }
-    Ok(())
+    if core.settings().strict {
+        outcome
+    } else {
+        Ok(())
+    }
 }

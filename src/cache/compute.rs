@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::Cache;
-use crate::cache::single::{Look, checked, life, look, typed};
-use crate::entry::{Draft, Entry, Want, When};
+use crate::cache::single::{Look, bounded, checked, life, look, typed};
+use crate::entry::{Draft, Entry, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Lead, Outcome, Seat, Storing};
 use crate::stats::count;
@@ -78,10 +78,14 @@ async fn take_seat<T: Cacheable, C: Cache>(
 ) -> Result<Result<Lead, Arc<T>>> {
     let core = cache.core();
     loop {
-        let waiter = match core.flights().join(stored, TypeId::of::<T>()) {
-            Seat::Lead(lead) => return Ok(Ok(lead)),
-            Seat::Wait(waiter) => waiter,
-        };
+        let waiter =
+            match core
+                .flights()
+                .join(stored, TypeId::of::<T>(), core.settings().leader_patience)
+            {
+                Seat::Lead(lead) => return Ok(Ok(lead)),
+                Seat::Wait(waiter) => waiter,
+            };
         match waiter.wait(core.settings().leader_patience).await {
             Outcome::Lead(lead) => return Ok(Ok(lead)),
             Outcome::Landed(value) => {
@@ -116,8 +120,8 @@ async fn ask<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<Option<Arc<
         }
         Look::Ask => {}
     }
-    match cache.fetch(key, Want::of(Kind::of::<T>())).await {
-        Ok(entry) => Ok(typed(cache.core(), key, entry)),
+    match bounded(cache.core(), cache.fetch(key, Want::of(Kind::of::<T>()))).await {
+        Ok(answer) => Ok(typed(cache, key, answer)),
         Err(error) => {
             count(&cache.core().counters().read_errors);
             Err(error.during("get_or_set").with("key", key))
@@ -167,7 +171,7 @@ async fn publish<T: Cacheable, C: Cache>(
     }
     let write = core.fence().write(stored);
     count(&core.counters().stores);
-    let result = cache.store(key, draft, When::Always).await;
+    let result = bounded(core, cache.store(key, draft)).await;
     drop(write);
     concluded(cache, key, stored, &storing, result.map(|_| ())).await
 }
@@ -183,7 +187,7 @@ pub(super) async fn concluded<C: Cache>(
     if storing.overtaken() {
         // The write came first in the eyes of its caller; an empty key is never wrong.
         let _write = cache.core().fence().write(stored);
-        if let Err(error) = cache.remove(key).await {
+        if let Err(error) = bounded(cache.core(), cache.remove(key)).await {
             tracing::warn!(target: "larder", event = "write_failed", error = %error);
         }
     }

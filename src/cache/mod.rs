@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Peek};
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::stats::Stats;
@@ -43,6 +43,11 @@ use single::Look;
 /// `get`, `set` and the like answer the errors of the store. `get_or_set` and its kin do not: a store that fails,
 /// is slow or away costs a compute, unless the cache was built strict. Stored bytes that are no value of the wanted
 /// type are a miss, counted by reason in [`stats`](Self::stats).
+///
+/// # When memory is asked
+///
+/// Reads look into memory when they are called, not when they are awaited: a future that is kept while the key is
+/// written still answers what memory held at the call.
 ///
 /// # Cancellation
 ///
@@ -111,7 +116,11 @@ pub trait Cache: Backend + Clone {
 
     /// Whether a key holds anything, of whatever type.
     fn has<'a>(&'a self, key: &'a str) -> Op<'a, Result<bool>> {
-        Op::wait(single::has(self, key))
+        match self.peek(key) {
+            Peek::Hit(_) => Op::ready(Ok(true)),
+            Peek::Miss => Op::ready(single::checked(self, key, "has").map(|()| false)),
+            Peek::Ask => Op::wait(single::has(self, key)),
+        }
     }
 
     /// Removes everything that this cache can hold: the keys under its prefix, or the whole database where it has none.
@@ -205,7 +214,7 @@ pub trait Cache: Backend + Clone {
     /// who wait computes next. A value that was deleted or set meanwhile is not overwritten by what was computed.
     ///
     /// A store that fails never makes this fail. Of the errors only these are left: `Compute`, where two callers' computes
-    /// failed while this one waited, and `Timeout`, where two were silent for long.
+    /// failed while this one waited, and `Timeout`, where two hung while this one waited four times the patience.
     fn get_or_set<'a, T, F, Fut>(
         &'a self,
         key: &'a str,

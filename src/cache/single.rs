@@ -6,17 +6,14 @@ use std::time::Duration;
 use crate::backend::Peek;
 use crate::cache::Cache;
 use crate::core::Core;
-use crate::entry::{Draft, Entry, Want, When};
+use crate::entry::{Answer, Draft, Entry, Stored, Want, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Write;
-use crate::flight::Detached;
+use crate::flight::Writing;
 use crate::key;
 use crate::stats::count;
 use crate::ttl::{Remaining, Ttl};
 use crate::value::{Cacheable, Kind, Value, integer};
-
-/// A write waits this long for a compute that is being stored. Stores bound themselves far below it.
-pub(super) const SETTLE: Duration = Duration::from_secs(1);
 
 /// What can be told without waiting.
 pub(super) enum Look<T> {
@@ -31,7 +28,7 @@ pub(super) fn look<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Look<T> {
     let value = match cache.peek(key) {
         Peek::Hit(entry) => match entry.downcast() {
             Ok(value) => Some(value),
-            Err(entry) => converted(cache.core(), key, &entry),
+            Err(entry) => converted(cache, key, &entry),
         },
         Peek::Miss => None,
         Peek::Ask => return Look::Ask,
@@ -53,9 +50,13 @@ pub(super) fn missed<T, C: Cache>(cache: &C, key: &str) -> Result<Option<T>> {
 
 /// The entry's value as another type than it was stored as, by the rules of the wire.
 #[cold]
-fn converted<T: Cacheable>(core: &Core, key: &str, entry: &Entry) -> Option<Arc<T>> {
+fn converted<T: Cacheable, C: Cache>(cache: &C, key: &str, entry: &Entry) -> Option<Arc<T>> {
+    let core = cache.core();
     count(&core.counters().conversions);
-    match core.format().convert(entry, Kind::of::<T>()) {
+    match core
+        .format()
+        .convert(&cache.stored_key(key), entry, Kind::of::<T>())
+    {
         Ok(value) => value.downcast().ok(),
         Err(why) => {
             core.refuse(key, why);
@@ -65,10 +66,15 @@ fn converted<T: Cacheable>(core: &Core, key: &str, entry: &Entry) -> Option<Arc<
 }
 
 /// The value that a store answered.
-pub(super) fn typed<T: Cacheable>(core: &Core, key: &str, entry: Option<Entry>) -> Option<Arc<T>> {
+pub(super) fn typed<T: Cacheable, C: Cache>(
+    cache: &C,
+    key: &str,
+    answer: Answer,
+) -> Option<Arc<T>> {
+    let (core, entry) = (cache.core(), answer.entry);
     let value = entry.and_then(|entry| match entry.downcast() {
         Ok(value) => Some(value),
-        Err(entry) => converted(core, key, &entry),
+        Err(entry) => converted(cache, key, &entry),
     });
     let counter = if value.is_some() {
         &core.counters().store_hits
@@ -95,8 +101,8 @@ pub(super) fn checked<C: Cache>(cache: &C, key: &str, operation: &'static str) -
 
 pub(super) async fn get<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<Option<Arc<T>>> {
     checked(cache, key, "get")?;
-    match cache.fetch(key, Want::of(Kind::of::<T>())).await {
-        Ok(entry) => Ok(typed(cache.core(), key, entry)),
+    match bounded(cache.core(), cache.fetch(key, Want::of(Kind::of::<T>()))).await {
+        Ok(answer) => Ok(typed(cache, key, answer)),
         Err(error) => {
             count(&cache.core().counters().read_errors);
             Err(error.during("get").with("key", key))
@@ -104,17 +110,46 @@ pub(super) async fn get<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<
     }
 }
 
-/// A write of a key, fenced: computes under way are cut off, memory has dropped the key, and stays closed to copies of
-/// it until this is dropped.
-pub(super) async fn fenced<'c>(core: &'c Core, stored: &'c str) -> Write<'c> {
-    let detached = core.flights().detach(stored);
-    let write = core.fence().write(stored);
-    settle(detached).await;
-    write
+/// A write of a key under way: computes under way are cut off, memory has dropped the key, and both stay so for what
+/// begins before this is dropped.
+pub(super) struct Fenced<'c> {
+    _write: Write<'c>,
+    // Dropped last: a flight that begins after it may fill memory, so memory must be open again.
+    _writing: Writing,
 }
 
-pub(super) async fn settle(detached: Detached) {
-    detached.settled(SETTLE).await;
+/// Fences the write of a key.
+pub(super) async fn fenced<'c>(core: &'c Core, stored: &'c str) -> Fenced<'c> {
+    let mut writing = core.flights().write(stored);
+    let write = core.fence().write(stored);
+    writing.settled(settle_deadline(core)).await;
+    Fenced {
+        _write: write,
+        _writing: writing,
+    }
+}
+
+/// Until when a write waits for a compute that is being stored: longer than a store may take.
+pub(super) fn settle_deadline(core: &Core) -> tokio::time::Instant {
+    tokio::time::Instant::now() + core.settings().store_timeout + Duration::from_millis(100)
+}
+
+/// Runs one call of a store within the bound on it. Stores bound themselves; this is for those that do not.
+pub(super) async fn bounded<R>(
+    core: &Core,
+    call: impl Future<Output = Result<R>> + Send,
+) -> Result<R> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return call.await;
+    }
+    let bound = core.settings().store_timeout;
+    match tokio::time::timeout(bound, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::new(
+            ErrorKind::Timeout,
+            format!("the store did not answer within {bound:?}"),
+        )),
+    }
 }
 
 /// Counts and completes what a write came to.
@@ -134,11 +169,12 @@ pub(super) fn draft<T: Cacheable, C: Cache>(
     key: &str,
     value: T,
     life: Option<Duration>,
+    when: When,
 ) -> Result<Draft> {
     let value = Value::new(value);
     let bare = integer(&value).is_some();
     let entry = Entry::new(value, cache.core().now(), life).bare(bare);
-    let mut draft = Draft::from(entry);
+    let mut draft = Draft::new(entry, when);
     let prepared = cache.prepare(key, &mut draft);
     prepared.inspect_err(|_| count(&cache.core().counters().encode_errors))?;
     Ok(draft)
@@ -178,12 +214,20 @@ async fn write<T: Cacheable, C: Cache>(
 ) -> Result<bool> {
     checked(cache, key, operation)?;
     let core = cache.core();
-    let draft = draft(cache, key, value, life(cache, ttl))
+    let draft = draft(cache, key, value, life(cache, ttl), when)
         .map_err(|error| error.during(operation).with("key", key))?;
     let stored = cache.stored_key(key);
     let _write = fenced(core, &stored).await;
-    count(&core.counters().stores);
-    written(core, cache.store(key, draft, when).await, operation, key)
+    let stored = written(
+        core,
+        bounded(core, cache.store(key, draft)).await,
+        operation,
+        key,
+    )?;
+    if stored == Stored::Done {
+        count(&core.counters().stores);
+    }
+    Ok(stored == Stored::Done)
 }
 
 pub(super) async fn delete<C: Cache>(cache: &C, key: &str) -> Result<bool> {
@@ -192,27 +236,25 @@ pub(super) async fn delete<C: Cache>(cache: &C, key: &str) -> Result<bool> {
     let stored = cache.stored_key(key);
     let _write = fenced(core, &stored).await;
     count(&core.counters().deletes);
-    written(core, cache.remove(key).await, "delete", key)
+    written(core, bounded(core, cache.remove(key)).await, "delete", key)
 }
 
 pub(super) async fn has<C: Cache>(cache: &C, key: &str) -> Result<bool> {
-    match cache.peek(key) {
-        Peek::Hit(_) => return Ok(true),
-        Peek::Miss => return checked(cache, key, "has").map(|()| false),
-        Peek::Ask => checked(cache, key, "has")?,
-    }
-    cache.contains(key).await.map_err(|error| {
-        count(&cache.core().counters().read_errors);
-        error.during("has").with("key", key)
-    })
+    checked(cache, key, "has")?;
+    bounded(cache.core(), cache.contains(key))
+        .await
+        .map_err(|error| {
+            count(&cache.core().counters().read_errors);
+            error.during("has").with("key", key)
+        })
 }
 
 pub(super) async fn clear<C: Cache>(cache: &C) -> Result<()> {
     let core = cache.core();
     let prefix = cache.stored_key("");
-    let detached = core.flights().detach_under(&prefix);
+    let mut clearing = core.flights().clear(&prefix);
     let _clear = core.fence().clear(&prefix);
-    settle(detached).await;
+    clearing.settled(settle_deadline(core)).await;
     cache.wipe("").await.map_err(|error| {
         count(&core.counters().write_errors);
         error.during("clear")
@@ -236,7 +278,12 @@ async fn add_to<C: Cache>(cache: &C, key: &str, by: i64, operation: &'static str
     let core = cache.core();
     let stored = cache.stored_key(key);
     let _write = fenced(core, &stored).await;
-    written(core, cache.add_to(key, by).await, operation, key)
+    written(
+        core,
+        bounded(core, cache.add_to(key, by)).await,
+        operation,
+        key,
+    )
 }
 
 pub(super) async fn touch<C: Cache>(cache: &C, key: &str, ttl: Ttl) -> Result<bool> {
@@ -246,7 +293,7 @@ pub(super) async fn touch<C: Cache>(cache: &C, key: &str, ttl: Ttl) -> Result<bo
     let _write = fenced(core, &stored).await;
     written(
         core,
-        cache.retime(key, life(cache, ttl)).await,
+        bounded(core, cache.retime(key, life(cache, ttl))).await,
         "touch",
         key,
     )
@@ -254,8 +301,10 @@ pub(super) async fn touch<C: Cache>(cache: &C, key: &str, ttl: Ttl) -> Result<bo
 
 pub(super) async fn ttl<C: Cache>(cache: &C, key: &str) -> Result<Option<Remaining>> {
     checked(cache, key, "ttl")?;
-    cache.remaining(key).await.map_err(|error| {
-        count(&cache.core().counters().read_errors);
-        error.during("ttl").with("key", key)
-    })
+    bounded(cache.core(), cache.remaining(key))
+        .await
+        .map_err(|error| {
+            count(&cache.core().counters().read_errors);
+            error.during("ttl").with("key", key)
+        })
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::Refusal;
+use crate::refusal::Refusal;
 
 /// The first byte: the one that no MessagePack value begins with, nor ASCII, nor UTF-8 text.
 pub(super) const MAGIC: u8 = 0xC1;

@@ -14,6 +14,7 @@ use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::value::{Kind, Value};
 
+pub use crate::refusal::Refusal;
 pub use envelope::HEADER_BYTES;
 
 /// Turns values into bytes and back. [`MessagePack`] is the default; [`Plain`] is for keys shared with other languages.
@@ -100,65 +101,6 @@ impl Codec for Plain {
     }
 }
 
-/// Why bytes are not a value for this reader. Each is a miss, and counted by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// Bytes without an envelope, and the wanted type is not exactly bytes, text or an integer.
-    Foreign,
-    /// An envelope of another version, or with flags that this version does not know.
-    Version,
-    /// Shorter than an envelope, or of another length than it says.
-    Length,
-    /// The checksum over key, header and payload does not fit.
-    Checksum,
-    /// Another type, or another schema version.
-    Schema,
-    /// Written by another codec.
-    Codec,
-    /// The payload is not a value of the wanted type.
-    Payload,
-    /// Larger than the bound.
-    TooLarge,
-    /// The key holds no string but a list, hash or the like.
-    WrongType,
-    /// Written before the key's node took the key over.
-    Epoch,
-}
-
-impl Refusal {
-    /// All of them, in the order of their counters.
-    pub const ALL: [Self; 10] = [
-        Self::Foreign,
-        Self::Version,
-        Self::Length,
-        Self::Checksum,
-        Self::Schema,
-        Self::Codec,
-        Self::Payload,
-        Self::TooLarge,
-        Self::WrongType,
-        Self::Epoch,
-    ];
-
-    /// Its name in metrics and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Foreign => "foreign",
-            Self::Version => "version",
-            Self::Length => "length",
-            Self::Checksum => "checksum",
-            Self::Schema => "schema",
-            Self::Codec => "codec",
-            Self::Payload => "payload",
-            Self::TooLarge => "too_large",
-            Self::WrongType => "wrong_type",
-            Self::Epoch => "epoch",
-        }
-    }
-}
-
 /// How a store writes and reads: codec, schema ids, bound on size.
 ///
 /// ```
@@ -173,7 +115,7 @@ impl Refusal {
 pub struct Format {
     codec: Arc<dyn Codec>,
     schema_version: u32,
-    schemas: Arc<HashMap<TypeId, u32, ahash::RandomState>>,
+    schemas: Arc<HashMap<TypeId, Box<str>, ahash::RandomState>>,
     max_value_bytes: usize,
 }
 
@@ -206,8 +148,7 @@ impl Format {
     /// Gives a type a schema name of its own, instead of `std::any::type_name`, so that two crates can share its values.
     #[must_use]
     pub fn schema<T: 'static>(mut self, name: &str) -> Self {
-        let id = schema_id(name, 0);
-        Arc::make_mut(&mut self.schemas).insert(TypeId::of::<T>(), id);
+        Arc::make_mut(&mut self.schemas).insert(TypeId::of::<T>(), name.into());
         self
     }
 
@@ -225,10 +166,11 @@ impl Format {
     }
 
     fn schema_of(&self, kind: &Kind) -> u32 {
-        match self.schemas.get(&kind.type_id()) {
-            Some(&id) => id,
-            None => schema_id(kind.type_name(), self.schema_version),
-        }
+        let given = self.schemas.get(&kind.type_id());
+        schema_id(
+            given.map_or(kind.type_name(), |name| name),
+            self.schema_version,
+        )
     }
 
     /// The bytes of an entry as they stand under `key`, which is the whole key as stored.
@@ -344,14 +286,15 @@ impl Format {
         ))
     }
 
-    /// Reads an entry as another type than it was stored as, by the same rules as bytes from a server.
+    /// Reads an entry as another type than it was stored as, by the same rules as bytes from a server. `key` is the whole
+    /// key as stored.
     ///
     /// # Errors
     ///
     /// Why it is not a value of that type.
-    pub fn convert(&self, entry: &Entry, kind: &'static Kind) -> Result<Value, Refusal> {
-        let bytes = self.seal("", entry).map_err(|_| Refusal::Payload)?;
-        self.open("", &bytes, Some(kind), entry.born())
+    pub fn convert(&self, key: &str, entry: &Entry, kind: &'static Kind) -> Result<Value, Refusal> {
+        let bytes = self.seal(key, entry).map_err(|_| Refusal::Payload)?;
+        self.open(key, &bytes, Some(kind), entry.born())
             .map(Entry::into_value)
     }
 }

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use crate::backend::{Backend, Memory, Peek};
 use crate::backends::redis::{connection_methods, max_reply_bytes};
 use crate::core::{Core, Settings, setting_methods};
-use crate::entry::{Draft, Entry, Want, When};
+use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ringmap::{Order, Ring, label};
 use crate::ttl::Remaining;
@@ -223,12 +223,7 @@ fn owned<K>(
         .collect()
 }
 
-async fn fetch(
-    node: &Node,
-    core: &Core,
-    keys: Vec<&str>,
-    want: Want,
-) -> Vec<Result<Option<Entry>>> {
+async fn fetch(node: &Node, core: &Core, keys: Vec<&str>, want: Want) -> Vec<Result<Answer>> {
     node.fetch_many(core, &keys, want).await
 }
 
@@ -270,17 +265,14 @@ impl Backend for DistributedRedis {
         Ok(())
     }
 
-    async fn fetch(&self, key: &str, want: Want) -> Result<Option<Entry>> {
+    async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         let snapshot = self.snapshot();
         snapshot.node_of(key)?.fetch(&self.core, key, want).await
     }
 
-    async fn store(&self, key: &str, draft: Draft, when: When) -> Result<bool> {
+    async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
         let snapshot = self.snapshot();
-        snapshot
-            .node_of(key)?
-            .store(&self.core, key, &draft, when)
-            .await
+        snapshot.node_of(key)?.store(&self.core, key, &draft).await
     }
 
     async fn remove(&self, key: &str) -> Result<bool> {
@@ -339,7 +331,7 @@ impl Backend for DistributedRedis {
         snapshot.node_of(key)?.add_to(key, by).await
     }
 
-    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Option<Entry>>> {
+    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
         let snapshot = self.snapshot();
         let core = &self.core;
         match owned(&snapshot, keys.iter().copied(), |key| key) {
@@ -351,7 +343,7 @@ impl Backend for DistributedRedis {
         }
     }
 
-    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<()>> {
+    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
         let snapshot = self.snapshot();
         let (core, total) = (&self.core, drafts.len());
         match owned(&snapshot, drafts, |(key, _)| key) {

@@ -7,11 +7,11 @@ use redis::{Cmd, Pipeline, Value, cmd};
 
 use super::{Connection, ConnectionSettings, NodeAddr};
 use crate::clock::Moment;
-use crate::codec::Refusal;
 use crate::core::Core;
-use crate::entry::{Draft, Entry, Want, When};
+use crate::entry::{Answer, Draft, Stored, Want, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::RESERVED;
+use crate::refusal::Refusal;
 use crate::ttl::Remaining;
 
 /// Keys in one `MGET`, and found by one `SCAN`: a server does nothing else meanwhile.
@@ -58,7 +58,7 @@ impl Node {
         }
     }
 
-    pub(crate) async fn fetch(&self, core: &Core, key: &str, want: Want) -> Result<Option<Entry>> {
+    pub(crate) async fn fetch(&self, core: &Core, key: &str, want: Want) -> Result<Answer> {
         let now = core.now();
         if !want.deadline {
             let reply = self.connection.run("get", cmd("GET").arg(key)).await;
@@ -78,7 +78,7 @@ impl Node {
         core: &Core,
         keys: &[&str],
         want: Want,
-    ) -> Vec<Result<Option<Entry>>> {
+    ) -> Vec<Result<Answer>> {
         if let [key] = keys {
             return vec![self.fetch(core, key, want).await];
         }
@@ -97,7 +97,7 @@ impl Node {
         core: &Core,
         keys: &[&str],
         want: Want,
-    ) -> Result<Vec<Result<Option<Entry>>>> {
+    ) -> Result<Vec<Result<Answer>>> {
         let now = core.now();
         let mut mget = cmd("MGET");
         keys.iter().for_each(|key| {
@@ -146,9 +146,9 @@ impl Node {
         reply: Result<Value>,
         deadline: Moment,
         now: Moment,
-    ) -> Result<Option<Entry>> {
+    ) -> Result<Answer> {
         let bytes = match reply {
-            Ok(Value::Nil) => return Ok(None),
+            Ok(Value::Nil) => return Ok(Answer::default()),
             Ok(Value::BulkString(bytes)) => Bytes::from(bytes),
             Ok(_) => return Err(self.strange("get")),
             Err(error) => {
@@ -158,52 +158,49 @@ impl Node {
                     _ => return Err(error),
                 };
                 core.refuse(key, why);
-                return Ok(None);
+                return Ok(Answer::refused(why));
             }
         };
         if deadline <= now {
-            return Ok(None);
+            return Ok(Answer::default());
         }
         match core.format().open(key, &bytes, want.kind, now) {
-            Ok(entry) => Ok(Some(entry.with_deadline(deadline))),
+            Ok(entry) => Ok(entry.with_deadline(deadline).into()),
             Err(why) => {
                 core.refuse(key, why);
-                Ok(None)
+                Ok(Answer::refused(why))
             }
         }
     }
 
-    pub(crate) async fn store(
-        &self,
-        core: &Core,
-        key: &str,
-        draft: &Draft,
-        when: When,
-    ) -> Result<bool> {
-        let Some(set) = set(core, key, draft, when)? else {
-            return match when {
-                When::Always => self.remove(key).await.map(|_| true),
-                When::IfAbsent => self.contains(key).await.map(|there| !there),
-            };
+    pub(crate) async fn store(&self, core: &Core, key: &str, draft: &Draft) -> Result<Stored> {
+        let Some(set) = set(core, key, draft)? else {
+            if draft.when == When::IfAbsent && self.contains(key).await? {
+                return Ok(Stored::Present);
+            }
+            return self.remove(key).await.map(|_| Stored::Done);
         };
         let reply: Value = self.connection.run("set", &set).await?;
-        Ok(reply != Value::Nil)
+        Ok(stored(&reply))
     }
 
     pub(crate) async fn store_many(
         &self,
         core: &Core,
         drafts: &[(String, Draft)],
-    ) -> Vec<Result<()>> {
+    ) -> Vec<Result<Stored>> {
         let mut answers = Vec::with_capacity(drafts.len());
         for drafts in drafts.chunks(BATCH) {
             let commands = drafts.iter().map(|(key, draft)| {
-                Ok(match set(core, key, draft, When::Always)? {
+                Ok(match set(core, key, draft)? {
                     Some(set) => set,
                     None => unlink(key),
                 })
             });
-            answers.extend(self.each("set", commands.collect(), |_| Some(())).await);
+            answers.extend(
+                self.each("set", commands.collect(), |reply| Some(stored(&reply)))
+                    .await,
+            );
         }
         answers
     }
@@ -360,7 +357,7 @@ impl Node {
 }
 
 /// The command that stores a draft, or none if its life is over already.
-fn set(core: &Core, key: &str, draft: &Draft, when: When) -> Result<Option<Cmd>> {
+fn set(core: &Core, key: &str, draft: &Draft) -> Result<Option<Cmd>> {
     let bytes = match &draft.sealed {
         Some(bytes) => bytes.clone(),
         None => core.format().seal(key, &draft.entry)?,
@@ -374,10 +371,18 @@ fn set(core: &Core, key: &str, draft: &Draft, when: When) -> Result<Option<Cmd>>
         }
         Remaining::Forever => {}
     }
-    if when == When::IfAbsent {
+    if draft.when == When::IfAbsent {
         set.arg("NX");
     }
     Ok(Some(set))
+}
+
+/// What the reply to `SET`, or to the `UNLINK` in its place, says.
+fn stored(reply: &Value) -> Stored {
+    match reply {
+        Value::Nil => Stored::Present,
+        _ => Stored::Done,
+    }
 }
 
 fn unlink(key: &str) -> Cmd {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::backend::{Backend, Memory, Peek};
 use crate::core::Core;
-use crate::entry::{Draft, Entry, Want, When};
+use crate::entry::{Answer, Draft, Entry, Stored, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
 
@@ -30,7 +30,7 @@ pub struct Prefixed<C> {
 /// Prefix and key together up to this length are joined on the stack.
 const ON_STACK: usize = 256;
 
-impl<C> Prefixed<C> {
+impl<C: Backend> Prefixed<C> {
     /// The store under a prefix. The prefix is part of every key: of its length, and of what is hashed on a ring.
     #[must_use]
     pub fn new(inner: C, prefix: impl Into<Cow<'static, str>>) -> Self {
@@ -39,7 +39,9 @@ impl<C> Prefixed<C> {
             prefix: prefix.into(),
         }
     }
+}
 
+impl<C> Prefixed<C> {
     /// The prefix.
     #[must_use]
     pub fn prefix(&self) -> &str {
@@ -133,12 +135,12 @@ impl<C: Backend> Backend for Prefixed<C> {
         self.with_key(key, |key| self.inner.prepare(key, draft))
     }
 
-    async fn fetch(&self, key: &str, want: Want) -> Result<Option<Entry>> {
+    async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         self.inner.fetch(&self.join(key), want).await
     }
 
-    async fn store(&self, key: &str, draft: Draft, when: When) -> Result<bool> {
-        self.inner.store(&self.join(key), draft, when).await
+    async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
+        self.inner.store(&self.join(key), draft).await
     }
 
     async fn remove(&self, key: &str) -> Result<bool> {
@@ -165,13 +167,13 @@ impl<C: Backend> Backend for Prefixed<C> {
         self.inner.add_to(&self.join(key), by).await
     }
 
-    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Option<Entry>>> {
+    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
         let keys = self.join_all(keys);
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         self.inner.fetch_many(&keys, want).await
     }
 
-    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<()>> {
+    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
         let drafts = drafts
             .into_iter()
             .map(|(key, draft)| (self.join(&key), draft))

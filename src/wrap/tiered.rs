@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::backend::{Backend, Memory, Peek};
 use crate::core::{Core, Settings, setting_methods};
-use crate::entry::{Draft, Entry, Want, When};
+use crate::entry::{Answer, Draft, Entry, Stored, Want};
 use crate::error::Result;
 use crate::fence::{Stamp, Upper};
 use crate::stats::count;
@@ -26,7 +26,10 @@ use crate::ttl::Remaining;
 /// # let _ = cache.stats();
 /// ```
 ///
-/// An `l1` that is not memory of this process works, with a weaker promise: it hears only of writes through this very `Tiered`.
+/// An `l1` that is not memory of this process works, with a weaker promise: it hears only of writes through this very
+/// `Tiered`, and is filled by reads alone.
+///
+/// One `l1` holds the copies of one store and prefix: a second tier over it that has another below leaves it alone.
 #[derive(Debug)]
 pub struct Tiered<L1, L2> {
     inner: Arc<Inner<L1, L2>>,
@@ -38,6 +41,8 @@ struct Inner<L1, L2> {
     l2: L2,
     core: Core,
     max_l1_ttl: Option<Duration>,
+    /// Whether `l1` is this tier's own. One that holds another's copies is left alone.
+    holds_copies: bool,
 }
 
 /// Settings of a [`Tiered`].
@@ -63,11 +68,18 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
     #[must_use]
     pub fn build(self) -> Tiered<L1, L2> {
         let core = Core::above(self.l2.core(), self.settings);
+        let (own, below) = (self.l1.stored_key(""), self.l2.stored_key(""));
+        let holds_copies = self.l1.core().claim(&own, self.l2.core(), &below);
+        if !holds_copies {
+            tracing::error!(target: "larder", event = "l1_shared",
+                "this l1 holds copies of another store or prefix already; every read will ask l2 (give each tier an l1 of its own)");
+        }
         let inner = Arc::new(Inner {
             l1: self.l1,
             l2: self.l2,
             core,
             max_l1_ttl: self.max_l1_ttl,
+            holds_copies,
         });
         let upper: Weak<dyn Upper> = Arc::downgrade(&(Arc::clone(&inner) as Arc<dyn Upper>));
         inner.core.fence().attach(upper);
@@ -118,78 +130,104 @@ impl<L1, L2> Clone for Tiered<L1, L2> {
 
 impl<L1: Backend, L2: Backend> Upper for Inner<L1, L2> {
     fn evict(&self, stored: &str) {
-        if let (Some(memory), Some(key)) = (self.l1.memory(), self.l2.own_key(stored)) {
-            memory.evict(key);
+        let Some(key) = self.l2.own_key(stored) else {
+            return;
+        };
+        match self.l1.memory() {
+            Some(memory) => memory.evict(key),
+            // An l1 that is a tier itself: its memory at least.
+            None => drop(self.l1.core().fence().write(&self.l1.stored_key(key))),
         }
     }
 
     fn evict_under(&self, prefix: &str) {
-        let Some(memory) = self.l1.memory() else {
-            return;
-        };
-        if let Some(own) = self.l2.own_key(prefix) {
-            memory.evict_under(own);
-        } else if self.l2.stored_key("").starts_with(prefix) {
+        let under = match self.l2.own_key(prefix) {
+            Some(own) => own,
             // All of this store's keys lie under a shorter prefix.
-            memory.evict_under("");
+            None if self.l2.stored_key("").starts_with(prefix) => "",
+            None => return,
+        };
+        match self.l1.memory() {
+            Some(memory) => memory.evict_under(under),
+            None => drop(self.l1.core().fence().clear(&self.l1.stored_key(under))),
         }
     }
 }
 
 impl<L1: Backend, L2: Backend> Inner<L1, L2> {
-    /// The copy of an entry that `l1` keeps.
-    fn copy(&self, entry: &Entry) -> Entry {
-        let copy = entry.clone();
-        match self.max_l1_ttl {
-            None => copy,
-            Some(max) => {
-                let latest = self.core.now().after(max);
-                let deadline = entry.expires().min(latest);
-                copy.with_deadline(deadline)
-            }
+    fn stamp(&self, key: &str) -> Stamp {
+        self.core.fence().stamp(&self.l2.stored_key(key))
+    }
+
+    /// The draft of the copy of an entry that `l1` keeps; none where it keeps none.
+    fn copy(&self, key: &str, entry: &Entry) -> Option<Draft> {
+        // Bytes are bound to the key that they were stored under.
+        if !self.holds_copies || entry.value().as_encoded().is_some() {
+            return None;
         }
+        let mut copy = entry.clone();
+        if let Some(max) = self.max_l1_ttl {
+            let latest = self.core.now().after(max);
+            copy = copy.with_deadline(entry.expires().min(latest));
+        }
+        // Weighed and checked before any lock is taken: that may run the value's own code.
+        let mut draft = Draft::from(copy);
+        self.l1.prepare(key, &mut draft).ok()?;
+        Some(draft)
     }
 
     /// Puts a copy read after `stamp` into `l1`, unless the key was written since.
     async fn fill(&self, key: &str, stamp: Stamp, entry: &Entry) {
-        let copy = self.copy(entry);
+        let Some(draft) = self.copy(key, entry) else {
+            return;
+        };
         let stored = self.l2.stored_key(key);
         let filled = match self.l1.memory() {
-            Some(memory) => self
-                .core
-                .fence()
-                .fill(&stored, stamp, || memory.insert(key, copy)),
-            None => {
-                // A remote l1 cannot be filled under a lock: what was outrun is taken out again.
-                let _ = self.l1.store(key, copy.into(), When::Always).await;
-                let still = self.core.fence().fill(&stored, stamp, || ());
-                if !still {
-                    let _ = self.l1.remove(key).await;
-                }
-                still
+            Some(memory) => {
+                let fill = || memory.insert(key, draft.entry);
+                self.core.fence().fill(&stored, stamp, fill)
             }
+            None => self.fill_remote(key, &stored, stamp, draft).await,
         };
         if !filled {
             count(&self.core.counters().fills_refused);
         }
     }
 
-    /// Keeps a value that `l2` has just stored, unless another write of the key came between.
-    async fn keep(&self, key: &str, stamp: Stamp, entry: &Entry) {
-        let copy = self.copy(entry);
-        let stored = self.l2.stored_key(key);
-        match self.l1.memory() {
-            Some(memory) => {
-                self.core
-                    .fence()
-                    .keep(&stored, stamp, || memory.insert(key, copy));
+    /// A remote `l1` cannot be filled under a lock. So the fill counts as a store under way, which writes wait for.
+    async fn fill_remote(&self, key: &str, stored: &str, stamp: Stamp, draft: Draft) -> bool {
+        let Some(storing) = self.core.flights().store(stored) else {
+            return false;
+        };
+        if !self.core.fence().fill(stored, stamp, || ()) {
+            return false;
+        }
+        self.write_l1(key, self.l1.store(key, draft)).await;
+        if storing.overtaken() {
+            self.write_l1(key, self.l1.remove(key)).await;
+        }
+        true
+    }
+
+    /// A write of an `l1` that is not memory, fenced for what lies above it if it is a tier itself.
+    async fn write_l1<R>(&self, key: &str, write: impl Future<Output = Result<R>> + Send) {
+        let stored = self.l1.stored_key(key);
+        let _write = self.l1.core().fence().write(&stored);
+        if let Err(error) = write.await {
+            tracing::debug!(target: "larder", event = "l1_failed", error = %error);
+        }
+    }
+
+    /// Keeps a value that `l2` has just stored, unless another write of the key came between. Only memory keeps it: the
+    /// writes of two callers could reach a remote `l1` in another order than `l2`.
+    async fn keep(&self, key: &str, stamp: Stamp, copy: Option<Draft>) {
+        match (self.l1.memory(), copy) {
+            (Some(memory), Some(draft)) => {
+                let stored = self.l2.stored_key(key);
+                let keep = || memory.insert(key, draft.entry);
+                self.core.fence().keep(&stored, stamp, keep);
             }
-            None => {
-                let _ = self.l1.store(key, copy.into(), When::Always).await;
-                if !self.core.fence().keep(&stored, stamp, || ()) {
-                    let _ = self.l1.remove(key).await;
-                }
-            }
+            _ => self.drop_copy(key).await,
         }
     }
 
@@ -197,43 +235,61 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
     async fn drop_copy(&self, key: &str) {
         match self.l1.memory() {
             Some(memory) => memory.evict(key),
-            None => {
-                let _ = self.l1.remove(key).await;
-            }
+            None => self.write_l1(key, self.l1.remove(key)).await,
         }
     }
 
-    fn stamp(&self, key: &str) -> Stamp {
-        self.core.fence().stamp(&self.l2.stored_key(key))
+    /// What `l1` holds under many keys, where it has to be asked.
+    async fn ask_l1(&self, keys: &[&str], want: Want) -> Vec<Option<Entry>> {
+        let mut found: Vec<_> = keys.iter().map(|_| None).collect();
+        let mut asked = Vec::new();
+        for (index, key) in keys.iter().enumerate() {
+            match self.l1.peek(key) {
+                Peek::Hit(entry) => found[index] = Some(entry),
+                Peek::Ask => asked.push(index),
+                Peek::Miss => {}
+            }
+        }
+        if !asked.is_empty() {
+            let wanted: Vec<&str> = asked.iter().map(|&index| keys[index]).collect();
+            let answers = self.l1.fetch_many(&wanted, want).await;
+            for (index, answer) in asked.into_iter().zip(answers) {
+                found[index] = answer.ok().and_then(|answer| answer.entry);
+            }
+        }
+        found
     }
 }
 
+impl<L1: Backend, L2: Backend> Inner<L1, L2> {
+    fn memories(&self) -> impl Iterator<Item = &dyn Memory> {
+        [self.l1.memory(), self.l2.memory()].into_iter().flatten()
+    }
+}
+
+// As a memory it is changed from above, past its own cache: fenced like any write, or a copy on its way from l2 to l1
+// would outlive what happened here.
 impl<L1: Backend, L2: Backend> Memory for Tiered<L1, L2> {
     fn insert(&self, key: &str, entry: Entry) {
-        for memory in [self.inner.l1.memory(), self.inner.l2.memory()]
-            .into_iter()
-            .flatten()
-        {
-            memory.insert(key, entry.clone());
-        }
+        let stored = self.inner.l2.stored_key(key);
+        let _write = self.inner.core.fence().write(&stored);
+        self.inner
+            .memories()
+            .for_each(|memory| memory.insert(key, entry.clone()));
     }
 
     fn evict(&self, key: &str) {
-        for memory in [self.inner.l1.memory(), self.inner.l2.memory()]
-            .into_iter()
-            .flatten()
-        {
-            memory.evict(key);
-        }
+        let stored = self.inner.l2.stored_key(key);
+        let _write = self.inner.core.fence().write(&stored);
+        self.inner.memories().for_each(|memory| memory.evict(key));
     }
 
     fn evict_under(&self, prefix: &str) {
-        for memory in [self.inner.l1.memory(), self.inner.l2.memory()]
-            .into_iter()
-            .flatten()
-        {
-            memory.evict_under(prefix);
-        }
+        let stored = self.inner.l2.stored_key(prefix);
+        let _clear = self.inner.core.fence().clear(&stored);
+        self.inner
+            .memories()
+            .for_each(|memory| memory.evict_under(prefix));
     }
 }
 
@@ -245,9 +301,11 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
     }
 
     fn peek(&self, key: &str) -> Peek {
-        let answer = self.inner.l1.peek(key);
-        if !matches!(answer, Peek::Miss) {
-            return answer;
+        if self.inner.holds_copies {
+            let answer = self.inner.l1.peek(key);
+            if !matches!(answer, Peek::Miss) {
+                return answer;
+            }
         }
         // Only l2 can tell that nothing is there. If it is memory too, it tells at once; what it holds goes the long
         // way, through which it enters l1.
@@ -274,29 +332,37 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
         self.inner.l2.prepare(key, draft)
     }
 
-    async fn fetch(&self, key: &str, want: Want) -> Result<Option<Entry>> {
-        if let Peek::Hit(entry) = self.inner.l1.peek(key) {
-            return Ok(Some(entry));
-        }
-        if self.inner.l1.memory().is_none()
-            && let Ok(Some(entry)) = self.inner.l1.fetch(key, want).await
-        {
-            return Ok(Some(entry));
+    async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
+        if self.inner.holds_copies {
+            let answer = match self.inner.l1.peek(key) {
+                Peek::Hit(entry) => Some(entry),
+                Peek::Miss => None,
+                Peek::Ask => self
+                    .inner
+                    .l1
+                    .fetch(key, want)
+                    .await
+                    .ok()
+                    .and_then(|answer| answer.entry),
+            };
+            if let Some(entry) = answer {
+                return Ok(entry.into());
+            }
         }
         let stamp = self.inner.stamp(key);
-        let entry = self.inner.l2.fetch(key, want.with_deadline()).await?;
-        if let Some(entry) = &entry {
+        let answer = self.inner.l2.fetch(key, want.with_deadline()).await?;
+        if let Some(entry) = &answer.entry {
             self.inner.fill(key, stamp, entry).await;
         }
-        Ok(entry)
+        Ok(answer)
     }
 
-    async fn store(&self, key: &str, draft: Draft, when: When) -> Result<bool> {
+    async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
         let stamp = self.inner.stamp(key);
-        let entry = draft.entry.clone();
-        let stored = self.inner.l2.store(key, draft, when).await;
+        let copy = self.inner.copy(key, &draft.entry);
+        let stored = self.inner.l2.store(key, draft).await;
         match stored {
-            Ok(true) => self.inner.keep(key, stamp, &entry).await,
+            Ok(Stored::Done) => self.inner.keep(key, stamp, copy).await,
             _ => self.inner.drop_copy(key).await,
         }
         stored
@@ -310,9 +376,11 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
 
     async fn wipe(&self, prefix: &str) -> Result<()> {
         let wiped = self.inner.l2.wipe(prefix).await;
-        match self.inner.l1.memory() {
-            Some(memory) => memory.evict_under(prefix),
-            None => self.inner.l1.wipe(prefix).await?,
+        // The fence of a clear has emptied memory already.
+        if self.inner.l1.memory().is_none() && self.inner.holds_copies {
+            let stored = self.inner.l1.stored_key(prefix);
+            let _clear = self.inner.l1.core().fence().clear(&stored);
+            self.inner.l1.wipe(prefix).await?;
         }
         wiped
     }
@@ -337,46 +405,59 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
         sum
     }
 
-    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Option<Entry>>> {
-        let mut answers: Vec<Option<Result<Option<Entry>>>> = Vec::with_capacity(keys.len());
-        let mut asked = Vec::new();
-        for (index, key) in keys.iter().enumerate() {
-            answers.push(match self.inner.l1.peek(key) {
-                Peek::Hit(entry) => Some(Ok(Some(entry))),
-                _ => {
-                    asked.push((index, self.inner.stamp(key)));
-                    None
-                }
-            });
-        }
+    async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
+        let mut found = if self.inner.holds_copies {
+            self.inner.ask_l1(keys, want).await
+        } else {
+            keys.iter().map(|_| None).collect()
+        };
+        let missing = keys
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| found[*index].is_none());
+        let asked: Vec<(usize, Stamp)> = missing
+            .map(|(index, key)| (index, self.inner.stamp(key)))
+            .collect();
         let wanted: Vec<&str> = asked.iter().map(|(index, _)| keys[*index]).collect();
-        let found = self
+        let mut answers = self
             .inner
             .l2
             .fetch_many(&wanted, want.with_deadline())
-            .await;
-        for ((index, stamp), answer) in asked.into_iter().zip(found) {
-            if let Ok(Some(entry)) = &answer {
-                self.inner.fill(keys[index], stamp, entry).await;
+            .await
+            .into_iter();
+        let mut filled = asked.into_iter();
+        let mut all = Vec::with_capacity(keys.len());
+        for (key, found) in keys.iter().zip(found.iter_mut()) {
+            if let Some(entry) = found.take() {
+                all.push(Ok(entry.into()));
+                continue;
             }
-            answers[index] = Some(answer);
+            let answer = answers.next().unwrap_or_else(|| Ok(Answer::default()));
+            if let (
+                Ok(Answer {
+                    entry: Some(entry), ..
+                }),
+                Some((_, stamp)),
+            ) = (&answer, filled.next())
+            {
+                self.inner.fill(key, stamp, entry).await;
+            }
+            all.push(answer);
         }
-        answers
-            .into_iter()
-            .map(|answer| answer.unwrap_or(Ok(None)))
-            .collect()
+        all
     }
 
-    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<()>> {
-        let kept: Vec<_> = drafts
-            .iter()
-            .map(|(key, draft)| (key.clone(), self.inner.stamp(key), draft.entry.clone()))
-            .collect();
+    async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
+        let copy = |(key, draft): &(String, Draft)| {
+            let stamp = self.inner.stamp(key);
+            (key.clone(), stamp, self.inner.copy(key, &draft.entry))
+        };
+        let copies: Vec<_> = drafts.iter().map(copy).collect();
         let answers = self.inner.l2.store_many(drafts).await;
-        for ((key, stamp, entry), answer) in kept.iter().zip(&answers) {
+        for ((key, stamp, copy), answer) in copies.into_iter().zip(&answers) {
             match answer {
-                Ok(()) => self.inner.keep(key, *stamp, entry).await,
-                Err(_) => self.inner.drop_copy(key).await,
+                Ok(Stored::Done) => self.inner.keep(&key, stamp, copy).await,
+                _ => self.inner.drop_copy(&key).await,
             }
         }
         answers

@@ -59,7 +59,9 @@ fn run() {
         let due: Vec<_> = house.memories.clone();
         drop(house);
         for (memory, not_before) in due {
-            if let Some(next) = tend(&memory, not_before) {
+            // A value's own `Drop` may panic in here; the other memories are looked after all the same.
+            let tended = std::panic::AssertUnwindSafe(|| tend(&memory, not_before));
+            if let Some(next) = std::panic::catch_unwind(tended).unwrap_or_default() {
                 put_off(&memory, next);
             }
         }
