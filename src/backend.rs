@@ -20,6 +20,13 @@ use crate::ttl::Remaining;
 /// ```
 pub type SharedCache = Arc<dyn Backend>;
 
+// So that an application's state that holds a `SharedCache` can derive `Debug`.
+impl std::fmt::Debug for dyn Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("dyn Backend")
+    }
+}
+
 /// What a store answers without waiting.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
