@@ -26,6 +26,7 @@ impl Moment {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    #[cfg(feature = "moka")]
     pub(crate) fn as_nanos(self) -> u64 {
         self.0
     }
@@ -58,6 +59,7 @@ impl Clock {
 
     /// Whether `moment` has surely not come yet, told by a clock that costs less and is at most some milliseconds off.
     /// Within [`MARGIN`] of it the answer is no, and only [`now`](Self::now) can tell.
+    #[cfg(feature = "moka")]
     #[inline]
     pub(crate) fn is_well_before(&self, moment: Moment) -> bool {
         if moment == Moment::NEVER {
@@ -82,11 +84,13 @@ impl Clock {
 }
 
 /// How far the coarse clock may be behind, in nanoseconds: many ticks of any kernel.
+#[cfg(feature = "moka")]
 const MARGIN: u64 = 100_000_000;
 
 /// When both clocks were first read: the zero of every [`Moment`].
 struct Starts {
     exact: Instant,
+    #[cfg(feature = "moka")]
     coarse: coarsetime::Instant,
 }
 
@@ -94,6 +98,7 @@ fn starts() -> &'static Starts {
     static STARTS: OnceLock<Starts> = OnceLock::new();
     STARTS.get_or_init(|| Starts {
         exact: Instant::now(),
+        #[cfg(feature = "moka")]
         coarse: coarsetime::Instant::now_without_cache_update(),
     })
 }

@@ -175,64 +175,55 @@ impl Core {
 macro_rules! setting_methods {
     ($($field:ident).+) => {
         /// Sets all settings at once.
-        #[must_use]
         pub fn settings(mut self, settings: crate::core::Settings) -> Self {
             self.$($field).+ = settings;
             self
         }
 
         /// Sets what [`Ttl::Default`](crate::Ttl::Default) means. 300 seconds unless set.
-        #[must_use]
-        pub fn default_ttl(mut self, ttl: impl Into<crate::Ttl>) -> Self {
+        pub fn default_ttl(mut self, ttl: impl Into<crate::ttl::Ttl>) -> Self {
             self.$($field).+.default_ttl = ttl.into();
             self
         }
 
         /// Sets how long callers wait for a leader that neither finishes nor goes away. 5 seconds unless set.
-        #[must_use]
         pub fn leader_patience(mut self, patience: std::time::Duration) -> Self {
             self.$($field).+.leader_patience = patience;
             self
         }
 
         /// Sets the bound on one call of the store. 2 seconds unless set.
-        #[must_use]
         pub fn store_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$($field).+.store_timeout = timeout;
             self
         }
 
         /// Makes `get_or_set` answer a store's errors instead of computing past them.
-        #[must_use]
         pub fn strict(mut self, strict: bool) -> Self {
             self.$($field).+.strict = strict;
             self
         }
 
         /// Sets how values become bytes and back: codec, schemas, bound on size.
-        #[must_use]
         pub fn format(mut self, format: crate::codec::Format) -> Self {
             self.$($field).+.format = format;
             self
         }
 
         /// Sets the codec, MessagePack unless set.
-        #[must_use]
         pub fn codec(mut self, codec: impl crate::codec::Codec) -> Self {
             self.$($field).+.format = self.$($field).+.format.codec(codec);
             self
         }
 
         /// Sets the version that goes into every schema id: raise it, and all that was stored before is a miss.
-        #[must_use]
         pub fn schema_version(mut self, version: u32) -> Self {
             self.$($field).+.format = self.$($field).+.format.schema_version(version);
             self
         }
 
         /// Sets where the time is read: a manual clock in tests.
-        #[must_use]
-        pub fn clock(mut self, clock: crate::Clock) -> Self {
+        pub fn clock(mut self, clock: crate::clock::Clock) -> Self {
             self.$($field).+.clock = clock;
             self
         }

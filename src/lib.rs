@@ -11,6 +11,8 @@ pub mod error;
 mod fence;
 mod flight;
 pub mod key;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod op;
 mod open;
 mod option;
