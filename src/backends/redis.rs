@@ -76,14 +76,18 @@ impl RedisBuilder {
     setting_methods!(settings);
     connection_methods!(connection);
 
-    /// The store, without waiting: it connects when first used.
+    /// The store, without waiting. It begins to connect at once where there is a tokio runtime, else when it is first used.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the url is wrong; the message says which part.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for `rediss://`.
     pub fn build(mut self) -> Result<Redis> {
         self.connection.max_reply_bytes = max_reply_bytes(&self.settings);
         let node = Node::new(self.addr?, self.connection);
+        if tokio::runtime::Handle::try_current().is_ok() {
+            node.connection().start()?;
+        }
         Ok(Redis {
             core: Core::new(self.settings),
             node,
