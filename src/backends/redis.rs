@@ -83,7 +83,7 @@ impl RedisBuilder {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the url is wrong; the message says which part.
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for `rediss://`.
     pub fn build(mut self) -> Result<Redis> {
-        self.connection.max_reply_bytes = max_reply_bytes(&self.settings);
+        bound(&mut self.settings, &mut self.connection);
         let node = Node::new(self.addr?, self.connection);
         if tokio::runtime::Handle::try_current().is_ok() {
             node.connection().start()?;
@@ -107,9 +107,12 @@ impl RedisBuilder {
     }
 }
 
-/// The longest reply worth reading: the largest value with its envelope.
-pub(crate) fn max_reply_bytes(settings: &Settings) -> usize {
-    settings.format.max_bytes().saturating_add(64)
+/// Fits the bounds of a store and of its connections to each other: the longest reply worth reading is the largest
+/// value with its envelope, and a call of the store may take some operations.
+pub(crate) fn bound(settings: &mut Settings, connection: &mut ConnectionSettings) {
+    connection.max_reply_bytes = settings.format.max_bytes().saturating_add(64);
+    let calls = connection.operation_timeout.saturating_mul(4);
+    settings.store_timeout = settings.store_timeout.max(calls);
 }
 
 impl Redis {

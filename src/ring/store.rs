@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use crate::backend::{Backend, Memory, Peek};
-use crate::backends::redis::{connection_methods, max_reply_bytes};
+use crate::backends::redis::{bound, connection_methods};
 use crate::core::{Core, Settings, setting_methods};
 use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::{Error, ErrorKind, Result};
@@ -98,7 +98,7 @@ impl DistributedRedisBuilder {
     /// chosen; [`ErrorKind::Unavailable`] if there is no map or no manager, unless
     /// [`start_without_map`](Self::start_without_map) or [`snapshot`](Self::snapshot) allow for it. Nodes may be down.
     pub async fn connect(mut self) -> Result<DistributedRedis> {
-        self.map.nodes.max_reply_bytes = max_reply_bytes(&self.settings);
+        bound(&mut self.settings, &mut self.map.nodes);
         let manager = ConnectionSettings {
             // A large map takes a while; nobody waits for it but the follower.
             operation_timeout: Duration::from_secs(5).max(self.map.nodes.operation_timeout),

@@ -38,6 +38,20 @@ pub(crate) struct Server {
     running: Mutex<Option<Running>>,
 }
 
+/// Prints every event of the crate and of what it uses when a password is looked for in all output.
+fn show_logs() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    if password().is_some() {
+        ONCE.call_once(|| {
+            tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::TRACE)
+                .with_ansi(false)
+                .with_test_writer()
+                .init();
+        });
+    }
+}
+
 impl Server {
     /// Starts a server and waits until it answers.
     pub(crate) async fn start() -> Self {
@@ -46,6 +60,7 @@ impl Server {
 
     /// Starts a server with further settings, as on its command line: `&["--maxmemory", "1mb"]`.
     pub(crate) async fn start_with(args: &[&str]) -> Self {
+        show_logs();
         let mut last = String::new();
         for _ in 0..PORTS {
             let port = free_port();
