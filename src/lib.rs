@@ -5,6 +5,8 @@ mod backends;
 mod cache;
 pub mod clock;
 pub mod codec;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod core;
 pub mod entry;
 pub mod error;
@@ -22,6 +24,8 @@ pub mod ring;
 #[cfg(feature = "ring")]
 mod ringmap;
 pub mod stats;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod ttl;
 pub mod value;
 #[cfg(feature = "redis")]

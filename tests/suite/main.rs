@@ -1,6 +1,8 @@
 //! One test binary for everything that uses the crate from outside.
 
 mod callers;
+mod conformance;
+mod conformance_servers;
 mod fleet;
 mod placement;
 mod redis_store;

@@ -1,0 +1,62 @@
+//! The suite on every store over real servers. Each case starts servers of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder::conformance::Profile;
+use larder::{DistributedRedis, Eviction, Moka, Prefixed, Redis, SharedCache, Tiered};
+
+use crate::fleet::Fleet;
+use crate::support::Server;
+
+/// Long enough for ten thousand callers to take their seats on a busy machine.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Cases ask for values that are there: a busy machine must not turn them into timeouts.
+const PATIENT: Duration = Duration::from_secs(5);
+
+async fn redis() -> (Redis, Server) {
+    let server = Server::start().await;
+    let redis = Redis::builder(&server.url(0))
+        .leader_patience(PATIENCE)
+        .operation_timeout(PATIENT);
+    (redis.connect().await.expect("a connection"), server)
+}
+larder::conformance!(on_redis, redis, Profile::full());
+
+async fn ring() -> (DistributedRedis, Fleet) {
+    let fleet = Fleet::new(3).await;
+    let ring = DistributedRedis::builder(&fleet.manager_url())
+        .leader_patience(PATIENCE)
+        .operation_timeout(PATIENT)
+        .connect_timeout(PATIENT);
+    (ring.connect().await.expect("a ring"), fleet)
+}
+larder::conformance!(on_ring, ring, Profile::full());
+
+fn memory() -> Moka {
+    Moka::builder()
+        .max_entries(100_000)
+        .eviction(Eviction::Lru)
+        .build()
+}
+
+async fn tiered_ring() -> (Tiered<Moka, DistributedRedis>, Fleet) {
+    let (ring, fleet) = ring().await;
+    (Tiered::new(memory(), ring), fleet)
+}
+larder::conformance!(on_tiered_ring, tiered_ring, Profile::full());
+
+async fn prefixed_redis() -> (Prefixed<Redis>, Server) {
+    let (redis, server) = redis().await;
+    (Prefixed::new(redis, "app:"), server)
+}
+larder::conformance!(on_prefixed_redis, prefixed_redis, Profile::full());
+
+/// Two memories, a prefix and a server, behind a pointer.
+async fn nested() -> (SharedCache, Server) {
+    let (redis, server) = redis().await;
+    let inner = Tiered::new(memory(), Prefixed::new(redis, "app:"));
+    (Arc::new(Tiered::new(memory(), inner)), server)
+}
+larder::conformance!(on_nested_tiers, nested, Profile::full());
