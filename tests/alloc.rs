@@ -1,0 +1,118 @@
+//! A hit in memory allocates what moka itself allocates, and nothing more.
+
+use std::alloc::System;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use larder::{Cache, Moka, Prefixed, SharedCache, Tiered, Ttl};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const HITS: usize = 100_000;
+const KEYS: usize = 1_000;
+
+fn ready<R>(future: impl Future<Output = R>) -> R {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("a hit in memory waited"),
+    }
+}
+
+/// Allocations a hit.
+fn allocations(keys: &[String], hit: impl Fn(&str) -> bool) -> f64 {
+    let round = |times: usize| {
+        for key in keys.iter().cycle().take(times) {
+            assert!(hit(key), "{key} is not there");
+        }
+    };
+    // What moka puts off from the insertions is done before it is counted.
+    round(HITS);
+    let before = ALLOCATOR.stats().allocations;
+    round(HITS);
+    (ALLOCATOR.stats().allocations - before) as f64 / HITS as f64
+}
+
+/// One test, since other tests would allocate meanwhile.
+#[test]
+fn a_hit_allocates_no_more_than_moka_does() {
+    let keys: Vec<String> = (0..KEYS).map(|i| format!("key:{i:020}")).collect();
+    let raw = moka::sync::Cache::builder()
+        .max_capacity(KEYS as u64 * 2)
+        .build_with_hasher(ahash::RandomState::new());
+    let memory = || {
+        Moka::builder()
+            .max_entries(KEYS as u64 * 2)
+            .round_trip(false)
+            .build()
+    };
+    let alone = memory();
+    let erased: SharedCache = Arc::new(memory());
+    let tiered: SharedCache = Arc::new(Tiered::new(memory(), memory()));
+    let prefixed = Prefixed::new(memory(), "app:");
+    for (i, key) in keys.iter().enumerate() {
+        raw.insert(key.clone(), Arc::new(i as u64));
+        for cache in [&erased, &tiered] {
+            ready(cache.set(key, i as u64, Ttl::Default)).unwrap();
+        }
+        ready(alone.set(key, i as u64, Ttl::Default)).unwrap();
+        ready(prefixed.set(key, i as u64, Ttl::Default)).unwrap();
+    }
+    let bound = allocations(&keys, |key| raw.get(key).is_some()) + 0.001;
+    let counts = [
+        (
+            "Moka",
+            allocations(&keys, |key| {
+                ready(alone.get_shared::<u64>(key)).unwrap().is_some()
+            }),
+        ),
+        (
+            "Arc<dyn>",
+            allocations(&keys, |key| {
+                ready(erased.get_shared::<u64>(key)).unwrap().is_some()
+            }),
+        ),
+        (
+            "Tiered",
+            allocations(&keys, |key| {
+                ready(tiered.get_shared::<u64>(key)).unwrap().is_some()
+            }),
+        ),
+        (
+            "Prefixed",
+            allocations(&keys, |key| {
+                ready(prefixed.get_shared::<u64>(key)).unwrap().is_some()
+            }),
+        ),
+        (
+            "get",
+            allocations(&keys, |key| {
+                ready(erased.get::<u64>(key)).unwrap().is_some()
+            }),
+        ),
+        (
+            "has",
+            allocations(&keys, |key| ready(erased.has(key)).unwrap()),
+        ),
+        (
+            "get_or_set",
+            allocations(&keys, |key| {
+                ready(tiered.get_or_set(key, Ttl::Default, || async { 0_u64 })).is_ok()
+            }),
+        ),
+        (
+            "get_or_set_shared",
+            allocations(&keys, |key| {
+                ready(erased.get_or_set_shared(key, Ttl::Default, || async { 0_u64 })).is_ok()
+            }),
+        ),
+    ];
+    for (name, count) in counts {
+        assert!(
+            count <= bound,
+            "{name}: {count} allocations a hit, raw moka {bound}"
+        );
+    }
+}
