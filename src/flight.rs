@@ -409,6 +409,8 @@ impl Drop for Clearing {
 }
 
 /// Waits until none of the flights is storing. A store that takes longer is undone by its leader once it ends.
+///
+/// Outside a tokio runtime there is no timer, and the wait has no end.
 async fn settled(flights: Vec<Arc<Flight>>, deadline: Instant) {
     for flight in flights {
         let ended = async {
@@ -422,8 +424,9 @@ async fn settled(flights: Vec<Arc<Flight>>, deadline: Instant) {
                 changed.await;
             }
         };
-        let timed = tokio::runtime::Handle::try_current().is_ok();
-        if !timed || tokio::time::timeout_at(deadline, ended).await.is_err() {
+        if tokio::runtime::Handle::try_current().is_err() {
+            ended.await;
+        } else if tokio::time::timeout_at(deadline, ended).await.is_err() {
             let mut state = lock(&flight.state);
             state.overtaken |= state.storing;
         }
