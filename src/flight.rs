@@ -11,6 +11,7 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -408,7 +409,7 @@ impl Drop for Clearing {
     }
 }
 
-/// Waits until none of the flights is storing. A store that takes longer is undone by its leader once it ends.
+/// Waits until none of the flights is storing. A store that takes longer is given up, or undone, by its leader.
 ///
 /// Outside a tokio runtime there is no timer, and the wait has no end.
 async fn settled(flights: Vec<Arc<Flight>>, deadline: Instant) {
@@ -524,6 +525,23 @@ impl Storing {
     pub(crate) fn overtaken(&self) -> bool {
         lock(&self.flight.state).overtaken
     }
+}
+
+/// Runs a store until it ends, or a write gave up waiting for it: from then on it must not write. A caller may stop
+/// polling a store and go on much later, when no timer helps.
+pub(crate) async fn unless_overtaken<R>(
+    storings: impl IntoIterator<Item = &Storing> + Clone + Send + Sync,
+    store: impl Future<Output = R> + Send,
+) -> Option<R> {
+    tokio::pin!(store);
+    std::future::poll_fn(|cx| {
+        if storings.clone().into_iter().any(Storing::overtaken) {
+            Poll::Ready(None)
+        } else {
+            store.as_mut().poll(cx).map(Some)
+        }
+    })
+    .await
 }
 
 impl Drop for Storing {

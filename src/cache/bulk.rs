@@ -10,10 +10,10 @@ use futures_util::future::join_all;
 use crate::cache::Cache;
 use crate::cache::compute::{computed, concluded};
 use crate::cache::single::{Look, bounded, checked, draft, life, look, settle_deadline, typed};
-use crate::entry::{Draft, Want, When};
+use crate::entry::{Draft, Stored, Want, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Write;
-use crate::flight::{Lead, Outcome, Seat, Storing, Waiter, Writing};
+use crate::flight::{Lead, Outcome, Seat, Storing, Waiter, Writing, unless_overtaken};
 use crate::stats::count;
 use crate::ttl::Ttl;
 use crate::value::{Cacheable, Kind};
@@ -386,7 +386,14 @@ async fn store<C: Cache>(cache: &C, landed: Vec<(String, Draft, Storing)>) -> Re
     if drafts.is_empty() {
         return Ok(());
     }
-    let answers = cache.store_many(drafts).await;
+    let call = async { Ok(cache.store_many(drafts).await) };
+    let held = storings.iter().map(|(_, storing)| storing);
+    let answers = match unless_overtaken(held, bounded(core, call)).await {
+        Some(Ok(answers)) => answers,
+        Some(Err(error)) => storings.iter().map(|_| Err(error.clone())).collect(),
+        // Of one call the rest cannot be told apart: no key of it is stored.
+        None => storings.iter().map(|_| Ok(Stored::Done)).collect(),
+    };
     drop(writes);
     let mut outcome = Ok(());
     for (((key, storing), stored), answer) in storings.iter().zip(&stored).zip(answers) {

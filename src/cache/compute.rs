@@ -9,7 +9,7 @@ use crate::cache::Cache;
 use crate::cache::single::{Look, bounded, checked, life, look, typed};
 use crate::entry::{Draft, Entry, Want};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Lead, Outcome, Seat, Storing};
+use crate::flight::{Lead, Outcome, Seat, Storing, unless_overtaken};
 use crate::stats::count;
 use crate::ttl::Ttl;
 use crate::value::{Cacheable, Kind, Value};
@@ -171,9 +171,10 @@ async fn publish<T: Cacheable, C: Cache>(
     }
     let write = core.fence().write(stored);
     count(&core.counters().stores);
-    let result = bounded(core, cache.store(key, draft)).await;
+    let store = unless_overtaken([&storing], bounded(core, cache.store(key, draft)));
+    let result = store.await.map_or(Ok(()), |result| result.map(|_| ()));
     drop(write);
-    concluded(cache, key, stored, &storing, result.map(|_| ())).await
+    concluded(cache, key, stored, &storing, result).await
 }
 
 /// Counts what a store came to, and undoes it if a write of the key did not wait for it.
@@ -185,6 +186,7 @@ pub(super) async fn concluded<C: Cache>(
     result: Result<()>,
 ) -> Result<()> {
     if storing.overtaken() {
+        count(&cache.core().counters().outrun);
         // The write came first in the eyes of its caller; an empty key is never wrong.
         let _write = cache.core().fence().write(stored);
         if let Err(error) = bounded(cache.core(), cache.remove(key)).await {

@@ -11,6 +11,7 @@ use crate::core::{Core, Settings, setting_methods};
 use crate::entry::{Answer, Draft, Entry, Stored, Want};
 use crate::error::Result;
 use crate::fence::{Stamp, Upper};
+use crate::flight::unless_overtaken;
 use crate::stats::count;
 use crate::ttl::Remaining;
 
@@ -202,7 +203,8 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         if !self.core.fence().fill(stored, stamp, || ()) {
             return false;
         }
-        self.write_l1(key, self.l1.store(key, draft)).await;
+        let store = self.write_l1(key, self.l1.store(key, draft));
+        let _ = unless_overtaken([&storing], store).await;
         if storing.overtaken() {
             self.write_l1(key, self.l1.remove(key)).await;
         }
