@@ -143,19 +143,34 @@ impl Core {
     }
 
     /// Makes this store, under `own_prefix`, hold copies of what `below` holds under `prefix`. `false` if it holds copies
-    /// of something else already: their keys would be mixed up.
+    /// of something else already, or is `below` itself: their keys would be mixed up.
     pub(crate) fn claim(&self, own_prefix: &str, below: &Self, prefix: &str) -> bool {
-        let owner = (below.0.shared.id, prefix.to_owned());
+        let id = below.0.shared.id;
+        if self.0.shared.id == id {
+            return false;
+        }
         let mut copies_of = self
             .0
             .shared
             .copies_of
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        *copies_of
-            .entry(own_prefix.to_owned())
-            .or_insert_with(|| owner.clone())
-            == owner
+        // Of two prefixes that overlap, the longer must be longer by the same below.
+        let agrees = |(own, (owner, theirs)): (&String, &(u64, String))| {
+            let below = if let Some(rest) = own_prefix.strip_prefix(&**own) {
+                prefix.strip_prefix(&**theirs) == Some(rest)
+            } else if let Some(rest) = own.strip_prefix(own_prefix) {
+                theirs.strip_prefix(prefix) == Some(rest)
+            } else {
+                return true;
+            };
+            below && *owner == id
+        };
+        let free = copies_of.iter().all(agrees);
+        if free {
+            copies_of.insert(own_prefix.to_owned(), (id, prefix.to_owned()));
+        }
+        free
     }
 
     pub(crate) fn counters(&self) -> &Counters {

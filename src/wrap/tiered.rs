@@ -69,11 +69,14 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
     #[must_use]
     pub fn build(self) -> Tiered<L1, L2> {
         let core = Core::above(self.l2.core(), self.settings);
-        let (own, below) = (self.l1.stored_key(""), self.l2.stored_key(""));
-        let holds_copies = self.l1.core().claim(&own, self.l2.core(), &below);
+        let below = self.l2.stored_key("").into_owned();
+        let holds_copies = {
+            let own = self.l1.stored_key("");
+            self.l1.core().claim(&own, self.l2.core(), &below)
+        };
         if !holds_copies {
             tracing::error!(target: "larder", event = "l1_shared",
-                "this l1 holds copies of another store or prefix already; every read will ask l2 (give each tier an l1 of its own)");
+                "this l1 holds copies of another store or prefix already, or is l2 itself; every read will ask l2 (give each tier an l1 of its own)");
         }
         let inner = Arc::new(Inner {
             l1: self.l1,
@@ -82,8 +85,10 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
             max_l1_ttl: self.max_l1_ttl,
             holds_copies,
         });
-        let upper: Weak<dyn Upper> = Arc::downgrade(&(Arc::clone(&inner) as Arc<dyn Upper>));
-        inner.core.fence().attach(upper);
+        if holds_copies {
+            let upper: Weak<dyn Upper> = Arc::downgrade(&(Arc::clone(&inner) as Arc<dyn Upper>));
+            inner.core.fence().attach(upper);
+        }
         Tiered { inner }
     }
 }
@@ -235,6 +240,9 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
 
     /// Drops a key from `l1`. Memory has heard of a fenced write already, but a write may come without a fence.
     async fn drop_copy(&self, key: &str) {
+        if !self.holds_copies {
+            return;
+        }
         match self.l1.memory() {
             Some(memory) => memory.evict(key),
             None => self.write_l1(key, self.l1.remove(key)).await,
@@ -265,7 +273,8 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
 
 impl<L1: Backend, L2: Backend> Inner<L1, L2> {
     fn memories(&self) -> impl Iterator<Item = &dyn Memory> {
-        [self.l1.memory(), self.l2.memory()].into_iter().flatten()
+        let first = self.l1.memory().filter(|_| self.holds_copies);
+        [first, self.l2.memory()].into_iter().flatten()
     }
 }
 
