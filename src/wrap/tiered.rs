@@ -31,6 +31,7 @@ use crate::ttl::Remaining;
 /// `Tiered`, and is filled by reads alone.
 ///
 /// One `l1` holds the copies of one store and prefix: a second tier over it that has another below leaves it alone.
+/// Building a tier empties the memory of its `l1`.
 #[derive(Debug)]
 pub struct Tiered<L1, L2> {
     inner: Arc<Inner<L1, L2>>,
@@ -88,6 +89,8 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
         if holds_copies {
             let upper: Weak<dyn Upper> = Arc::downgrade(&(Arc::clone(&inner) as Arc<dyn Upper>));
             inner.core.fence().attach(upper);
+            // What an earlier tier left in it, or the application put there, has not heard of the writes since.
+            inner.evict_under(&below);
         }
         Tiered { inner }
     }
