@@ -6,6 +6,7 @@ mod conformance_servers;
 mod fleet;
 mod memory;
 mod placement;
+mod races;
 mod redis_store;
 mod ring;
 mod support;
