@@ -4,6 +4,7 @@ mod callers;
 mod conformance;
 mod conformance_servers;
 mod fleet;
+mod format;
 mod memory;
 mod placement;
 mod races;
