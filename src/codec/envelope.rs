@@ -72,6 +72,17 @@ fn checksum(key: &str, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, xxh3_64(key.as_bytes()))
 }
 
+/// Whether bytes that do not begin with [`MAGIC`] are an envelope but for that: a damaged one, and nobody's text or bytes.
+pub(super) fn lacks_only_magic(bytes: &[u8]) -> bool {
+    let payload_len = bytes.len().checked_sub(OVERHEAD_BYTES);
+    let stated = bytes.get(HEADER_BYTES - 4..HEADER_BYTES);
+    let stated = stated
+        .and_then(|len| len.try_into().ok())
+        .map(u32::from_le_bytes);
+    bytes.get(1) == Some(&VERSION)
+        && payload_len.is_some_and(|len| stated.is_some_and(|stated| stated as usize == len))
+}
+
 /// Header and payload of bytes that begin with [`MAGIC`].
 pub(super) fn open<'b>(key: &str, bytes: &'b [u8]) -> Result<(Header, &'b [u8]), Refusal> {
     let Some((body, sum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {

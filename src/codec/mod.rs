@@ -261,6 +261,9 @@ impl Format {
             return Ok(Entry::new(value, now, None).bare(true));
         }
         if bytes.first() != Some(&envelope::MAGIC) {
+            if envelope::lacks_only_magic(bytes) {
+                return Err(Refusal::Foreign);
+            }
             let value = kind.from_plain(bytes).ok_or(Refusal::Foreign)?;
             return Ok(Entry::new(value, now, None).bare(true));
         }
