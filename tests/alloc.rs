@@ -1,11 +1,16 @@
-//! A hit in memory allocates what moka itself allocates, and nothing more.
+//! What is allocated: at a hit in memory no more than moka itself does, and for an oversized value next to nothing.
+//!
+//! A binary without a harness, since the allocator counts for the whole process.
+
+#[path = "suite/support.rs"]
+mod support;
 
 use std::alloc::System;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use larder::{Cache, Moka, Prefixed, SharedCache, Tiered, Ttl};
+use larder::{Cache, Moka, Prefixed, Redis, SharedCache, Tiered, Ttl};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -35,8 +40,13 @@ fn allocations(keys: &[String], hit: impl Fn(&str) -> bool) -> f64 {
     (ALLOCATOR.stats().allocations - before) as f64 / HITS as f64
 }
 
-/// One test, since other tests would allocate meanwhile.
-#[test]
+/// One after the other, since they would count each other's allocations.
+fn main() {
+    a_hit_allocates_no_more_than_moka_does();
+    an_oversized_value_is_refused_before_it_is_read();
+    println!("alloc: 2 passed, 0 failed");
+}
+
 fn a_hit_allocates_no_more_than_moka_does() {
     let keys: Vec<String> = (0..KEYS).map(|i| format!("key:{i:020}")).collect();
     let raw = moka::sync::Cache::builder()
@@ -115,4 +125,25 @@ fn a_hit_allocates_no_more_than_moka_does() {
             "{name}: {count} allocations a hit, raw moka {bound}"
         );
     }
+}
+
+fn an_oversized_value_is_refused_before_it_is_read() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let server = support::Server::start().await;
+        let redis =
+            Redis::builder(&server.url(0)).operation_timeout(std::time::Duration::from_secs(5));
+        let redis = redis.connect().await.unwrap();
+        // 64 MiB, made by the server itself.
+        server
+            .raw(0, &["SETRANGE", "huge", &(64 << 20).to_string(), "x"])
+            .await;
+        let before = ALLOCATOR.stats().bytes_allocated;
+        assert_eq!(redis.get::<Vec<u8>>("huge").await.unwrap(), None);
+        let allocated = ALLOCATOR.stats().bytes_allocated - before;
+        assert!(allocated < 16 << 20, "{allocated} bytes in all");
+    });
 }

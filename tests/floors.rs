@@ -48,7 +48,10 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
         if path.is_dir() {
             sources(&path, found);
         } else if path.extension().is_some_and(|ending| ending == "rs") {
-            found.push(path);
+            // What a macro names in the crate of its caller is no import.
+            if !path.starts_with("__") {
+                found.push(path);
+            }
         }
     }
 }
@@ -90,7 +93,10 @@ fn imports(code: &str) -> Vec<String> {
             .chars()
             .take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':'))
             .collect();
-        found.push(path);
+        // What a macro names in the crate of its caller is no import.
+        if !path.starts_with("__") {
+            found.push(path);
+        }
     }
     found
 }

@@ -53,7 +53,7 @@ impl<C: Cache> Trial<C> {
     /// Stores a value for ever.
     pub(super) async fn set<T: Cacheable>(&self, key: &str, value: T) {
         self.cache
-            .set(key, value, crate::Ttl::Forever)
+            .set(key, value, crate::ttl::Ttl::Forever)
             .await
             .unwrap();
     }

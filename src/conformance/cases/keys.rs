@@ -69,7 +69,7 @@ pub async fn computes_go_on_with_bad_keys(cache: SharedCache, profile: Profile) 
             let owned = t.cache.get_or_set(key, Ttl::Forever, compute).await;
             let shared = t.cache.get_or_set_shared(key, Ttl::Forever, compute).await;
             let shared = shared.map(|value| *value);
-            let attempt = || async move { Ok::<_, crate::Error>(value) };
+            let attempt = || async move { Ok::<_, crate::error::Error>(value) };
             let tried = t.cache.try_get_or_set(key, Ttl::Forever, attempt).await;
             for answer in [owned, shared, tried] {
                 if strict {
