@@ -3,6 +3,7 @@
 //! A binary without a harness, since the allocator counts for the whole process.
 
 #[path = "suite/support.rs"]
+#[allow(unused_imports, reason = "its own tests run in the suite")]
 mod support;
 
 use std::alloc::System;
