@@ -116,10 +116,18 @@ async fn store(scheme: &str, url: &str, rest: &str) -> Result<SharedCache> {
             redis(address, parameters).await
         }
         "ring" => ring(&format!("redis:{address}"), parameters).await,
-        _ => Err(
-            wrong("the scheme is none of null, moka, redis, ring, tiered, prefixed")
-                .with("scheme", scheme),
-        ),
+        _ => Err(unknown_scheme(scheme, rest)),
+    }
+}
+
+/// Repeats what stands before the colon only where it looks like a scheme: without one in front, it may be a password.
+fn unknown_scheme(scheme: &str, rest: &str) -> Error {
+    let error = wrong("the scheme is none of null, moka, redis, ring, tiered, prefixed");
+    let letters = scheme.bytes().all(|byte| byte.is_ascii_lowercase());
+    if letters && rest.starts_with("//") {
+        error.with("scheme", scheme)
+    } else {
+        error
     }
 }
 
@@ -255,6 +263,12 @@ struct Parameters<'u>(Vec<(&'u str, &'u str)>);
 
 impl<'u> Parameters<'u> {
     fn parse(query: &'u str) -> Result<Self> {
+        // Names are repeated in errors, and this may be the rest of a password.
+        if query.contains('@') {
+            return Err(wrong(
+                "parameters hold an @: write it as %40, and a ? in a password as %3F",
+            ));
+        }
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let pairs = pairs.map(|pair| {
             pair.split_once('=')
@@ -355,9 +369,27 @@ mod tests {
             ("tiered?l2_ttl=3:null:,null:", "parameter: l2_ttl"),
             ("prefixed:app", "comma"),
             ("prefixed:%ff,null:", "part: prefix"),
+            ("redis://:pass?word=x@h", "%3F"),
         ] {
             let error = refused(url);
             assert!(error.contains(part), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn errors_repeat_nothing_that_may_be_a_password() {
+        for url in [
+            "canary@h:1/0",
+            "canary:x@h/0",
+            "redis://:pa?canary=x@h/0",
+            "redis://:pa?x=1&x=canary@h/0",
+            "ring://:pa?canary@h/0",
+            "tiered:redis://:pa,canary:x@h/0,null:",
+            "prefixed:a,canary@h/0",
+            "moka://canary",
+        ] {
+            let error = refused(url);
+            assert!(!error.contains("canary"), "{url}: {error}");
         }
     }
 
