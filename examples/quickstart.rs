@@ -39,7 +39,7 @@ async fn show(cache: impl Cache) -> larder::Result<()> {
 
     let deleted = cache.delete_many(&["user:42", "greeting"]).await?;
     let user: Option<User> = cache.get("user:42").await?;
-    println!("{deleted} deleted, then get:     {user:?}");
+    println!("{deleted} deleted, then get:      {user:?}");
 
     let stats = cache.stats();
     let (hits, misses, computes) = (stats.hits(), stats.misses, stats.computes);
