@@ -1,0 +1,116 @@
+//! One flight: who leads it, who waits, what came of it.
+
+use std::any::TypeId;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::value::Shared;
+
+/// Leaders that fail in a row before all who still wait are told.
+const MAX_FAILURES: u32 = 2;
+
+/// By how much longer the second leader is waited for than the first, and so on.
+const PATIENCE_GROWTH: u32 = 4;
+const MAX_GROWTH: u32 = 1 << 10;
+
+/// Keeps the arithmetic of deadlines in range: a day.
+pub(super) const MAX_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) type_id: TypeId,
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    /// Which leader leads; raised when one takes over.
+    pub(super) term: u32,
+    /// Whether that leader is still there.
+    pub(super) led: bool,
+    /// When it began.
+    pub(super) since: Instant,
+    /// Leaders that took over because another was silent.
+    pub(super) successions: u32,
+    pub(super) waiters: usize,
+    pub(super) failures: u32,
+    pub(super) failure: Option<Arc<str>>,
+    pub(super) landed: Option<Shared>,
+    pub(super) detached: bool,
+    pub(super) storing: bool,
+    /// A write gave up waiting for the store: what it stored must go.
+    pub(super) overtaken: bool,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock was held leaves nothing half done here: every critical section is plain assignments.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Flight {
+    pub(super) fn new(type_id: TypeId, now: Instant, detached: bool) -> Self {
+        let state = State {
+            term: 1,
+            led: true,
+            since: now,
+            successions: 0,
+            waiters: 0,
+            failures: 0,
+            failure: None,
+            landed: None,
+            detached,
+            storing: false,
+            overtaken: false,
+        };
+        Self {
+            type_id,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn lead(&mut self, now: Instant) -> u32 {
+        self.successions += u32::from(self.led);
+        self.term += 1;
+        self.led = true;
+        self.since = now;
+        self.term
+    }
+
+    /// Whether another may lead: nobody does, or the one who does has been silent for too long.
+    pub(super) fn may_lead(&self, now: Instant, patience: Duration) -> bool {
+        let open = self.landed.is_none() && self.failure_text().is_none();
+        open && (!self.led || self.overdue(patience) <= now)
+    }
+
+    /// When the leader has been silent for too long. Each succession makes that longer: if every compute hangs, or
+    /// takes longer than the patience, they must not pile up.
+    pub(super) fn overdue(&self, patience: Duration) -> Instant {
+        let times = PATIENCE_GROWTH
+            .saturating_pow(self.successions)
+            .min(MAX_GROWTH);
+        self.since + patience.min(MAX_PATIENCE) * times
+    }
+
+    /// Nobody will add to it any more, and nobody needs to find it.
+    pub(super) fn is_over(&self) -> bool {
+        let landed = self.landed.is_some() && !self.storing;
+        landed
+            || self.failure_text().is_some()
+            || (!self.led && self.waiters == 0 && self.landed.is_none())
+    }
+
+    pub(super) fn failure_text(&self) -> Option<Arc<str>> {
+        if self.failures >= MAX_FAILURES {
+            self.failure.clone()
+        } else {
+            None
+        }
+    }
+}
