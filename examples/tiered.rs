@@ -161,16 +161,17 @@ async fn run(servers: &Servers) -> Outcome {
         owned(&node)
     ));
     servers.kill(victim)?;
-    read_all(&over(&ring), "no memory: its share is computed").await?;
-    read_all(&over(&ring), "once more: nowhere to store it").await?;
+    let fresh = over(&ring);
+    read_all(&fresh, "no memory yet: its share is computed").await?;
+    read_all(&fresh, "again: what is not in Redis is not kept").await?;
 
     heading(&format!("Node {node} is started again, empty"));
     servers.start(victim)?;
     let up = async || Ok(ring.map_status().nodes.iter().all(|node| node.up));
     let took = until(up, "the node's return").await?;
     println!("    reached again {took:.0?} after its start");
-    read_all(&over(&ring), "no memory: its share is computed").await?;
-    read_all(&over(&ring), "no memory: all of it is back").await?;
+    read_all(&over(&ring), "no memory yet: its share is computed").await?;
+    read_all(&over(&ring), "no memory yet: all of it is back").await?;
 
     ring.shutdown().await;
     other_ring.shutdown().await;

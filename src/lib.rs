@@ -1,4 +1,4 @@
-//! Larder.
+#![doc = include_str!("../README.md")]
 
 pub mod backend;
 mod backends;
