@@ -1,4 +1,12 @@
-#![doc = include_str!("../README.md")]
+// Its examples need the stores that they are about.
+#![cfg_attr(
+    all(feature = "moka", feature = "ring"),
+    doc = include_str!("../README.md")
+)]
+#![cfg_attr(
+    not(all(feature = "moka", feature = "ring")),
+    doc = "An embeddable cache for async Rust."
+)]
 
 pub mod backend;
 mod backends;
