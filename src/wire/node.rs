@@ -161,9 +161,6 @@ impl Node {
                 return Ok(Answer::refused(why));
             }
         };
-        if deadline <= now {
-            return Ok(Answer::default());
-        }
         match core.format().open(key, &bytes, want.kind, now) {
             Ok(entry) => Ok(entry.with_deadline(deadline).into()),
             Err(why) => {
@@ -396,7 +393,8 @@ fn millis(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
-/// When the entry ends whose `PTTL` was asked at `asked`, counted from before the question.
+/// When the entry ends whose `PTTL` was asked at `asked`, counted from before the question. An entry in its last
+/// millisecond is an answer still, but no copy of it is kept.
 fn deadline(reply: Option<Value>, asked: Moment) -> Moment {
     match reply.as_ref().and_then(integer) {
         Some(-1) => Moment::NEVER,

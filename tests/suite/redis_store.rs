@@ -169,7 +169,10 @@ async fn a_value_under_another_key_or_of_another_type_is_a_miss() {
 
 #[tokio::test]
 async fn an_oversized_value_is_a_miss_and_costs_no_connection() {
-    let (server, cache) = started().await;
+    let server = Server::start().await;
+    // The server sends 64 MiB before it answers anything else.
+    let patient = Redis::builder(&server.url(0)).operation_timeout(Duration::from_secs(10));
+    let cache = patient.connect().await.unwrap();
     // 64 MiB, made by the server itself.
     server
         .raw(0, &["SETRANGE", "huge", &(64 << 20).to_string(), "x"])
