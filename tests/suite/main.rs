@@ -5,6 +5,7 @@ mod conformance;
 mod conformance_servers;
 mod fleet;
 mod format;
+mod laws;
 mod memory;
 mod placement;
 mod races;
