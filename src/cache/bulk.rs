@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use crate::cache::Cache;
 use crate::cache::compute::{computed, concluded};
 use crate::cache::single::{Look, bounded, checked, draft, life, look, settle_deadline, typed};
+use crate::core::Core;
 use crate::entry::{Draft, Stored, Want, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Write;
@@ -64,11 +65,8 @@ async fn fetch<T: Cacheable, C: Cache>(
     }
     let core = cache.core();
     let mut values = Vec::with_capacity(keys.len());
-    let asked = async { Ok(cache.fetch_many(keys, Want::of(Kind::of::<T>())).await) };
-    let answers = match bounded(core, asked).await {
-        Ok(answers) => answers,
-        Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
-    };
+    let asked = cache.fetch_many(keys, Want::of(Kind::of::<T>()));
+    let answers = bounded_many(core, keys.len(), asked).await;
     for (key, answer) in keys.iter().zip(answers) {
         values.push(match answer {
             Ok(answer) => typed(cache, key, answer),
@@ -84,6 +82,18 @@ async fn fetch<T: Cacheable, C: Cache>(
         });
     }
     Ok(values)
+}
+
+/// Runs one call for `keys` keys within the bound on it. Past the bound each key has the error for its answer.
+async fn bounded_many<R: Send>(
+    core: &Core,
+    keys: usize,
+    call: impl Future<Output = Vec<Result<R>>> + Send,
+) -> Vec<Result<R>> {
+    match bounded(core, async { Ok(call.await) }).await {
+        Ok(answers) => answers,
+        Err(error) => (0..keys).map(|_| Err(error.clone())).collect(),
+    }
 }
 
 pub(super) async fn set<T: Cacheable, C: Cache>(
@@ -104,7 +114,7 @@ pub(super) async fn set<T: Cacheable, C: Cache>(
         .map(|(key, _)| cache.stored_key(key).into_owned())
         .collect();
     let _writes = fence_all(cache, &stored).await;
-    let answers = cache.store_many(drafts).await;
+    let answers = bounded_many(core, stored.len(), cache.store_many(drafts)).await;
     core.counters()
         .stores
         .fetch_add(answers.len() as u64, std::sync::atomic::Ordering::Relaxed);
@@ -121,7 +131,7 @@ pub(super) async fn delete<C: Cache>(cache: &C, keys: Vec<&str>) -> Result<u64> 
         .map(|key| cache.stored_key(key).into_owned())
         .collect();
     let _writes = fence_all(cache, &stored).await;
-    let answers = cache.remove_many(&keys).await;
+    let answers = bounded_many(core, keys.len(), cache.remove_many(&keys)).await;
     core.counters()
         .deletes
         .fetch_add(answers.len() as u64, std::sync::atomic::Ordering::Relaxed);
