@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::task::Poll;
 
+use tokio::time::Instant;
+
 use super::Flights;
 use super::state::{Flight, lock};
 use crate::value::Shared;
@@ -26,6 +28,7 @@ impl Lead {
             return None;
         }
         state.landed = Some(value);
+        state.since = Instant::now();
         state.storing = !state.detached;
         let storing = state.storing;
         drop(state);

@@ -87,23 +87,38 @@ impl Flights {
             .find(|flight| flight.type_id == type_id)
             .cloned();
         if let Some(flight) = found {
-            let mut state = lock(&flight.state);
-            if state.may_lead(now, patience) {
-                let term = state.lead(now);
-                drop(state);
-                return Seat::Lead(self.lead(key, flight, term));
+            if lock(&flight.state).is_stuck(now, patience) {
+                slot.give_up(&flight);
+            } else {
+                return self.sit(key, flight, now, patience);
             }
-            state.waiters += 1;
-            drop(state);
-            return Seat::Wait(Waiter {
-                flights: Arc::clone(self),
-                key: key.into(),
-                flight,
-            });
         }
         let flight = Arc::new(Flight::new(type_id, now, slot.writers > 0 || clearing));
         slot.flights.push(Arc::clone(&flight));
         Seat::Lead(self.lead(key, flight, 1))
+    }
+
+    /// Takes a seat in a flight that there is.
+    fn sit(
+        self: &Arc<Self>,
+        key: &str,
+        flight: Arc<Flight>,
+        now: Instant,
+        patience: Duration,
+    ) -> Seat {
+        let mut state = lock(&flight.state);
+        if state.may_lead(now, patience) {
+            let term = state.lead(now);
+            drop(state);
+            return Seat::Lead(self.lead(key, flight, term));
+        }
+        state.waiters += 1;
+        drop(state);
+        Seat::Wait(Waiter {
+            flights: Arc::clone(self),
+            key: key.into(),
+            flight,
+        })
     }
 
     fn lead(self: &Arc<Self>, key: &str, flight: Arc<Flight>, term: u32) -> Lead {
@@ -227,6 +242,15 @@ impl Slot {
                 self.storing.push(flight);
             }
         }
+    }
+
+    /// Cuts off a flight whose leader does not come to the end of its store, as a write does that waited for too long.
+    fn give_up(&mut self, flight: &Arc<Flight>) {
+        let mut state = lock(&flight.state);
+        (state.detached, state.overtaken) = (true, true);
+        drop(state);
+        self.flights.retain(|other| !Arc::ptr_eq(other, flight));
+        self.storing.push(Arc::clone(flight));
     }
 
     fn is_empty(&self) -> bool {

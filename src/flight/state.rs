@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) term: u32,
     /// Whether that leader is still there.
     pub(super) led: bool,
-    /// When it began.
+    /// When it began or, once it has landed, when it did.
     pub(super) since: Instant,
     /// Leaders that took over because another was silent.
     pub(super) successions: u32,
@@ -96,6 +96,13 @@ impl State {
             .saturating_pow(self.successions)
             .min(MAX_GROWTH);
         self.since + patience.min(MAX_PATIENCE) * times
+    }
+
+    /// Whether its value has been on its way into the store for longer than anybody should wait: a leader that is not
+    /// polled any more. Its value must not be handed out for ever.
+    pub(super) fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
+        let landed = self.landed.is_some() && self.storing;
+        landed && self.since + patience.min(MAX_PATIENCE) <= now
     }
 
     /// Nobody will add to it any more, and nobody needs to find it.
