@@ -125,7 +125,7 @@ pub struct Kind {
     from_json: fn(&[u8]) -> Result<Value>,
 }
 
-/// Lists and maps nested deeper than this are refused when read: a stack is finite.
+/// Lists and maps nested this deep are refused when read: a stack is finite.
 const MAX_DEPTH: usize = 64;
 
 struct Table<T>(std::marker::PhantomData<T>);
@@ -251,7 +251,7 @@ impl Kind {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`] if they are not a value of this type, are cut short, go on after it, or are nested deeper than 64.
+    /// [`ErrorKind::Decode`] if they are not a value of this type, are cut short, go on after it, or are nested 64 deep or deeper.
     pub fn from_messagepack(&self, bytes: &[u8]) -> Result<Value> {
         (self.from_messagepack)(bytes)
     }

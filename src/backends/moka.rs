@@ -11,7 +11,7 @@ use ::moka::sync::Cache as Store;
 use async_trait::async_trait;
 
 use crate::backend::{Backend, Memory, Peek};
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Entry, Stored, Want, When};
 use crate::error::{Error, ErrorKind, Result};
@@ -52,6 +52,8 @@ pub struct Moka {
 struct Inner {
     store: Store<Box<str>, Entry, ahash::RandomState>,
     core: Core,
+    /// The core's, at hand where every hit looks.
+    clock: Clock,
     round_trip: bool,
     max_bytes: Option<u64>,
     /// One lock for each share of the keys, held by every write: moka's own do not exclude each other.
@@ -102,7 +104,7 @@ impl Inner {
     /// The entry under a key, if its life is not over.
     fn live(&self, key: &str) -> Option<Entry> {
         let entry = self.store.get(key)?;
-        let clock = &self.core.settings().clock;
+        let clock = &self.clock;
         let fresh = clock.is_well_before(entry.expires()) || !entry.is_expired(clock.now());
         fresh.then_some(entry)
     }

@@ -139,6 +139,7 @@ impl MokaBuilder {
         }
         let inner = Arc::new(Inner {
             store: builder.build_with_hasher(ahash::RandomState::new()),
+            clock: core.settings().clock.clone(),
             core,
             round_trip: self.round_trip,
             max_bytes: self.max_bytes,
