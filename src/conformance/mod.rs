@@ -30,6 +30,7 @@
 //! A store that differs from the rest says so in its [`Profile`]. No case is skipped for that: it asserts the difference.
 
 mod fixture;
+mod patient;
 mod trial;
 
 pub mod cases;

@@ -2,11 +2,14 @@
 
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
 use super::Profile;
+use super::patient::Patient;
+use crate::backend::SharedCache;
 use crate::cache::Cache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::value::Cacheable;
@@ -24,6 +27,13 @@ pub(super) struct Trial<C> {
 /// A number that differs from call to call and from process to process.
 pub(super) fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
+}
+
+impl Trial<SharedCache> {
+    /// A trial whose callers wait for a leader as long as it takes: for cases that hold one up.
+    pub(super) fn patient(cache: SharedCache, profile: Profile) -> Self {
+        Self::new(Arc::new(Patient::new(cache)), profile)
+    }
 }
 
 impl<C: Cache> Trial<C> {

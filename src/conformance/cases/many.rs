@@ -40,7 +40,7 @@ fn letters(missing: Vec<String>) -> HashMap<String, String> {
 
 /// Values come in the order asked, absent ones as `None`, a key asked twice twice.
 pub async fn values_come_in_the_order_asked(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let [a, b, c] = ["a", "b", "c"].map(|name| t.key(name));
     t.set(&a, 1_u32).await;
     t.set(&c, 3_u32).await;
@@ -51,7 +51,7 @@ pub async fn values_come_in_the_order_asked(cache: SharedCache, profile: Profile
 
 /// `get_dict` has the keys that hold something.
 pub async fn a_dict_has_the_keys_that_hold_something(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let [a, b, c] = ["a", "b", "c"].map(|name| t.key(name));
     t.set(&a, 1_u32).await;
     t.set(&c, "text".to_owned()).await;
@@ -61,7 +61,7 @@ pub async fn a_dict_has_the_keys_that_hold_something(cache: SharedCache, profile
 
 /// `set_many` stores all; of a key given twice, the last.
 pub async fn set_many_stores_all(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let keys: Vec<String> = (0..100).map(|index| t.key(&format!("k{index}"))).collect();
     let pairs = keys.iter().zip(0_u32..);
     t.cache.set_many(pairs, Ttl::Forever).await.unwrap();
@@ -80,7 +80,7 @@ pub async fn set_many_stores_all(cache: SharedCache, profile: Profile) {
 
 /// `delete_many` counts the keys that held something.
 pub async fn delete_many_counts(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let [a, b, c] = ["a", "b", "c"].map(|name| t.key(name));
     t.set(&a, 1_u32).await;
     t.set(&b, "text".to_owned()).await;
@@ -96,7 +96,7 @@ pub async fn delete_many_counts(cache: SharedCache, profile: Profile) {
 
 /// The missing keys are computed in one call, each once, and stored; answers come in the order asked.
 pub async fn missing_keys_are_computed_together(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let [a, b, c] = ["a", "b", "c"].map(|name| t.key(name));
     t.set(&b, "held".to_owned()).await;
     let calls = Calls::default();
@@ -124,7 +124,7 @@ pub async fn missing_keys_are_computed_together(cache: SharedCache, profile: Pro
 
 /// Where nothing is missing, nothing is computed.
 pub async fn held_keys_are_not_computed(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let keys = [t.key("a"), t.key("b")];
     for round in 0..3 {
         let calls = Calls::default();
@@ -152,7 +152,7 @@ pub async fn held_keys_are_not_computed(cache: SharedCache, profile: Profile) {
 
 /// A key that the compute leaves out is `None`, and nothing is stored for it. What it adds unasked is no answer.
 pub async fn a_key_left_out_is_none(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let [a, b, other] = ["a", "b", "other"].map(|name| t.key(name));
     let keys = [&a, &b];
     let got = t.cache.get_or_set_many(&keys, Ttl::Forever, |_| async {
@@ -170,7 +170,7 @@ pub async fn own_values_are_published_before_others_are_awaited(
     cache: SharedCache,
     profile: Profile,
 ) {
-    let t = Arc::new(Trial::new(cache, profile));
+    let t = Arc::new(Trial::patient(cache, profile));
     let (mine, theirs) = (t.key("mine"), t.key("theirs"));
     let (gate, calls, seats) = (
         Arc::new(Gate::default()),
@@ -221,7 +221,7 @@ pub async fn keys_of_a_lost_leader_are_computed_in_one_more_call(
     cache: SharedCache,
     profile: Profile,
 ) {
-    let t = Arc::new(Trial::new(cache, profile));
+    let t = Arc::new(Trial::patient(cache, profile));
     let [a, b, mine] = ["a", "b", "m"].map(|name| t.key(name));
     let (calls, seats) = (Arc::new(Calls::default()), Arc::new(Seats::new()));
     let leading = [&a, &b].map(|key| {
@@ -258,7 +258,7 @@ pub async fn keys_of_a_lost_leader_are_computed_in_one_more_call(
 
 /// Whoever waits for a key that the compute left out computes it.
 pub async fn a_key_left_out_is_computed_by_who_waits(cache: SharedCache, profile: Profile) {
-    let t = Arc::new(Trial::new(cache, profile));
+    let t = Arc::new(Trial::patient(cache, profile));
     let key = t.key("a");
     let (gate, seats) = (Arc::new(Gate::default()), Arc::new(Seats::new()));
     let many = tokio::spawn({

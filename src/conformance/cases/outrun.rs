@@ -62,7 +62,7 @@ async fn while_storing<C: Cache, R: Send>(
 
 /// A `delete` during a compute.
 pub async fn a_delete_wins(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let key = t.key("a");
     let before = t.cache.stats().outrun;
     let removed = during(&t.cache, &key, t.cache.delete(&key)).await;
@@ -75,7 +75,7 @@ pub async fn a_delete_wins(cache: SharedCache, profile: Profile) {
 
 /// A `set` during a compute.
 pub async fn a_set_wins(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let key = t.key("a");
     let set = t.cache.set(&key, "new".to_owned(), Ttl::Forever);
     during(&t.cache, &key, set).await.unwrap();
@@ -85,7 +85,7 @@ pub async fn a_set_wins(cache: SharedCache, profile: Profile) {
 
 /// An `add` during a compute.
 pub async fn an_add_wins(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let key = t.key("a");
     let add = t.cache.add(&key, "new".to_owned(), Ttl::Forever);
     assert!(during(&t.cache, &key, add).await.unwrap());
@@ -95,7 +95,7 @@ pub async fn an_add_wins(cache: SharedCache, profile: Profile) {
 
 /// An `incr` during a compute.
 pub async fn an_incr_wins(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let key = t.key("a");
     let answer = during(&t.cache, &key, t.cache.incr(&key, 7)).await;
     t.summed(answer, 7, 7);
@@ -106,7 +106,7 @@ pub async fn an_incr_wins(cache: SharedCache, profile: Profile) {
 
 /// A `touch` during a compute.
 pub async fn a_touch_wins(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let key = t.key("a");
     let answer = during(&t.cache, &key, t.cache.touch(&key, Ttl::Forever)).await;
     t.touched(answer, false);
@@ -116,7 +116,7 @@ pub async fn a_touch_wins(cache: SharedCache, profile: Profile) {
 
 /// A `clear` during a compute.
 pub async fn a_clear_wins(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let view = Prefixed::new(t.cache.clone(), t.prefix().to_owned());
     let key = t.key("a");
     during(&t.cache, &key, view.clear()).await.unwrap();
@@ -128,7 +128,7 @@ pub async fn a_clear_wins(cache: SharedCache, profile: Profile) {
 
 /// `set_many` and `delete_many` during a compute.
 pub async fn writes_of_many_win(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let (set, deleted, other) = (t.key("set"), t.key("deleted"), t.key("other"));
     let pairs = [&set, &other].map(|key| (key, "new".to_owned()));
     during(&t.cache, &set, t.cache.set_many(pairs, Ttl::Forever))
@@ -144,7 +144,7 @@ pub async fn writes_of_many_win(cache: SharedCache, profile: Profile) {
 
 /// A write of one key during a compute of many keeps that key from being stored, and no other.
 pub async fn a_delete_wins_over_a_compute_of_many(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let keys = ["a", "b", "c"].map(|name| t.key(name));
     let gate = Gate::default();
     let call = t.cache.get_or_set_many(&keys, Ttl::Forever, |missing| {
@@ -171,7 +171,7 @@ pub async fn a_delete_wins_over_a_compute_of_many(cache: SharedCache, profile: P
 
 /// Who asks after a `delete` does not get what was being computed before it, and the old compute does not overwrite the new.
 pub async fn a_call_after_a_delete_computes_anew(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let key = t.key("a");
     let anew = async {
         t.cache.delete(&key).await.unwrap();
@@ -187,7 +187,7 @@ pub async fn a_call_after_a_delete_computes_anew(cache: SharedCache, profile: Pr
 
 /// A `delete` that comes while the computed value is being stored.
 pub async fn a_delete_wins_over_a_store_under_way(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let key = t.key("a");
     while_storing(&t, &key, t.cache.delete(&key)).await.unwrap();
     t.lacks::<String>(&key).await;
@@ -203,7 +203,7 @@ pub async fn a_delete_wins_over_a_store_under_way(cache: SharedCache, profile: P
 
 /// A `set` that comes while the computed value is being stored.
 pub async fn a_set_wins_over_a_store_under_way(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let (key, many) = (t.key("a"), t.key("many"));
     let set = t.cache.set(&key, "new".to_owned(), Ttl::Forever);
     while_storing(&t, &key, set).await.unwrap();
@@ -216,7 +216,7 @@ pub async fn a_set_wins_over_a_store_under_way(cache: SharedCache, profile: Prof
 
 /// Who asks while a computed value is being stored gets it, and does not wait for the store.
 pub async fn a_value_is_answered_while_it_is_stored(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let key = t.key("a");
     let call = t
         .cache
@@ -229,7 +229,7 @@ pub async fn a_value_is_answered_while_it_is_stored(cache: SharedCache, profile:
 
 /// A write that is dropped halfway leaves the key usable, and nobody waiting.
 pub async fn a_dropped_write_blocks_nobody(cache: SharedCache, profile: Profile) {
-    let t = Trial::new(cache, profile);
+    let t = Trial::patient(cache, profile);
     let key = t.key("a");
     t.set(&key, "old".to_owned()).await;
     let slow = Faulty::new(t.cache.clone());
