@@ -1,4 +1,5 @@
-//! For tests of applications and of stores: a store that fails on command, a store that records, a clock set by hand.
+//! For tests of applications and of stores: a store that fails on command, a store that records, a clock set by hand
+//! and, with feature `redis`, a proxy whose network goes bad.
 //!
 //! ```
 //! use larder::testing::{Fault, Faulty};
@@ -30,19 +31,24 @@
 
 mod faults;
 mod faulty;
+#[cfg(feature = "redis")]
+mod proxy;
 mod recording;
 
 pub use crate::clock::Clock;
 pub use faults::{Fault, Faults};
 pub use faulty::Faulty;
+#[cfg(feature = "redis")]
+pub use proxy::{Mode, Proxy};
 pub use recording::{Call, Recording};
 
 /// The operations of a store by name, as [`Faults`] and [`Recording`] take them: the waiting methods of
 /// [`Backend`](crate::Backend).
-pub const OPERATIONS: [&str; 12] = [
+pub const OPERATIONS: [&str; 13] = [
     "fetch",
     "store",
     "remove",
+    "retract",
     "wipe",
     "contains",
     "remaining",
