@@ -116,6 +116,17 @@ pub trait Backend: Send + Sync + 'static {
     /// Whatever keeps the store from removing.
     async fn remove(&self, key: &str) -> Result<bool>;
 
+    /// Removes what stands under a key if it is this draft, which has been stored or perhaps not, and tells whether anything
+    /// was removed. A store that cannot tell removes whatever stands there, as this one does: a cached value is lost then,
+    /// and a counter that was begun since.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    async fn retract(&self, key: &str, _draft: &Draft) -> Result<bool> {
+        self.remove(key).await
+    }
+
     /// Removes every key that begins with `prefix`; all of them where it is empty.
     ///
     /// # Errors
@@ -241,6 +252,9 @@ macro_rules! forward {
             }
             async fn remove(&self, key: &str) -> Result<bool> {
                 (**self).remove(key).await
+            }
+            async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
+                (**self).retract(key, draft).await
             }
             async fn wipe(&self, prefix: &str) -> Result<()> {
                 (**self).wipe(prefix).await

@@ -57,6 +57,8 @@ struct Inner {
     settings: Settings,
     shared: Arc<SharedState>,
     counters: Counters,
+    /// Whether the store's reads of one key see to their own bound, and need no timer besides.
+    bounds_reads: bool,
 }
 
 /// What a store shares with the tiers above it, so that they coalesce and invalidate each other.
@@ -92,6 +94,7 @@ impl Core {
             settings,
             shared: Arc::new(shared),
             counters: Counters::default(),
+            bounds_reads: false,
         }))
     }
 
@@ -103,7 +106,21 @@ impl Core {
             settings,
             shared,
             counters: Counters::default(),
+            bounds_reads: false,
         }))
+    }
+
+    /// The same for a store whose reads of one key never take longer than they should. Before anybody else has it.
+    #[must_use]
+    pub(crate) fn bounding_reads(mut self, bounds: bool) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.bounds_reads = bounds;
+        }
+        self
+    }
+
+    pub(crate) fn bounds_reads(&self) -> bool {
+        self.0.bounds_reads
     }
 
     /// The settings.

@@ -187,6 +187,9 @@ pub struct Draft {
     /// Its bytes as they will stand on the wire, once a store that needs them has encoded them in
     /// [`Backend::prepare`](crate::Backend::prepare).
     pub sealed: Option<Bytes>,
+    /// Whether the cache computed the value because there was none. What it stands in for was a miss already, so nothing
+    /// is out of date if it does not get there.
+    pub computed: bool,
 }
 
 impl Draft {
@@ -197,7 +200,14 @@ impl Draft {
             entry,
             when,
             sealed: None,
+            computed: false,
         }
+    }
+
+    /// Whether an older value that stays in its place would be out of date.
+    #[cfg(feature = "redis")]
+    pub(crate) fn replaces(&self) -> bool {
+        !self.computed && self.when == When::Always
     }
 }
 

@@ -23,12 +23,13 @@ const MAX_DEPTH: usize = 8;
 /// | `null:` | [`Null`] |
 /// | `moka://?max=100000` | [`Moka`](crate::Moka); also `max_bytes=`, `eviction=lru` or `tinylfu`, `idle=` seconds |
 /// | `redis://[user[:password]@]host[:port][/db]` | [`Redis`](crate::Redis); also `timeout_ms=`, `connect_timeout_ms=` |
-/// | `ring://[user[:password]@]host[:port][/db]` | [`DistributedRedis`](crate::DistributedRedis) with that manager; also the two of `redis`, `order=auto`, `numeric` or `lex`, `start_without_map=true`, `snapshot=` path |
-/// | `tiered:L1,L2` | [`Tiered`]; `tiered?l1_ttl=30:L1,L2` bounds copies in `L1`, in seconds |
+/// | `ring://[user[:password]@]host[:port][/db]` | [`DistributedRedis`](crate::DistributedRedis) with that manager; also the two of `redis`, `order=auto`, `numeric` or `lex`, `start_without_map=true`, `snapshot=` path, `map=` name |
+/// | `redis+sentinel://[user[:password]@]host[:port],host[:port]/NAME[/db]`, `ring+sentinel://...` | the same with the master that these sentinels know by that name |
+/// | `tiered:L1,L2` | [`Tiered`]; `tiered?l1_ttl=30:L1,L2` bounds copies in `L1`, in seconds; also `outage_ttl_ms=` |
 /// | `prefixed:PREFIX,URL` | [`Prefixed`] |
 ///
 /// Every store takes `ttl=` (the default, in seconds; 0 and below for ever), `strict=true` and `schema=` (version) too.
-/// An `L1` that is a `tiered:` or `prefixed:` itself stands in parentheses; an `L2` needs none. Prefix and path may be percent-encoded.
+/// An `L1` that is a `tiered:` or `prefixed:` itself stands in parentheses; an `L2` needs none. Prefix, path and map may be percent-encoded.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -85,7 +86,8 @@ async fn tiered(rest: &str, options: &str, depth: usize) -> Result<SharedCache> 
         split(rest).ok_or_else(|| wrong("tiered: needs two urls with a comma between them"))?;
     let mut parameters = Parameters::parse(options)?;
     let l1_ttl = parameters.number("l1_ttl")?;
-    parameters.done("tiered", &["l1_ttl"])?;
+    let outage_ttl = parameters.number("outage_ttl_ms")?;
+    parameters.done("tiered", &["l1_ttl", "outage_ttl_ms"])?;
     let l1 = open_at(l1, depth + 1)
         .await
         .map_err(|error| error.with("in", "the first url of tiered"))?;
@@ -95,6 +97,9 @@ async fn tiered(rest: &str, options: &str, depth: usize) -> Result<SharedCache> 
     let mut builder = Tiered::builder(l1, l2);
     if let Some(secs) = l1_ttl {
         builder = builder.max_l1_ttl(Duration::from_secs(secs));
+    }
+    if let Some(millis) = outage_ttl {
+        builder = builder.outage_ttl(Duration::from_millis(millis));
     }
     Ok(Arc::new(builder.build()))
 }
@@ -111,11 +116,12 @@ async fn store(scheme: &str, url: &str, rest: &str) -> Result<SharedCache> {
             Ok(Arc::new(Null::with(settings)))
         }
         "moka" => moka(address, parameters),
-        "redis" | "rediss" => {
+        "redis" | "rediss" | "redis+sentinel" => {
             let address = url.split_once('?').map_or(url, |(address, _)| address);
             redis(address, parameters).await
         }
         "ring" => ring(&format!("redis:{address}"), parameters).await,
+        "ring+sentinel" => ring(&format!("redis+sentinel:{address}"), parameters).await,
         _ => Err(unknown_scheme(scheme, rest)),
     }
 }
@@ -203,12 +209,16 @@ async fn ring(address: &str, mut parameters: Parameters<'_>) -> Result<SharedCac
     if let Some(path) = parameters.take("snapshot") {
         builder = builder.snapshot(decoded(path, "snapshot")?);
     }
+    if let Some(name) = parameters.take("map") {
+        builder = builder.map_name(decoded(name, "map")?);
+    }
     let known = [
         "timeout_ms",
         "connect_timeout_ms",
         "order",
         "start_without_map",
         "snapshot",
+        "map",
     ];
     parameters.done("ring", &known)?;
     Ok(Arc::new(builder.connect().await?))
@@ -395,7 +405,7 @@ mod tests {
 
     #[tokio::test]
     async fn tiers_and_prefixes_nest() {
-        let cache = open("tiered?l1_ttl=3:(prefixed:a%2C:,null:),tiered:null:,prefixed:b:,null:")
+        let cache = open("tiered?l1_ttl=3&outage_ttl_ms=500:(prefixed:a%2C:,null:),tiered:null:,prefixed:b:,null:")
             .await
             .unwrap();
         assert_eq!(cache.stored_key("k"), "b:k");
@@ -407,6 +417,20 @@ mod tests {
         open(url)
             .await
             .is_err_and(|error| error.kind() == ErrorKind::Config)
+    }
+
+    #[cfg(feature = "ring")]
+    #[test]
+    fn a_ring_takes_the_name_of_its_map() {
+        for (url, why) in [
+            ("ring://127.0.0.1:1/0?map=", "must not be empty"),
+            ("ring://127.0.0.1:1/0?map=a%00b", "control characters"),
+            ("ring://127.0.0.1:1/0?map=%ff", "part: map"),
+            ("ring://127.0.0.1:1/0?mop=x", "snapshot, map"),
+        ] {
+            let error = refused(url);
+            assert!(error.contains(why), "{url}: {error}");
+        }
     }
 
     #[cfg(feature = "moka")]

@@ -75,6 +75,12 @@ impl Value {
             .map(|encoded| &encoded.0)
     }
 
+    /// Whether both share one object: the very same one, not an equal one.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.object, &other.object)
+    }
+
     /// The object, if it is a `T`.
     ///
     /// # Errors

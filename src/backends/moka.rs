@@ -239,6 +239,17 @@ impl Backend for Moka {
         Ok(was_there)
     }
 
+    async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
+        let _lock = self.inner.lock(key);
+        let live = self.inner.live(key);
+        let same = live.is_some_and(|entry| entry.value().is_same(draft.entry.value()));
+        if same {
+            self.inner.store.invalidate(key);
+            self.inner.busy.store(true, Ordering::Relaxed);
+        }
+        Ok(same)
+    }
+
     async fn wipe(&self, prefix: &str) -> Result<()> {
         self.inner.drop_under(prefix);
         Ok(())

@@ -10,11 +10,11 @@ use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
 use crate::wire::node::Node;
-use crate::wire::{ConnectionSettings, NodeAddr, NodeStatus};
+use crate::wire::{ConnectionSettings, NodeStatus, Target};
 
 /// One Redis server, 5 or later, or Valkey.
 ///
-/// Holds one supervised connection: while the server is away every call fails at once, so `get_or_set` computes without
+/// Holds one supervised connection, more by choice: while the server is away every call fails at once, so `get_or_set` computes without
 /// waiting, and it comes back by itself. No call takes longer than the operation timeout, 250 ms unless set.
 ///
 /// ```no_run
@@ -41,7 +41,7 @@ pub struct Redis {
 #[derive(Debug)]
 #[must_use]
 pub struct RedisBuilder {
-    addr: Result<NodeAddr>,
+    target: Result<Target>,
     settings: Settings,
     connection: ConnectionSettings,
 }
@@ -58,6 +58,20 @@ macro_rules! connection_methods {
         /// Sets the bound on each attempt to connect. 500 ms unless set.
         pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$($field).+.connect_timeout = timeout;
+            self
+        }
+
+        /// Sets how many connections there are to each server. 1 unless set, which is the fastest for small values; more
+        /// keep large ones from delaying others. A key always takes the same connection.
+        pub fn connections(mut self, count: usize) -> Self {
+            self.$($field).+.connections = count.clamp(1, 64);
+            self
+        }
+
+        /// Sets how many operations may be under way on one connection. 16,384 unless set; a further one fails at once
+        /// with [`ErrorKind::Busy`](crate::ErrorKind::Busy), which costs `get_or_set` a compute.
+        pub fn max_in_flight(mut self, operations: usize) -> Self {
+            self.$($field).+.max_in_flight = operations.max(1);
             self
         }
 
@@ -84,12 +98,12 @@ impl RedisBuilder {
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for `rediss://`.
     pub fn build(mut self) -> Result<Redis> {
         bound(&mut self.settings, &mut self.connection);
-        let node = Node::new(self.addr?, self.connection);
+        let node = Node::new(self.target?, &self.connection);
         if tokio::runtime::Handle::try_current().is_ok() {
-            node.connection().start()?;
+            node.start()?;
         }
         Ok(Redis {
-            core: Core::new(self.settings),
+            core: Core::new(self.settings).bounding_reads(true),
             node,
         })
     }
@@ -102,7 +116,7 @@ impl RedisBuilder {
     /// reached, [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if it refuses the password or the database.
     pub async fn connect(self) -> Result<Redis> {
         let redis = self.build()?;
-        redis.node.connection().ready().await?;
+        redis.node.ready().await?;
         Ok(redis)
     }
 }
@@ -116,7 +130,9 @@ pub(crate) fn bound(settings: &mut Settings, connection: &mut ConnectionSettings
 }
 
 impl Redis {
-    /// Connects to `redis://[user[:password]@]host[:port][/db]`.
+    /// Connects to `redis://[user[:password]@]host[:port][/db]`. With several places, `host:port,host:port`, the first that
+    /// answers is taken. `redis+sentinel://[user[:password]@]host[:port],host[:port]/NAME[/db]` is the master `NAME` that these
+    /// sentinels know; their own credentials stand in `?sentinel_user=` and `?sentinel_password=`.
     ///
     /// # Errors
     ///
@@ -128,7 +144,7 @@ impl Redis {
     /// Settings first.
     pub fn builder(url: &str) -> RedisBuilder {
         RedisBuilder {
-            addr: NodeAddr::parse(url),
+            target: Target::parse(url),
             settings: Settings::default(),
             connection: ConnectionSettings::default(),
         }
@@ -181,6 +197,10 @@ impl Backend for Redis {
         self.node.remove(key).await
     }
 
+    async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
+        self.node.retract(key, draft).await
+    }
+
     async fn wipe(&self, prefix: &str) -> Result<()> {
         self.node.wipe(prefix).await
     }
@@ -214,6 +234,6 @@ impl Backend for Redis {
     }
 
     async fn close(&self) {
-        self.node.connection().shutdown().await;
+        self.node.shutdown().await;
     }
 }

@@ -390,14 +390,14 @@ async fn store<C: Cache>(cache: &C, landed: Vec<(String, Draft, Storing)>) -> Re
     let (mut drafts, mut storings) = (Vec::new(), Vec::new());
     for (key, draft, storing) in landed {
         count(&core.counters().stores);
-        drafts.push((key.clone(), draft));
-        storings.push((key, storing));
+        drafts.push((key.clone(), draft.clone()));
+        storings.push((key, draft, storing));
     }
     if drafts.is_empty() {
         return Ok(());
     }
     let call = async { Ok(cache.store_many(drafts).await) };
-    let held = storings.iter().map(|(_, storing)| storing);
+    let held = storings.iter().map(|(.., storing)| storing);
     let answers = match unless_overtaken(held, bounded(core, call)).await {
         Some(Ok(answers)) => answers,
         Some(Err(error)) => storings.iter().map(|_| Err(error.clone())).collect(),
@@ -406,8 +406,8 @@ async fn store<C: Cache>(cache: &C, landed: Vec<(String, Draft, Storing)>) -> Re
     };
     drop(writes);
     let mut outcome = Ok(());
-    for (((key, storing), stored), answer) in storings.iter().zip(&stored).zip(answers) {
-        let result = concluded(cache, key, stored, storing, answer.map(|_| ())).await;
+    for (((key, draft, storing), stored), answer) in storings.iter().zip(&stored).zip(answers) {
+        let result = concluded(cache, key, stored, draft, storing, answer.map(|_| ())).await;
         outcome = outcome.and(result);
     }
     if core.settings().strict {

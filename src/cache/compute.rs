@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::Cache;
-use crate::cache::single::{Look, bounded, checked, life, look, typed};
+use crate::cache::single::{Look, bounded, checked, fetched, life, look, typed};
 use crate::entry::{Draft, Entry, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Lead, Outcome, Seat, Storing, unless_overtaken};
@@ -120,7 +120,7 @@ async fn ask<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<Option<Arc<
         }
         Look::Ask => {}
     }
-    match bounded(cache.core(), cache.fetch(key, Want::of(Kind::of::<T>()))).await {
+    match fetched(cache, key, Want::of(Kind::of::<T>())).await {
         Ok(answer) => Ok(typed(cache, key, answer)),
         Err(error) => {
             count(&cache.core().counters().read_errors);
@@ -140,6 +140,7 @@ pub(super) fn computed<T: Cacheable, C: Cache>(
     let core = cache.core();
     let entry = Entry::new(Value::shared(Arc::clone(value)), core.now(), life).computed_in(took);
     let mut draft = Draft::from(entry);
+    draft.computed = true;
     if let Err(error) = cache.prepare(key, &mut draft) {
         count(&core.counters().encode_errors);
         let error = error.during("get_or_set").with("key", key);
@@ -166,6 +167,7 @@ async fn publish<T: Cacheable, C: Cache>(
         return Ok(());
     };
     let draft = draft?;
+    let stake = draft.clone();
     if life.is_some_and(|life| life.is_zero()) {
         return Ok(());
     }
@@ -174,7 +176,7 @@ async fn publish<T: Cacheable, C: Cache>(
     let store = unless_overtaken([&storing], bounded(core, cache.store(key, draft)));
     let result = store.await.map_or(Ok(()), |result| result.map(|_| ()));
     drop(write);
-    concluded(cache, key, stored, &storing, result).await
+    concluded(cache, key, stored, &stake, &storing, result).await
 }
 
 /// Counts what a store came to, and undoes it if a write of the key did not wait for it.
@@ -182,14 +184,15 @@ pub(super) async fn concluded<C: Cache>(
     cache: &C,
     key: &str,
     stored: &str,
+    draft: &Draft,
     storing: &Storing,
     result: Result<()>,
 ) -> Result<()> {
     if storing.overtaken() {
         count(&cache.core().counters().outrun);
-        // The write came first in the eyes of its caller; an empty key is never wrong.
+        // The write came first in the eyes of its caller; an empty key is never wrong. What it wrote itself stays.
         let _write = cache.core().fence().write(stored);
-        if let Err(error) = bounded(cache.core(), cache.remove(key)).await {
+        if let Err(error) = bounded(cache.core(), cache.retract(key, draft)).await {
             tracing::warn!(target: "larder", event = "write_failed", error = %error);
         }
     }

@@ -101,7 +101,7 @@ pub(super) fn checked<C: Cache>(cache: &C, key: &str, operation: &'static str) -
 
 pub(super) async fn get<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<Option<Arc<T>>> {
     checked(cache, key, "get")?;
-    match bounded(cache.core(), cache.fetch(key, Want::of(Kind::of::<T>()))).await {
+    match fetched(cache, key, Want::of(Kind::of::<T>())).await {
         Ok(answer) => Ok(typed(cache, key, answer)),
         Err(error) => {
             count(&cache.core().counters().read_errors);
@@ -149,6 +149,16 @@ pub(super) async fn bounded<R>(
             ErrorKind::Timeout,
             format!("the store did not answer within {bound:?}"),
         )),
+    }
+}
+
+/// The entry under one key, within the bound on one call of the store.
+pub(super) async fn fetched<C: Cache>(cache: &C, key: &str, want: Want) -> Result<Answer> {
+    let core = cache.core();
+    if core.bounds_reads() {
+        cache.fetch(key, want).await
+    } else {
+        bounded(core, cache.fetch(key, want)).await
     }
 }
 

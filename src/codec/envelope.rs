@@ -83,6 +83,17 @@ pub(super) fn lacks_only_magic(bytes: &[u8]) -> bool {
         && payload_len.is_some_and(|len| stated.is_some_and(|stated| stated as usize == len))
 }
 
+/// The ring epoch of an envelope whose first [`HEADER_BYTES`] these are; nothing if they are no envelope's. Whether it is
+/// undamaged only the whole of it tells.
+#[cfg(feature = "ring")]
+pub(super) fn ring_epoch(head: &[u8]) -> Option<u64> {
+    let head: &[u8; HEADER_BYTES] = head.first_chunk()?;
+    let [magic, version, _, flags, _, _, _, _, rest @ ..] = head;
+    let [e0, e1, e2, e3, e4, e5, e6, e7, ..] = rest;
+    let known = *magic == MAGIC && *version == VERSION && flags & !FLAG_NONE == 0;
+    known.then(|| u64::from_le_bytes([*e0, *e1, *e2, *e3, *e4, *e5, *e6, *e7]))
+}
+
 /// Header and payload of bytes that begin with [`MAGIC`].
 pub(super) fn open<'b>(key: &str, bytes: &'b [u8]) -> Result<(Header, &'b [u8]), Refusal> {
     let Some((body, sum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {

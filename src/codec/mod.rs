@@ -289,6 +289,15 @@ impl Format {
         ))
     }
 
+    /// The ring epoch that the first [`HEADER_BYTES`] of a stored value tell; nothing where they are no envelope of ours.
+    #[cfg(feature = "ring")]
+    pub(crate) fn ring_epoch(&self, head: &[u8]) -> Option<u64> {
+        self.codec
+            .enveloped()
+            .then(|| envelope::ring_epoch(head))
+            .flatten()
+    }
+
     /// Reads an entry as another type than it was stored as, by the same rules as bytes from a server. `key` is the whole
     /// key as stored.
     ///

@@ -69,6 +69,10 @@ impl Backend for Patient {
         self.inner.remove(key).await
     }
 
+    async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
+        self.inner.retract(key, draft).await
+    }
+
     async fn wipe(&self, prefix: &str) -> Result<()> {
         self.inner.wipe(prefix).await
     }

@@ -1,31 +1,31 @@
-//! Follows the map: reads it at the start, then again and again, and swaps the snapshot when it changed.
+//! Follows the map: reads it at the start, at each sign of a change, and now and then without one.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::ringmap::Order;
 use crate::wire::{Connection, ConnectionSettings};
 
-use super::map::{self, Meta, RawMap};
+use super::keys::MapKeys;
+use super::signals::Signals;
 use super::snapshot::{MapStatus, Progress, Snapshot};
 
 /// Without any sign of a change the whole map is read at least this often: a writer that knows nothing of
 /// Larder can change it without changing its size.
 const FULL_READ: Duration = Duration::from_secs(5);
 
-/// Maps up to this many fields are read whole each time.
-const SMALL: usize = 2000;
-
 /// How the map is read and believed.
 #[derive(Clone, Debug)]
 pub(super) struct MapSettings {
+    pub(super) keys: MapKeys,
     pub(super) order: Order,
     pub(super) poll_interval: Duration,
     pub(super) max_fields: usize,
@@ -37,11 +37,14 @@ pub(super) struct MapSettings {
 /// The map in use, and what keeps it current.
 #[derive(Debug)]
 pub(super) struct Follower {
-    manager: Connection,
-    settings: MapSettings,
-    clock: Clock,
-    current: ArcSwap<Snapshot>,
-    progress: Mutex<Progress>,
+    pub(super) manager: Connection,
+    pub(super) settings: MapSettings,
+    pub(super) clock: Clock,
+    pub(super) current: ArcSwap<Snapshot>,
+    pub(super) progress: Mutex<Progress>,
+    pub(super) signals: Arc<Signals>,
+    /// The newest epoch that an entry told of.
+    told: AtomicU64,
     /// Whether the task is there. Its runtime may end before the store does.
     following: Arc<AtomicBool>,
     closed: AtomicBool,
@@ -49,13 +52,20 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(manager: Connection, settings: MapSettings, clock: Clock) -> Arc<Self> {
+    pub(super) fn new(
+        manager: Connection,
+        settings: MapSettings,
+        clock: Clock,
+        signals: Arc<Signals>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             manager,
             settings,
             clock,
             current: ArcSwap::from_pointee(Snapshot::empty()),
             progress: Mutex::default(),
+            signals,
+            told: AtomicU64::new(0),
             following: Arc::default(),
             closed: AtomicBool::new(false),
             task: Mutex::default(),
@@ -100,83 +110,36 @@ impl Follower {
         let present = Present(Arc::clone(&self.following));
         let task = runtime.spawn(run(
             Arc::downgrade(self),
+            Arc::clone(&self.signals),
             self.settings.poll_interval,
             present,
         ));
         *lock(&self.task) = Some(task.abort_handle());
     }
 
-    /// Reads the map once and takes it over if it is good and new.
-    async fn refresh(&self, whole: bool) -> Result<()> {
-        let (fields, meta) = map::probe(&self.manager).await?;
-        map::check_size(fields, self.settings.max_fields)?;
-        if !whole && fields > SMALL && self.seems_unchanged(fields, meta.as_ref()) {
-            lock(&self.progress).confirmed = Some(self.clock.now());
-            return Ok(());
-        }
-        let raw = map::read(&self.manager).await?;
-        self.accept(raw).await
+    /// The map may have changed: it is read soon, once it is quiet.
+    pub(super) fn nudge(&self) {
+        self.signals.nudge();
     }
 
-    fn seems_unchanged(&self, fields: usize, meta: Option<&Meta>) -> bool {
+    /// An entry was met that somebody wrote in this epoch. Each epoch is a nudge once: where epochs began anew, old
+    /// entries would tell of the future for ever.
+    pub(super) fn tell_of(&self, epoch: u64) {
         let current = self.current.load();
-        current
-            .raw
-            .as_ref()
-            .is_some_and(|raw| raw.fields.len() == fields && raw.meta.as_ref() == meta)
-    }
-
-    async fn accept(&self, raw: RawMap) -> Result<()> {
-        let current = self.current.load_full();
-        if current.raw.as_ref() != Some(&raw) {
-            let good = raw.judge(self.settings.order, self.settings.max_fields)?;
-            self.warn(&good);
-            let epoch = good.epoch;
-            let next = Snapshot::next(&current, good, raw, &self.settings.nodes);
-            let next = Arc::new(next);
-            self.current.store(Arc::clone(&next));
-            lock(&self.progress).changes += 1;
-            tracing::info!(target: "larder::ring", event = "map_changed", epoch, nodes = next.node_count(), positions = next.ring.positions());
-            if let (Some(path), Some(raw)) = (self.settings.snapshot_file.clone(), next.raw.clone())
-            {
-                save(path, raw).await;
-            }
-        }
-        let mut progress = lock(&self.progress);
-        (progress.confirmed, progress.last_error) = (Some(self.clock.now()), None);
-        Ok(())
-    }
-
-    fn warn(&self, good: &map::GoodMap) {
-        if good.edited {
-            tracing::warn!(target: "larder::ring", event = "map_edited",
-                "the map does not fit its digest: somebody changed it who does not know HASH_RING_META; its epoch is not used");
-        }
-        let mut progress = lock(&self.progress);
-        if !progress.warned && good.rule_unknown {
-            progress.warned = true;
-            tracing::warn!(target: "larder::ring", event = "order_assumed",
-                "the map does not say in which order it is read: numeric is assumed; readers of the Python SDK sort as text \
-                 and place some keys elsewhere (choose Order::Lexicographic to follow them)");
-        }
-        if !progress.warned && good.epoch == 0 {
-            progress.warned = true;
-            tracing::info!(target: "larder::ring", event = "no_epoch",
-                "the map has no epoch: after a node left and came back, a value's ttl is the only bound on its age");
+        let followed = current.raw.as_ref().is_some_and(|raw| raw.meta.is_some());
+        if followed
+            && epoch > current.stated
+            && self.told.fetch_max(epoch, Ordering::Relaxed) < epoch
+        {
+            self.nudge();
         }
     }
 
-    fn failed(&self, error: &Error) {
-        let mut progress = lock(&self.progress);
-        let text = error.to_string();
-        if error.kind() == ErrorKind::Config || self.manager.is_up() {
-            progress.refused += 1;
+    /// Lets go of earlier maps that nobody follows any more, and of connections to nodes that left.
+    fn drop_previous(&self) {
+        if let Some(next) = self.current.load().without_expired() {
+            self.current.store(Arc::new(next));
         }
-        // Once for each cause, not once a second.
-        if progress.last_error.as_ref() != Some(&text) {
-            tracing::warn!(target: "larder::ring", event = "map_refused", error = %text, "the last good map stays in use");
-        }
-        progress.last_error = Some(text);
     }
 
     /// How things stand.
@@ -194,6 +157,8 @@ impl Follower {
             changes: progress.changes,
             refused: progress.refused,
             last_error: progress.last_error.clone(),
+            previous_maps: current.previous_count(),
+            pushes_heard: self.signals.pushes_heard(),
         }
     }
 
@@ -202,8 +167,7 @@ impl Follower {
         self.closed.store(true, Ordering::Release);
         self.stop();
         let current = self.current.load_full();
-        let nodes = (0..current.node_count()).filter_map(|index| current.node(index).ok());
-        let ends = nodes.map(|node| node.connection().shutdown());
+        let ends = current.all_nodes().map(|node| node.shutdown());
         futures_util::future::join_all(ends).await;
         self.manager.shutdown().await;
     }
@@ -212,26 +176,6 @@ impl Follower {
         if let Some(task) = lock(&self.task).take() {
             task.abort();
         }
-    }
-
-    /// Takes the map of the file over, if there is a good one.
-    async fn restore(&self) -> bool {
-        let Some(path) = self.settings.snapshot_file.clone() else {
-            return false;
-        };
-        let read = tokio::task::spawn_blocking(move || load(&path)).await;
-        let raw = match read {
-            Ok(Some(raw)) => raw,
-            _ => return false,
-        };
-        let Ok(good) = raw.judge(self.settings.order, self.settings.max_fields) else {
-            return false;
-        };
-        self.warn(&good);
-        let next = Snapshot::next(&self.current.load_full(), good, raw, &self.settings.nodes);
-        self.current.store(Arc::new(next));
-        tracing::warn!(target: "larder::ring", event = "map_restored", "the manager gave no map: the one saved last is used");
-        true
     }
 }
 
@@ -250,79 +194,179 @@ impl Drop for Present {
     }
 }
 
-async fn run(follower: Weak<Follower>, interval: Duration, _present: Present) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // The first tick is at once, and the map was just read.
-    ticks.tick().await;
-    let mut last_whole = tokio::time::Instant::now();
+async fn run(
+    follower: Weak<Follower>,
+    signals: Arc<Signals>,
+    interval: Duration,
+    _present: Present,
+) {
+    let mut last_whole = Instant::now();
+    let mut next = last_whole + signals.pause(interval);
     loop {
-        ticks.tick().await;
+        let Some(end) = follower.upgrade().map(|f| f.current.load().first_end()) else {
+            return;
+        };
+        let nudged = signals.wait(end.map_or(next, |end| end.min(next))).await;
         let Some(follower) = follower.upgrade() else {
             return;
         };
-        let whole = last_whole.elapsed() >= FULL_READ;
+        follower.drop_previous();
+        if !nudged && Instant::now() < next {
+            continue;
+        }
+        let whole = nudged || last_whole.elapsed() >= FULL_READ;
         if whole {
-            last_whole = tokio::time::Instant::now();
+            last_whole = Instant::now();
         }
-        if let Err(error) = follower.refresh(whole).await {
-            follower.failed(&error);
-        }
+        next = Instant::now()
+            + match follower.refresh(whole).await {
+                Ok(()) => signals.pause(interval),
+                Err(error) => {
+                    follower.failed(&error);
+                    interval
+                }
+            };
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Saves a map for a start without a manager. The file holds the nodes' passwords, so it is its owner's alone.
-async fn save(path: PathBuf, raw: RawMap) {
-    let saved = tokio::task::spawn_blocking(move || write(&path, &raw)).await;
-    if let Ok(Err(error)) = saved {
-        tracing::warn!(target: "larder::ring", event = "map_not_saved", error = %error);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::publish::{Publication, publish};
+    use crate::wire::NodeAddr;
+    use crate::wire::testserver::TestServer;
+
+    const NODES: [&str; 2] = ["redis://127.0.0.1:1/0", "redis://127.0.0.1:1/1"];
+
+    fn settings(interval: Duration) -> MapSettings {
+        MapSettings {
+            keys: MapKeys::default(),
+            order: Order::Auto,
+            poll_interval: interval,
+            max_fields: 1000,
+            snapshot_file: None,
+            start_without_map: false,
+            nodes: ConnectionSettings::default(),
+        }
     }
-}
 
-fn write(path: &Path, raw: &RawMap) -> std::io::Result<()> {
-    use std::io::Write;
-    let meta = raw.meta.as_ref().map(|meta| {
-        let lookup = meta.lookup.map(|rule| rule.to_string());
-        serde_json::json!({ "epoch": meta.epoch, "digest": meta.digest, "lookup": lookup })
-    });
-    let text = serde_json::json!({ "map": raw.fields, "meta": meta }).to_string();
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    drop(file);
-    std::fs::rename(&beside, path)
-}
+    async fn follower(server: &TestServer, interval: Duration) -> Arc<Follower> {
+        let addr = NodeAddr::parse(&server.url()).unwrap();
+        let manager = Connection::new(addr, ConnectionSettings::default());
+        let follower = Follower::new(
+            manager,
+            settings(interval),
+            Clock::default(),
+            Arc::default(),
+        );
+        follower.begin().await.unwrap();
+        follower
+    }
 
-fn load(path: &Path) -> Option<RawMap> {
-    let text = std::fs::read(path).ok()?;
-    let mut saved: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    let mut fields: Vec<(String, String)> =
-        serde_json::from_value(saved.get_mut("map")?.take()).ok()?;
-    fields.sort_unstable();
-    let meta = saved
-        .get("meta")
-        .filter(|meta| !meta.is_null())
-        .and_then(|meta| {
-            let text = |name| meta.get(name).and_then(serde_json::Value::as_str);
-            let lookup = match text("lookup") {
-                None => None,
-                Some(rule) => Some(rule.parse().ok()?),
-            };
-            Some(Meta {
-                epoch: meta.get("epoch")?.as_u64()?,
-                digest: text("digest").map(str::to_owned),
-                lookup,
-            })
+    async fn published(server: &TestServer, nodes: &[&str]) -> u64 {
+        let map = Publication::of_nodes(nodes, 8);
+        publish(&server.url(), &map).await.unwrap()
+    }
+
+    async fn reaches(follower: &Follower, epoch: u64, bound: Duration) {
+        let began = Instant::now();
+        while follower.status().epoch != epoch {
+            assert!(began.elapsed() < bound, "{:?}", follower.status());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// An hour between two readings: whatever is heard of, a nudge told.
+    #[tokio::test]
+    async fn a_nudge_is_a_reading() {
+        let server = TestServer::start(&[]);
+        published(&server, &NODES[..1]).await;
+        let follower = follower(&server, Duration::from_secs(3600)).await;
+        published(&server, &NODES).await;
+        follower.nudge();
+        reaches(&follower, 2, Duration::from_secs(5)).await;
+        // An epoch that an entry tells of, once.
+        published(&server, &NODES[1..]).await;
+        follower.tell_of(3);
+        reaches(&follower, 3, Duration::from_secs(5)).await;
+        // Pushes that are heard, and then no longer.
+        published(&server, &NODES).await;
+        follower.signals.hear_pushes(true);
+        reaches(&follower, 4, Duration::from_secs(5)).await;
+        assert!(follower.status().pushes_heard);
+        published(&server, &NODES[..1]).await;
+        follower.signals.hear_pushes(false);
+        reaches(&follower, 5, Duration::from_secs(5)).await;
+        assert!(!follower.status().pushes_heard);
+    }
+
+    #[tokio::test]
+    async fn a_map_that_is_just_rewritten_is_waited_for() {
+        let server = TestServer::start(&[]);
+        let addr = NodeAddr::parse(&server.url()).unwrap();
+        let writer = Connection::new(addr, ConnectionSettings::default());
+        writer.ready().await.unwrap();
+        let late = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(80)).await;
+            let mut hset = redis::cmd("HSET");
+            hset.arg(MapKeys::default().map).arg("7").arg(NODES[0]);
+            writer.run::<i64>("set", &hset).await.unwrap();
         });
-    Some(RawMap { fields, meta })
+        let follower = follower(&server, Duration::from_secs(3600)).await;
+        assert_eq!(follower.status().positions, 1);
+        late.await.unwrap();
+    }
+
+    /// As a careful administrator would have it: no command but those that the map takes.
+    #[tokio::test]
+    async fn a_history_that_may_not_be_read_leaves_the_map() {
+        let server = TestServer::start(&[]);
+        published(&server, &NODES).await;
+        let commands = "+hgetall +hlen +hello +ping +multi +exec +client +select";
+        server.command(&format!(
+            "ACL SETUSER reader on nopass ~HASH_RING* -@all {commands}\r\n"
+        ));
+        let url = server.url().replacen("redis://", "redis://reader:x@", 1);
+        let addr = NodeAddr::parse(&url).unwrap();
+        let manager = Connection::new(addr, ConnectionSettings::default());
+        let settings = settings(Duration::from_secs(3600));
+        let follower = Follower::new(manager, settings, Clock::default(), Arc::default());
+        follower.begin().await.unwrap();
+        assert_eq!(follower.status().epoch, 1);
+        published(&server, &NODES).await;
+        follower.nudge();
+        reaches(&follower, 2, Duration::from_secs(5)).await;
+        assert_eq!(follower.current.load().lineage.latest(), 1);
+    }
+
+    /// What the history says is in time with the map, and an entry that is garbage ends it.
+    #[tokio::test]
+    async fn the_history_is_read_with_the_map() {
+        let server = TestServer::start(&[]);
+        for nodes in [&NODES[..1], &NODES[..1], &NODES, &NODES[..1]] {
+            published(&server, nodes).await;
+        }
+        let owned_throughout = |follower: &Follower| {
+            let current = follower.current.load();
+            current.lineage.stretches().iter().map(|s| s.1).min()
+        };
+        let all = follower(&server, Duration::from_secs(3600)).await;
+        assert_eq!(owned_throughout(&all), Some(1));
+        assert_eq!(all.current.load().lineage.latest(), 4);
+        server.command("HSET HASH_RING_HISTORY 2 garbage\r\n");
+        let some = follower(&server, Duration::from_secs(3600)).await;
+        assert_eq!(owned_throughout(&some), Some(3));
+        server.command("DEL HASH_RING_HISTORY\r\n");
+        let none = follower(&server, Duration::from_secs(3600)).await;
+        assert_eq!(owned_throughout(&none), Some(4));
+        // One that was there all the time knows better.
+        published(&server, &NODES[..1]).await;
+        all.nudge();
+        reaches(&all, 5, Duration::from_secs(5)).await;
+        assert_eq!(owned_throughout(&all), Some(1));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use redis::Value;
 
@@ -9,12 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ringmap::{Order, Ring};
 use crate::wire::Connection;
 
-/// The hash of positions and node urls.
-pub const MAP_KEY: &str = "HASH_RING_MAP";
-/// The hash of epoch, digest, lookup rule and writer.
-pub const META_KEY: &str = "HASH_RING_META";
-/// The hash of earlier maps by epoch.
-pub const HISTORY_KEY: &str = "HASH_RING_HISTORY";
+use super::keys::MapKeys;
 
 /// What a manager that knows Larder writes beside the map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,21 +40,31 @@ pub(super) struct GoodMap {
     pub(super) ring: Ring,
     /// 0 where the map has no epoch that can be relied on.
     pub(super) epoch: u64,
+    /// The epoch that stands beside the map, whether or not the map fits it; 0 where there is none.
+    pub(super) stated: u64,
     /// Whether nobody says by which rule the map is to be read.
     pub(super) rule_unknown: bool,
     /// Whether somebody changed the map without its digest.
     pub(super) edited: bool,
 }
 
+/// A map, and what stands in the history of the epochs that were asked for.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) raw: RawMap,
+    pub(super) epochs: RangeInclusive<u64>,
+    pub(super) history: Vec<Option<Vec<u8>>>,
+}
+
 /// How large the map is and what stands beside it: enough to see most changes, and cheap.
-pub(super) async fn probe(manager: &Connection) -> Result<(usize, Option<Meta>)> {
+pub(super) async fn probe(manager: &Connection, keys: &MapKeys) -> Result<(usize, Option<Meta>)> {
     let mut pipeline = redis::pipe();
     pipeline
         .atomic()
         .cmd("HLEN")
-        .arg(MAP_KEY)
+        .arg(&keys.map)
         .cmd("HGETALL")
-        .arg(META_KEY);
+        .arg(&keys.meta);
     let replies = manager.run_pipeline("read the map", &pipeline).await?;
     let mut replies = replies.into_iter().map(|reply| served(manager, reply));
     let fields = match replies.next().transpose()? {
@@ -69,23 +75,42 @@ pub(super) async fn probe(manager: &Connection) -> Result<(usize, Option<Meta>)>
     Ok((fields, meta_of(meta)?))
 }
 
-/// Map and meta in one step, after the caller has seen that the map is not absurdly large.
-pub(super) async fn read(manager: &Connection) -> Result<RawMap> {
+/// Map and meta, and the history of some epochs, in one step, so that they fit. The caller has seen that the map is
+/// not absurdly large.
+pub(super) async fn read(
+    manager: &Connection,
+    keys: &MapKeys,
+    epochs: RangeInclusive<u64>,
+) -> Result<Reading> {
     let mut pipeline = redis::pipe();
     pipeline
         .atomic()
         .cmd("HGETALL")
-        .arg(MAP_KEY)
+        .arg(&keys.map)
         .cmd("HGETALL")
-        .arg(META_KEY);
+        .arg(&keys.meta);
+    for epoch in epochs.clone() {
+        // One by one: an entry that is too large to read is an error in its place.
+        pipeline.cmd("HGET").arg(&keys.history).arg(epoch);
+    }
     let replies = manager.run_pipeline("read the map", &pipeline).await?;
     let mut replies = replies.into_iter().map(|reply| served(manager, reply));
     let mut fields = pairs(replies.next().transpose()?.ok_or_else(strange)?)?;
     let meta = pairs(replies.next().transpose()?.ok_or_else(strange)?)?;
     fields.sort_unstable();
-    Ok(RawMap {
-        fields,
-        meta: meta_of(meta)?,
+    let entry = |reply| match reply {
+        Ok(Value::BulkString(entry)) => Some(entry),
+        Ok(Value::Nil) => None,
+        // No entry is like this one, so it is found to be unreadable.
+        _ => Some(Vec::new()),
+    };
+    Ok(Reading {
+        raw: RawMap {
+            fields,
+            meta: meta_of(meta)?,
+        },
+        epochs,
+        history: replies.map(entry).collect(),
     })
 }
 
@@ -115,7 +140,7 @@ fn meta_of(fields: Vec<(String, String)>) -> Result<Option<Meta>> {
     let wrong = |name: &'static str| {
         Error::new(
             ErrorKind::Config,
-            "HASH_RING_META holds a field that cannot be read",
+            "the map's meta holds a field that cannot be read",
         )
         .with("field", name)
     };
@@ -136,6 +161,11 @@ fn meta_of(fields: Vec<(String, String)>) -> Result<Option<Meta>> {
 }
 
 impl RawMap {
+    /// The epoch that its meta states, 0 where there is none.
+    pub(super) fn epoch(&self) -> u64 {
+        self.meta.as_ref().map_or(0, |meta| meta.epoch)
+    }
+
     /// The ring that these fields are, for a reader that was told to use `order`.
     ///
     /// # Errors
@@ -143,37 +173,35 @@ impl RawMap {
     /// [`ErrorKind::Config`] if the map is empty, holds a field that is no position, or is to be read by another rule.
     pub(super) fn judge(&self, order: Order, max_fields: usize) -> Result<GoodMap> {
         if self.fields.is_empty() {
-            return Err(
-                Error::new(ErrorKind::Unavailable, "there is no map, or it is empty")
-                    .with("key", MAP_KEY),
-            );
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "there is no map, or it is empty",
+            ));
         }
         check_size(self.fields.len(), max_fields)?;
-        let stated = self
-            .meta
-            .as_ref()
-            .and_then(|meta| meta.lookup)
-            .filter(|rule| *rule != Order::Auto);
-        let rule = match (order, stated) {
-            (Order::Auto, stated) => stated.unwrap_or(Order::Numeric),
-            (chosen, Some(stated)) if chosen != stated => {
+        let lookup = self.meta.as_ref().and_then(|meta| meta.lookup);
+        let lookup = lookup.filter(|rule| *rule != Order::Auto);
+        let rule = match (order, lookup) {
+            (Order::Auto, lookup) => lookup.unwrap_or(Order::Numeric),
+            (chosen, Some(lookup)) if chosen != lookup => {
                 return Err(Error::new(
                     ErrorKind::Config,
                     "the map is to be read in another order than was chosen",
                 )
                 .with("chosen", chosen)
-                .with("map", stated));
+                .with("map", lookup));
             }
             (chosen, _) => chosen,
         };
         let ring = Ring::from_fields(self.fields.iter().cloned(), rule)?;
         let digest = self.meta.as_ref().and_then(|meta| meta.digest.as_deref());
         let edited = self.meta.is_some() && digest != Some(&digest_text(&ring));
-        let epoch = self.meta.as_ref().map_or(0, |meta| meta.epoch);
+        let stated = self.epoch();
         Ok(GoodMap {
             ring,
-            epoch: if edited { 0 } else { epoch },
-            rule_unknown: order == Order::Auto && stated.is_none(),
+            epoch: if edited { 0 } else { stated },
+            stated,
+            rule_unknown: order == Order::Auto && lookup.is_none(),
             edited,
         })
     }

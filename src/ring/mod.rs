@@ -3,16 +3,26 @@
 //! [`Ring`] is the map as plain data, [`DistributedRedis`] the store that follows it, [`publish()`] writes it.
 //! docs/FORMAT.md has the keys of the map to the byte.
 
+mod builder;
+mod file;
 mod follow;
+mod history;
+mod keys;
+mod leftover;
+mod lineage;
 mod map;
 mod publish;
+mod refresh;
+mod signals;
 mod snapshot;
+mod spread;
 mod store;
 
 pub use crate::ringmap::{
     Order, Ring, fields_for_readers, key_hash, label, positions_for, python_positions,
 };
-pub use map::{HISTORY_KEY, MAP_KEY, META_KEY};
+pub use builder::DistributedRedisBuilder;
+pub use keys::{HISTORY_KEY, MAP_KEY, META_KEY};
 pub use publish::{Publication, publish};
 pub use snapshot::MapStatus;
-pub use store::{DistributedRedis, DistributedRedisBuilder};
+pub use store::DistributedRedis;

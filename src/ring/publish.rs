@@ -9,10 +9,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ringmap::{Order, Ring, fields_for_readers, label, positions_for};
 use crate::wire::{Connection, ConnectionSettings, NodeAddr};
 
-use super::map::{HISTORY_KEY, MAP_KEY, META_KEY, check_size, digest_text};
-
-/// Maps kept in the history.
-const HISTORY: usize = 16;
+use super::history::KEPT;
+use super::keys::{MAP_KEY, MapKeys};
+use super::map::{check_size, digest_text};
 
 /// Fields in one `HSET`: Lua cannot pass more than some thousands of arguments at once.
 const CHUNK: usize = 1000;
@@ -52,6 +51,7 @@ pub struct Publication {
     expected_epoch: Option<u64>,
     per_node: usize,
     writer: String,
+    map_name: String,
 }
 
 impl std::fmt::Debug for Publication {
@@ -60,6 +60,7 @@ impl std::fmt::Debug for Publication {
             .field("positions", &self.positions.len())
             .field("expected_epoch", &self.expected_epoch)
             .field("writer", &self.writer)
+            .field("map_name", &self.map_name)
             .finish_non_exhaustive()
     }
 }
@@ -82,6 +83,7 @@ impl Publication {
             expected_epoch: None,
             per_node: 0,
             writer: format!("larder/{}", env!("CARGO_PKG_VERSION")),
+            map_name: MAP_KEY.to_owned(),
         }
     }
 
@@ -96,6 +98,20 @@ impl Publication {
     #[must_use]
     pub fn writer(mut self, writer: impl Into<String>) -> Self {
         self.writer = writer.into();
+        self
+    }
+
+    /// Publishes under another name than `HASH_RING_MAP`, for several rings with one manager: see
+    /// [`map_name`](crate::ring::DistributedRedisBuilder::map_name) for the names of the keys.
+    ///
+    /// ```
+    /// use larder::ring::Publication;
+    /// let map = Publication::of_nodes(&["redis://127.0.0.1:7001/0"], 160).in_map("HASH_RING_cart_MAP");
+    /// # let _ = map;
+    /// ```
+    #[must_use]
+    pub fn in_map(mut self, name: impl Into<String>) -> Self {
+        self.map_name = name.into();
         self
     }
 
@@ -140,7 +156,8 @@ impl Publication {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Config`] if the map is empty, too large, or holds a url that does not parse; nothing is written then.
+/// [`ErrorKind::Config`] if the map is empty, too large, holds a url that does not parse, or has an unusable name;
+/// nothing is written then.
 /// [`ErrorKind::Rejected`] if the epoch is not the expected one, or the manager refuses;
 /// [`ErrorKind::Unavailable`] and [`ErrorKind::Timeout`] if it does not answer within 5 seconds.
 ///
@@ -149,6 +166,7 @@ impl Publication {
 /// Dropped, the map is published whole or not at all.
 pub async fn publish(manager_url: &str, publication: &Publication) -> Result<u64> {
     publication.check()?;
+    let keys = MapKeys::named(&publication.map_name)?;
     let ring = Ring::from_map(publication.positions.iter().cloned());
     let settings = ConnectionSettings {
         operation_timeout: Duration::from_secs(5),
@@ -158,11 +176,7 @@ pub async fn publish(manager_url: &str, publication: &Publication) -> Result<u64
     let manager = Connection::new(NodeAddr::parse(manager_url)?, settings);
     manager.ready().await?;
     let mut eval = cmd("EVAL");
-    eval.arg(SCRIPT)
-        .arg(3)
-        .arg(MAP_KEY)
-        .arg(META_KEY)
-        .arg(HISTORY_KEY);
+    eval.arg(SCRIPT).arg(3).arg(&keys.all());
     eval.arg(
         publication
             .expected_epoch
@@ -171,9 +185,7 @@ pub async fn publish(manager_url: &str, publication: &Publication) -> Result<u64
     );
     eval.arg(digest_text(&ring)).arg(Order::Numeric.to_string());
     eval.arg(publication.per_node).arg(&publication.writer);
-    eval.arg(Publication::history(&ring))
-        .arg(HISTORY)
-        .arg(CHUNK);
+    eval.arg(Publication::history(&ring)).arg(KEPT).arg(CHUNK);
     let positions: Vec<(u32, String)> = ring
         .iter()
         .map(|(position, url)| (position, url.to_owned()))

@@ -1,7 +1,10 @@
 //! The map in use: immutable, swapped whole.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Result};
@@ -9,17 +12,44 @@ use crate::ringmap::{Order, Ring, label};
 use crate::wire::node::Node;
 use crate::wire::{ConnectionSettings, NodeAddr, NodeStatus};
 
+use super::lineage::Lineage;
 use super::map::{GoodMap, RawMap};
+
+/// Earlier maps that are still served, at most.
+const MAX_PREVIOUS: usize = 4;
 
 /// A ring with a connection for each of its nodes.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) ring: Ring,
+    /// What entries are written with, 0 where there is nothing to rely on.
     pub(super) epoch: u64,
-    pub(super) raw: Option<RawMap>,
+    /// The epoch that the lineage stands at.
+    pub(super) stated: u64,
+    pub(super) lineage: Lineage,
+    pub(super) raw: Option<Arc<RawMap>>,
     /// In the order of `ring.nodes()`. A url that does not parse is a node that is down.
     nodes: Vec<Option<Node>>,
     by_addr: HashMap<NodeAddr, Node, ahash::RandomState>,
+    /// The maps before this one that others may still follow, newest first.
+    previous: Vec<Previous>,
+}
+
+/// A map that was in use until lately.
+#[derive(Clone, Debug)]
+struct Previous {
+    ring: Ring,
+    nodes: Vec<Option<Node>>,
+    until: Instant,
+}
+
+/// A map that was believed, with its place among the others.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) good: GoodMap,
+    pub(super) raw: Arc<RawMap>,
+    pub(super) stated: u64,
+    pub(super) lineage: Lineage,
 }
 
 impl Snapshot {
@@ -28,21 +58,31 @@ impl Snapshot {
         Self {
             ring: Ring::from_map([]),
             epoch: 0,
+            stated: 0,
+            lineage: Lineage::default(),
             raw: None,
             nodes: Vec::new(),
             by_addr: HashMap::default(),
+            previous: Vec::new(),
         }
     }
 
-    /// The next map. Nodes that stay keep their connections; those that left lose them with the last user of `self`.
-    pub(super) fn next(&self, good: GoodMap, raw: RawMap, settings: &ConnectionSettings) -> Self {
+    /// The next map. Nodes that stay keep their connections; those that left lose them once this one is no longer
+    /// served, `window` from now.
+    pub(super) fn next(
+        &self,
+        placed: Placed,
+        settings: &ConnectionSettings,
+        window: Duration,
+    ) -> Self {
+        let good = placed.good;
         let mut by_addr = HashMap::default();
         let mut nodes = Vec::with_capacity(good.ring.nodes().len());
         for url in good.ring.nodes() {
             let node = match NodeAddr::parse(url) {
                 Ok(addr) => {
-                    let node = self.by_addr.get(&addr).cloned();
-                    let node = node.unwrap_or_else(|| started(addr.clone(), settings));
+                    let node = self.connected(&addr).cloned();
+                    let node = node.unwrap_or_else(|| started(self.opened(addr.clone(), settings)));
                     by_addr.insert(addr, node.clone());
                     Some(node)
                 }
@@ -54,12 +94,109 @@ impl Snapshot {
             nodes.push(node);
         }
         Self {
+            previous: self.passed_on(&good.ring, window),
             ring: good.ring,
             epoch: good.epoch,
-            raw: Some(raw),
+            stated: placed.stated,
+            lineage: placed.lineage,
+            raw: Some(placed.raw),
             nodes,
             by_addr,
         }
+    }
+
+    /// A node that is not connected to yet, at least not by this password.
+    fn opened(&self, addr: NodeAddr, settings: &ConnectionSettings) -> Node {
+        let label = addr.label();
+        match self.all_nodes().find(|node| node.label() == label) {
+            Some(node) => node.renewed(addr, settings),
+            None => Node::new(addr, settings),
+        }
+    }
+
+    fn connected(&self, addr: &NodeAddr) -> Option<&Node> {
+        let lately = self.previous.iter().flat_map(|map| map.nodes.iter());
+        let mut lately = lately.flatten();
+        self.by_addr
+            .get(addr)
+            .or_else(|| lately.find(|node| node.leads_to(addr)))
+    }
+
+    fn passed_on(&self, next: &Ring, window: Duration) -> Vec<Previous> {
+        let now = Instant::now();
+        let newest = (!self.ring.is_empty() && self.ring != *next).then(|| Previous {
+            ring: self.ring.clone(),
+            nodes: self.nodes.clone(),
+            until: now + window,
+        });
+        let rest = self.previous.iter().filter(|map| map.until > now).cloned();
+        newest.into_iter().chain(rest).take(MAX_PREVIOUS).collect()
+    }
+
+    /// The same without the earlier maps whose time is over; nothing if it is over for none.
+    pub(super) fn without_expired(&self) -> Option<Self> {
+        let now = Instant::now();
+        if self.previous.iter().all(|map| map.until > now) {
+            return None;
+        }
+        let previous = self.previous.iter().filter(|map| map.until > now);
+        Some(Self {
+            ring: self.ring.clone(),
+            epoch: self.epoch,
+            stated: self.stated,
+            lineage: self.lineage.clone(),
+            raw: self.raw.clone(),
+            nodes: self.nodes.clone(),
+            by_addr: self.by_addr.clone(),
+            previous: previous.cloned().collect(),
+        })
+    }
+
+    /// When the first of the earlier maps is served no longer.
+    pub(super) fn first_end(&self) -> Option<Instant> {
+        self.previous.iter().map(|map| map.until).min()
+    }
+
+    /// How many earlier maps are still served.
+    pub(super) fn previous_count(&self) -> usize {
+        self.previous.len()
+    }
+
+    /// The nodes that a key belonged to lately and does not belong to now: who has not heard of the change asks them.
+    pub(super) fn former_owners(&self, key: &str) -> Vec<Node> {
+        let mut former: Vec<Node> = Vec::new();
+        if self.previous.is_empty() {
+            return former;
+        }
+        // By label: another password makes no other node.
+        let place = |node: &Node| node.label().to_owned();
+        let present = self.node_of(key).map(place).ok();
+        let now = Instant::now();
+        for map in self.previous.iter().filter(|map| map.until > now) {
+            let node = map.ring.owner(key).and_then(|owner| map.nodes.get(owner));
+            let Some(Some(node)) = node else { continue };
+            let label = place(node);
+            let known = former.iter().any(|other| place(other) == label);
+            if !known && present.as_ref() != Some(&label) {
+                former.push(node.clone());
+            }
+        }
+        former
+    }
+
+    /// What an entry written now under a key is marked with. A key that an edit moved within the epoch is not
+    /// marked: its reader could not tell the entry from one that was written before the edit.
+    pub(super) fn epoch_for(&self, key: &str) -> u64 {
+        if self.lineage.outdates(key, self.epoch) {
+            return 0;
+        }
+        self.epoch
+    }
+
+    /// Every node that there is a connection to.
+    pub(super) fn all_nodes(&self) -> impl Iterator<Item = &Node> {
+        let lately = self.previous.iter().flat_map(|map| map.nodes.iter());
+        self.nodes.iter().chain(lately).flatten()
     }
 
     /// The index of the node that a key belongs to.
@@ -99,12 +236,7 @@ impl Snapshot {
 
     pub(super) fn statuses(&self) -> Vec<NodeStatus> {
         let nodes = self.nodes.iter().zip(self.ring.nodes());
-        let unusable = |url| NodeStatus {
-            label: label(url),
-            up: false,
-            timeouts: 0,
-            reconnects: 0,
-        };
+        let unusable = |url| NodeStatus::of(label(url));
         nodes
             .map(|(node, url)| node.as_ref().map_or_else(|| unusable(url), Node::status))
             .collect()
@@ -112,9 +244,8 @@ impl Snapshot {
 }
 
 /// A node that connects already, so that its first key does not wait for it.
-fn started(addr: NodeAddr, settings: &ConnectionSettings) -> Node {
-    let node = Node::new(addr, settings.clone());
-    if let Err(error) = node.connection().start() {
+fn started(node: Node) -> Node {
+    if let Err(error) = node.start() {
         tracing::debug!(target: "larder::ring", event = "node_not_started", error = %error);
     }
     node
@@ -140,6 +271,11 @@ pub struct MapStatus {
     pub refused: u64,
     /// Why the last reading failed; nothing if it did not.
     pub last_error: Option<String>,
+    /// How many earlier maps are still served: for a while after a change, deletes and writes of keys that moved are
+    /// told to their former nodes too.
+    pub previous_maps: usize,
+    /// Whether the manager pushes changes. Otherwise the map is read every so often.
+    pub pushes_heard: bool,
 }
 
 /// What the follower learns while it reads.
@@ -150,4 +286,58 @@ pub(super) struct Progress {
     pub(super) refused: u64,
     pub(super) last_error: Option<String>,
     pub(super) warned: bool,
+    /// Whether the history was found unreadable, and said so.
+    pub(super) history_warned: bool,
+    /// Whether the last reading found no map.
+    pub(super) empty: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::testserver::TestServer;
+
+    /// A map that names a node with another password makes a new node of it, which takes over what the old one owes.
+    #[tokio::test]
+    async fn a_new_password_in_the_map_forgets_no_failed_delete() {
+        let server = TestServer::start(&[]);
+        server.command("SET k old\r\n");
+        let port = server.port();
+        let placed = |user: &str| {
+            let url = format!("redis://{user}127.0.0.1:{port}/0");
+            let raw = RawMap {
+                fields: Vec::new(),
+                meta: None,
+            };
+            Placed {
+                good: GoodMap {
+                    ring: Ring::from_map([(7, url)]),
+                    epoch: 1,
+                    stated: 1,
+                    rule_unknown: false,
+                    edited: false,
+                },
+                raw: Arc::new(raw),
+                stated: 1,
+                lineage: Lineage::since(1),
+            }
+        };
+        let settings = ConnectionSettings::default();
+        let window = Duration::from_secs(2);
+        let first = Snapshot::empty().next(placed(""), &settings, window);
+        first.node(0).unwrap().ready().await.unwrap();
+        // The password changes at the server, which then hangs up.
+        server.command("CONFIG SET requirepass new\r\nAUTH new\r\nCLIENT KILL TYPE normal\r\n");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let failed = first.node(0).unwrap().remove("k").await;
+        assert!(failed.is_err());
+        assert_eq!(first.node(0).unwrap().status().owed, 1);
+        let second = first.next(placed(":new@"), &settings, window);
+        drop(first);
+        let node = second.node(0).unwrap();
+        node.ready().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let there = node.contains("k").await.unwrap();
+        assert!(!there, "the delete that failed was forgotten");
+    }
 }

@@ -1,25 +1,22 @@
 //! The store over the ring.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use crate::backend::{Backend, Memory, Peek};
-use crate::backends::redis::{bound, connection_methods};
-use crate::core::{Core, Settings, setting_methods};
+use crate::core::Core;
 use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ringmap::{Order, Ring, label};
+use crate::ringmap::{Ring, label};
 use crate::ttl::Remaining;
 use crate::wire::node::Node;
-use crate::wire::{Connection, ConnectionSettings, NodeAddr};
 
-use super::follow::{Follower, MapSettings};
+use super::follow::Follower;
 use super::snapshot::{MapStatus, Snapshot};
+use super::spread::{Former, all_failed, on_each, owned};
 
 /// A ring of independent Redis nodes. Each key lives on one of them, found by consistent hashing with the map that a
 /// manager Redis holds.
@@ -42,104 +39,11 @@ use super::snapshot::{MapStatus, Snapshot};
 /// Many keys are one command to each node, all nodes at once.
 #[derive(Clone, Debug)]
 pub struct DistributedRedis {
-    core: Core,
-    follower: Arc<Follower>,
-}
-
-/// Settings of a [`DistributedRedis`].
-#[derive(Debug)]
-#[must_use]
-pub struct DistributedRedisBuilder {
-    manager: Result<NodeAddr>,
-    settings: Settings,
-    map: MapSettings,
-}
-
-impl DistributedRedisBuilder {
-    setting_methods!(settings);
-    connection_methods!(map.nodes);
-
-    /// Sets by which rule the map is read. [`Order::Auto`] unless set: what the map says, else numeric with one warning.
-    pub fn order(mut self, order: Order) -> Self {
-        self.map.order = order;
-        self
-    }
-
-    /// Sets how often the map is read. 500 ms unless set; 10 ms at least.
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.map.poll_interval = interval.max(Duration::from_millis(10));
-        self
-    }
-
-    /// Sets how many fields a map may have before it counts as absurd. 500,000 unless set.
-    pub fn max_map_fields(mut self, fields: usize) -> Self {
-        self.map.max_fields = fields;
-        self
-    }
-
-    /// Starts even if there is no map or no manager: all keys are misses until there is one.
-    pub fn start_without_map(mut self, start: bool) -> Self {
-        self.map.start_without_map = start;
-        self
-    }
-
-    /// Saves each good map in this file, and starts from it where the manager gives none. The file holds the nodes'
-    /// passwords; it is readable by its owner alone.
-    pub fn snapshot(mut self, path: impl Into<PathBuf>) -> Self {
-        self.map.snapshot_file = Some(path.into());
-        self
-    }
-
-    /// The store, once it has a map.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] if the url is wrong, the map is unusable, or it is to be read in another order than was
-    /// chosen; [`ErrorKind::Unavailable`] if there is no map or no manager, unless
-    /// [`start_without_map`](Self::start_without_map) or [`snapshot`](Self::snapshot) allow for it. Nodes may be down.
-    pub async fn connect(mut self) -> Result<DistributedRedis> {
-        bound(&mut self.settings, &mut self.map.nodes);
-        let manager = ConnectionSettings {
-            // A large map takes a while; nobody waits for it but the follower.
-            operation_timeout: Duration::from_secs(5).max(self.map.nodes.operation_timeout),
-            ..self.map.nodes.clone()
-        };
-        let clock = self.settings.clock.clone();
-        let follower = Follower::new(Connection::new(self.manager?, manager), self.map, clock);
-        follower.begin().await?;
-        Ok(DistributedRedis {
-            core: Core::new(self.settings),
-            follower,
-        })
-    }
+    pub(super) core: Core,
+    pub(super) follower: Arc<Follower>,
 }
 
 impl DistributedRedis {
-    /// Connects to the ring whose map the manager at `redis://[user[:password]@]host[:port][/db]` holds.
-    ///
-    /// # Errors
-    ///
-    /// As [`DistributedRedisBuilder::connect`].
-    pub async fn connect(manager_url: &str) -> Result<Self> {
-        Self::builder(manager_url).connect().await
-    }
-
-    /// Settings first.
-    pub fn builder(manager_url: &str) -> DistributedRedisBuilder {
-        DistributedRedisBuilder {
-            manager: NodeAddr::parse(manager_url),
-            settings: Settings::default(),
-            map: MapSettings {
-                order: Order::Auto,
-                poll_interval: Duration::from_millis(500),
-                max_fields: 500_000,
-                snapshot_file: None,
-                start_without_map: false,
-                nodes: ConnectionSettings::default(),
-            },
-        }
-    }
-
     /// The map in use.
     #[must_use]
     pub fn ring(&self) -> Ring {
@@ -158,81 +62,24 @@ impl DistributedRedis {
         self.follower.status()
     }
 
-    /// Groups keys by node and asks all nodes at once; the answers are in the order of the keys.
-    async fn on_each<K, R, F>(
-        &self,
-        items: Vec<(usize, K)>,
-        owners: &Snapshot,
-        ask: impl Fn(Node, Vec<K>) -> F,
-    ) -> Vec<Result<R>>
-    where
-        F: Future<Output = Vec<Result<R>>>,
-    {
-        let total = items.len();
-        let mut groups: HashMap<usize, (Vec<usize>, Vec<K>), ahash::RandomState> =
-            HashMap::default();
-        for (place, (owner, item)) in items.into_iter().enumerate() {
-            let (places, items) = groups.entry(owner).or_default();
-            places.push(place);
-            items.push(item);
+    pub(super) fn over(core: Core, follower: Arc<Follower>) -> Self {
+        Self { core, follower }
+    }
+
+    /// A draft in the epoch of the map by which it is stored. The map may have changed since it was prepared, and a value of
+    /// an earlier epoch on a node that has just taken its key over would never be read.
+    fn dated(&self, snapshot: &Snapshot, key: &str, mut draft: Draft) -> Result<Draft> {
+        let epoch = snapshot.epoch_for(key);
+        if draft.entry.ring_epoch() != epoch {
+            draft.entry = draft.entry.in_ring_epoch(epoch);
+            draft.sealed = Some(self.core.format().seal(key, &draft.entry)?);
         }
-        let asked = groups.into_iter().map(|(owner, (places, items))| {
-            let answers = owners.node(owner).map(|node| ask(node.clone(), items));
-            async move {
-                match answers {
-                    Ok(answers) => (places, answers.await),
-                    Err(error) => {
-                        let errors = places.iter().map(|_| Err(error.clone())).collect();
-                        (places, errors)
-                    }
-                }
-            }
-        });
-        let mut answers: Vec<Option<Result<R>>> = (0..total).map(|_| None).collect();
-        for (places, answered) in join_all(asked).await {
-            for (place, answer) in places.into_iter().zip(answered) {
-                answers[place] = Some(answer);
-            }
-        }
-        let missing = || {
-            Err(Error::new(
-                ErrorKind::Unavailable,
-                "the node answered too little",
-            ))
-        };
-        answers
-            .into_iter()
-            .map(|answer| answer.unwrap_or_else(missing))
-            .collect()
+        Ok(draft)
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.follower.current())
     }
-}
-
-/// Each item with the index of its key's node, or the same error for all where there are no nodes.
-fn owned<K>(
-    snapshot: &Snapshot,
-    items: impl IntoIterator<Item = K>,
-    key: impl Fn(&K) -> &str,
-) -> Result<Vec<(usize, K)>> {
-    items
-        .into_iter()
-        .map(|item| Ok((snapshot.owner(key(&item))?, item)))
-        .collect()
-}
-
-async fn fetch(node: &Node, core: &Core, keys: Vec<&str>, want: Want) -> Vec<Result<Answer>> {
-    node.fetch_many(core, &keys, want).await
-}
-
-async fn remove(node: &Node, keys: Vec<&str>) -> Vec<Result<bool>> {
-    node.remove_many(&keys).await
-}
-
-fn all_failed<R>(count: usize, error: &Error) -> Vec<Result<R>> {
-    (0..count).map(|_| Err(error.clone())).collect()
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -259,7 +106,7 @@ impl Backend for DistributedRedis {
     }
 
     fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {
-        let epoch = self.follower.current().epoch;
+        let epoch = self.follower.current().epoch_for(key);
         draft.entry = draft.entry.clone().in_ring_epoch(epoch);
         draft.sealed = Some(self.core.format().seal(key, &draft.entry)?);
         Ok(())
@@ -267,17 +114,40 @@ impl Backend for DistributedRedis {
 
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         let snapshot = self.snapshot();
-        snapshot.node_of(key)?.fetch(&self.core, key, want).await
+        let answer = snapshot.node_of(key)?.fetch(&self.core, key, want).await?;
+        Ok(self.judged(&snapshot, key, answer))
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
         let snapshot = self.snapshot();
-        snapshot.node_of(key)?.store(&self.core, key, &draft).await
+        let node = snapshot.node_of(key)?;
+        let draft = self.dated(&snapshot, key, draft)?;
+        if draft.computed {
+            // It changes nothing that others would have to hear of.
+            return self.store_over_leftover(&snapshot, node, key, draft).await;
+        }
+        let store = self.store_over_leftover(&snapshot, node, key, draft);
+        join(store, Former::of(&snapshot, [key]).forget()).await.0
     }
 
     async fn remove(&self, key: &str) -> Result<bool> {
         let snapshot = self.snapshot();
-        snapshot.node_of(key)?.remove(key).await
+        let remove = snapshot.node_of(key)?.remove(key);
+        join(remove, Former::of(&snapshot, [key]).forget()).await.0
+    }
+
+    async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
+        let snapshot = self.snapshot();
+        let node = snapshot.node_of(key)?;
+        if node.retract(key, draft).await? {
+            return Ok(true);
+        }
+        // It may have been stored after the map changed.
+        let dated = self.dated(&snapshot, key, draft.clone())?;
+        if dated.sealed == draft.sealed {
+            return Ok(false);
+        }
+        node.retract(key, &dated).await
     }
 
     async fn wipe(&self, prefix: &str) -> Result<()> {
@@ -313,56 +183,95 @@ impl Backend for DistributedRedis {
 
     async fn contains(&self, key: &str) -> Result<bool> {
         let snapshot = self.snapshot();
-        snapshot.node_of(key)?.contains(key).await
+        let node = snapshot.node_of(key)?;
+        let (leftover, there) = join(self.leftover(&snapshot, node, key), node.contains(key)).await;
+        Ok(there? && leftover.is_none())
     }
 
     async fn remaining(&self, key: &str) -> Result<Option<Remaining>> {
         let snapshot = self.snapshot();
-        snapshot.node_of(key)?.remaining(key).await
+        let node = snapshot.node_of(key)?;
+        let (leftover, left) = join(self.leftover(&snapshot, node, key), node.remaining(key)).await;
+        Ok(left?.filter(|_| leftover.is_none()))
     }
 
     async fn retime(&self, key: &str, ttl: Option<Duration>) -> Result<bool> {
         let snapshot = self.snapshot();
-        snapshot.node_of(key)?.retime(key, ttl).await
+        let node = snapshot.node_of(key)?;
+        if self.leftover(&snapshot, node, key).await.is_some() {
+            return Ok(false);
+        }
+        node.retime(key, ttl).await
     }
 
     async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
         let snapshot = self.snapshot();
-        snapshot.node_of(key)?.add_to(key, by).await
+        let node = snapshot.node_of(key)?;
+        match node.add_to(key, by).await {
+            Err(error) if error.kind() == ErrorKind::NotACounter => {
+                if self.remove_leftover(&snapshot, node, key).await? {
+                    return node.add_to(key, by).await;
+                }
+                Err(error)
+            }
+            sum => sum,
+        }
     }
 
     async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
         let snapshot = self.snapshot();
         let core = &self.core;
-        match owned(&snapshot, keys.iter().copied(), |key| key) {
+        let raw = match owned(&snapshot, keys.iter().copied(), |key| key) {
             Ok(items) => {
-                let ask = |node: Node, keys| async move { fetch(&node, core, keys, want).await };
-                self.on_each(items, &snapshot, ask).await
+                let ask = |node: Node, keys: Vec<_>| async move {
+                    node.read_many(core, &keys, want).await
+                };
+                on_each(items, &snapshot, ask).await
             }
-            Err(error) => all_failed(keys.len(), &error),
-        }
+            Err(error) => return all_failed(keys.len(), &error),
+        };
+        let each = keys.iter().zip(raw);
+        each.map(|(key, raw)| {
+            let answer = raw?.open(core, key, want)?;
+            Ok(self.judged(&snapshot, key, answer))
+        })
+        .collect()
     }
 
     async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
         let snapshot = self.snapshot();
         let (core, total) = (&self.core, drafts.len());
-        match owned(&snapshot, drafts, |(key, _)| key) {
-            Ok(items) => {
-                let ask = |node: Node, drafts: Vec<(String, Draft)>| async move {
-                    node.store_many(core, &drafts).await
-                };
-                self.on_each(items, &snapshot, ask).await
-            }
-            Err(error) => all_failed(total, &error),
-        }
+        let set = drafts.iter().filter(|(_, draft)| !draft.computed);
+        let former = Former::of(&snapshot, set.map(|(key, _)| key.as_str()));
+        let dated = |(key, draft): (String, Draft)| {
+            let draft = self.dated(&snapshot, &key, draft)?;
+            Ok((key, draft))
+        };
+        let drafts: Vec<_> = match drafts.into_iter().map(dated).collect::<Result<_>>() {
+            Ok(drafts) => drafts,
+            Err(error) => return all_failed(total, &error),
+        };
+        let items = match owned(&snapshot, drafts, |(key, _)| key) {
+            Ok(items) => items,
+            Err(error) => return all_failed(total, &error),
+        };
+        let ask = |node: Node, drafts: Vec<(String, Draft)>| async move {
+            node.store_many(core, &drafts).await
+        };
+        join(on_each(items, &snapshot, ask), former.forget())
+            .await
+            .0
     }
 
     async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {
         let snapshot = self.snapshot();
+        let former = Former::of(&snapshot, keys.iter().copied());
         match owned(&snapshot, keys.iter().copied(), |key| key) {
             Ok(items) => {
-                let ask = |node: Node, keys| async move { remove(&node, keys).await };
-                self.on_each(items, &snapshot, ask).await
+                let ask = |node: Node, keys: Vec<_>| async move { node.remove_many(&keys).await };
+                join(on_each(items, &snapshot, ask), former.forget())
+                    .await
+                    .0
             }
             Err(error) => all_failed(keys.len(), &error),
         }

@@ -126,6 +126,12 @@ impl<B: Backend> Backend for Faulty<B> {
         self.faults.through("remove", self.inner.remove(key)).await
     }
 
+    async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
+        self.faults
+            .through("retract", self.inner.retract(key, draft))
+            .await
+    }
+
     async fn wipe(&self, prefix: &str) -> Result<()> {
         self.faults.through("wipe", self.inner.wipe(prefix)).await
     }

@@ -153,6 +153,11 @@ impl<B: Backend> Backend for Recording<B> {
         self.inner.remove(key).await
     }
 
+    async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
+        self.record("retract", &[key]);
+        self.inner.retract(key, draft).await
+    }
+
     async fn wipe(&self, prefix: &str) -> Result<()> {
         self.record("wipe", &[prefix]);
         self.inner.wipe(prefix).await

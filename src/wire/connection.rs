@@ -1,20 +1,25 @@
 //! Larder's own supervised connection to one node.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue, Pipeline, ServerError, Value};
-use tokio::runtime::Handle;
+use redis::{Cmd, FromRedisValue, Pipeline, ServerError, Value, cmd};
+use tokio::runtime::{self, Handle};
 use tokio::time::timeout;
 
-use super::exchange::{Request, exchange, link};
-use super::reply::{no_runtime, server_error};
+use super::exchange::{exchange, link};
+use super::get::{Get, Got};
+use super::replay::{Replay, Takeover, Unanswered};
+use super::reply::{no_answer, no_runtime, server_error};
+use super::request::{Many, One};
 use super::settings::ConnectionSettings;
-use super::slot::{Phase, Shared};
+use super::slot::Shared;
 use super::supervisor;
-use super::url::NodeAddr;
+use super::target::Target;
+use super::wipe::Carrier;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What happened to a connection so far.
@@ -24,6 +29,20 @@ pub(crate) struct Counters {
     pub(crate) timeouts: u64,
     /// Connections made after the first.
     pub(crate) reconnects: u64,
+    /// Reads that were sent a second time.
+    pub(crate) retries: u64,
+    /// Operations that were not begun because too many were under way.
+    pub(crate) refused: u64,
+    /// Deletes that failed and are to be made up for.
+    pub(crate) owed: usize,
+}
+
+/// Whether the server may hold an older value than this failed write was to leave.
+fn may_leave_older(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy | ErrorKind::Rejected
+    )
 }
 
 /// A connection to one node, which is made when first used and made again whenever it breaks.
@@ -68,22 +87,39 @@ impl Drop for Inner {
 }
 
 impl Connection {
-    /// A connection to `addr`. Nothing is sent, no runtime is needed, and nothing is waited for.
-    pub(crate) fn new(addr: NodeAddr, settings: ConnectionSettings) -> Self {
-        let shared = Arc::new(Shared::new(addr, settings));
+    /// A connection to `target`. Nothing is sent, no runtime is needed, and nothing is waited for.
+    pub(crate) fn new(target: impl Into<Target>, settings: ConnectionSettings) -> Self {
+        let replay = Arc::new(Replay::new(settings.max_unsettled));
+        Self::owing_what(replay, target.into(), settings)
+    }
+
+    /// A connection to the same server by other means, which takes over what this one owes.
+    #[cfg(feature = "ring")]
+    pub(crate) fn renewed(&self, target: Target, settings: ConnectionSettings) -> Self {
+        Self::owing_what(Arc::clone(&self.shared().replay), target, settings)
+    }
+
+    fn owing_what(replay: Arc<Replay>, target: Target, settings: ConnectionSettings) -> Self {
+        let shared = Arc::new(Shared::new(target, settings, replay));
         Self {
             inner: Arc::new(Inner { shared }),
         }
     }
 
-    /// The node's address.
-    pub(crate) fn addr(&self) -> &NodeAddr {
-        &self.shared().addr
+    /// Where it leads.
+    #[cfg(feature = "ring")]
+    pub(crate) fn target(&self) -> &Target {
+        &self.shared().target
+    }
+
+    /// What may be shown of where it leads.
+    pub(crate) fn label(&self) -> &str {
+        &self.shared().label
     }
 
     /// Whether the node is known to be up.
     pub(crate) fn is_up(&self) -> bool {
-        matches!(self.shared().slot.borrow().phase, Phase::Up(_))
+        self.shared().is_up()
     }
 
     /// What happened so far.
@@ -91,6 +127,9 @@ impl Connection {
         Counters {
             timeouts: self.shared().timeouts.load(Relaxed),
             reconnects: self.shared().connects.load(Relaxed).saturating_sub(1),
+            retries: self.shared().load.retries.load(Relaxed),
+            refused: self.shared().load.refused.load(Relaxed),
+            owed: self.shared().replay.debts().0,
         }
     }
 
@@ -111,11 +150,9 @@ impl Connection {
     /// Those of [`start`](Self::start); [`ErrorKind::Unavailable`] where the node cannot be reached;
     /// [`ErrorKind::Rejected`] where it refuses the credentials or the database.
     pub(crate) async fn ready(&self) -> Result<()> {
-        if Handle::try_current().is_err() {
-            return Err(self.named(no_runtime(), "connect"));
-        }
+        self.runtime("connect")?;
         // A little longer than the attempt itself, whose own words are the better ones.
-        let bound = self.shared().settings.connect_timeout + Duration::from_millis(100);
+        let bound = self.shared().attempt() + Duration::from_millis(100);
         match timeout(bound, link(self.shared())).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error),
@@ -147,7 +184,26 @@ impl Connection {
         operation: &'static str,
         cmd: &Cmd,
     ) -> Result<T> {
-        let value = exchange(self.shared(), operation, Request::One(cmd)).await?;
+        self.one(operation, One { cmd, read: false }).await
+    }
+
+    /// As [`run`](Self::run), for a command that changes nothing: it is sent a second time if the connection breaks, or
+    /// the server says that it is loading.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    pub(crate) async fn read<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        cmd: &Cmd,
+    ) -> Result<T> {
+        self.one(operation, One { cmd, read: true }).await
+    }
+
+    async fn one<T: FromRedisValue>(&self, operation: &'static str, request: One<'_>) -> Result<T> {
+        self.runtime(operation)?;
+        let value = exchange(self.shared(), operation, &request).await?;
         if let Value::ServerError(error) = &value {
             return Err(self.server_error(operation, error));
         }
@@ -156,6 +212,22 @@ impl Connection {
             let why = "the answer has another form than this operation reads";
             self.named(Error::new(ErrorKind::Decode, why), operation)
         })
+    }
+
+    /// Reads one key, together with those that others read at the same time, and its life if `pttl`. Sent a second time
+    /// as in [`read`](Self::read).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run), except that what the server refused is part of the answer.
+    pub(crate) async fn get(&self, key: &str, pttl: bool) -> Result<Got> {
+        let get = Get {
+            key,
+            pttl,
+            bound: self.shared().settings.operation_timeout,
+            here: self.runtime("get")?,
+        };
+        exchange(self.shared(), "get", &get).await
     }
 
     /// Sends several commands at once and answers their replies in order. What the server refused is a
@@ -174,17 +246,41 @@ impl Connection {
         operation: &'static str,
         pipeline: &Pipeline,
     ) -> Result<Vec<Value>> {
+        self.many(operation, pipeline, false).await
+    }
+
+    /// As [`run_pipeline`](Self::run_pipeline), for commands that change nothing; see [`read`](Self::read).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run_pipeline`](Self::run_pipeline).
+    pub(crate) async fn read_pipeline(
+        &self,
+        operation: &'static str,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Value>> {
+        self.many(operation, pipeline, true).await
+    }
+
+    async fn many(
+        &self,
+        operation: &'static str,
+        pipeline: &Pipeline,
+        read: bool,
+    ) -> Result<Vec<Value>> {
         if pipeline.is_empty() {
             return Ok(Vec::new());
         }
         // All replies of a transaction are asked for, those of MULTI and the QUEUED ones too: told to skip
         // them, redis-rs 1.8.1 computes 1 - 2 in a usize when the server refuses MULTI itself.
         let around = if pipeline.is_transaction() { 2 } else { 0 };
-        let request = Request::Many(pipeline, pipeline.len() + around);
-        let replies = match exchange(self.shared(), operation, request).await? {
-            Value::Array(replies) => replies,
-            other => vec![other],
+        let request = Many {
+            pipeline,
+            replies: pipeline.len() + around,
+            read,
         };
+        self.runtime(operation)?;
+        let replies = exchange(self.shared(), operation, &request).await?;
         if around == 0 {
             return Ok(replies);
         }
@@ -212,9 +308,95 @@ impl Connection {
         }
     }
 
+    /// Runs a write of keys. If it fails in a way that may leave older values in place, or is dropped under way, the keys
+    /// are owed a delete, which is made up for before the node counts as up again. An earlier debt of theirs ends with a
+    /// write that succeeds and leaves nothing older, as `settles` says.
+    ///
+    /// # Errors
+    ///
+    /// Those of the write; [`ErrorKind::Timeout`] where a delete that makes up for an earlier one takes too long.
+    pub(crate) async fn owing<R>(
+        &self,
+        keys: &[&str],
+        write: impl Future<Output = Result<R>> + Send,
+        settles: impl Fn(&R) -> bool + Send,
+    ) -> Result<R> {
+        let debts = self.taken_over(keys).await?;
+        let unanswered = Unanswered::new(&self.shared().replay, keys);
+        let answer = write.await;
+        match &answer {
+            Err(error) if may_leave_older(error) => return answer,
+            Ok(done) if settles(done) => debts.settle(|_| true),
+            _ => {}
+        }
+        unanswered.answered();
+        answer
+    }
+
+    /// As [`owing`](Self::owing), with an answer for each key.
+    pub(crate) async fn owing_each<R>(
+        &self,
+        keys: &[&str],
+        writes: impl Future<Output = Vec<Result<R>>> + Send,
+    ) -> Vec<Result<R>> {
+        let debts = match self.taken_over(keys).await {
+            Ok(debts) => debts,
+            Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let unanswered = Unanswered::new(&self.shared().replay, keys);
+        let answers = writes.await;
+        let failed = |(key, answer): (&&'_ str, &Result<R>)| match answer {
+            Err(error) if may_leave_older(error) => Some((*key).to_owned()),
+            _ => None,
+        };
+        let owed: HashSet<String> = keys.iter().zip(&answers).filter_map(failed).collect();
+        debts.settle(|key| !owed.contains(key));
+        unanswered.answered();
+        if !owed.is_empty() {
+            let replay = &self.shared().replay;
+            replay.owe(owed.iter().map(String::as_str));
+        }
+        answers
+    }
+
+    /// Makes up for what a key is owed, before a write that builds on what stands there.
+    ///
+    /// # Errors
+    ///
+    /// Those of the delete; [`ErrorKind::Timeout`] as in [`owing`](Self::owing).
+    pub(crate) async fn paid(&self, key: &str) -> Result<()> {
+        let debts = self.taken_over(&[key]).await?;
+        if !debts.is_empty() {
+            self.run::<i64>("unlink", cmd("UNLINK").arg(key)).await?;
+            debts.settle(|_| true);
+        }
+        Ok(())
+    }
+
+    async fn taken_over(&self, keys: &[&str]) -> Result<Takeover<'_>> {
+        let bound = self.shared().settings.operation_timeout / 2;
+        let debts = self.shared().replay.enter(keys, bound).await;
+        debts.ok_or_else(|| {
+            // Nothing was sent, so the write has failed.
+            self.shared().replay.owe(keys.iter().copied());
+            self.named(no_answer(bound), "make up for a failed delete")
+        })
+    }
+
+    /// Whether a key may be removed with others of its prefix.
+    pub(crate) fn may_wipe(&self, key: &[u8]) -> bool {
+        self.shared().settings.may_wipe(key)
+    }
+
+    /// Everything under `prefix` should have been removed, and some of it may not have been. It will be, before the node
+    /// counts as up again.
+    pub(crate) fn owe_all(&self, prefix: &str) {
+        self.shared().replay.owe_all(prefix);
+    }
+
     /// The error for a [`Value::ServerError`] found in the replies of [`run_pipeline`](Self::run_pipeline).
     pub(crate) fn server_error(&self, operation: &'static str, error: &ServerError) -> Error {
-        self.named(server_error(self.addr(), error), operation)
+        self.named(server_error(&self.shared().target, error), operation)
     }
 
     /// Ends the connection: operations under way are waited for, within `operation_timeout`; further ones fail
@@ -234,12 +416,26 @@ impl Connection {
         self.shared().abandon();
     }
 
+    /// The runtime that the caller runs on.
+    fn runtime(&self, operation: &'static str) -> Result<runtime::Id> {
+        match Handle::try_current() {
+            Ok(here) => Ok(here.id()),
+            Err(_) => Err(self.named(no_runtime(), operation)),
+        }
+    }
+
     fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 
     fn named(&self, error: Error, operation: &'static str) -> Error {
         self.shared().named(error, operation)
+    }
+}
+
+impl Carrier for Connection {
+    async fn carry(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
+        self.run(operation, cmd).await
     }
 }
 
@@ -253,851 +449,8 @@ impl fmt::Debug for Connection {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::Future;
-    use std::io::{Read, Write};
-    use std::net::TcpListener;
-    use std::pin::pin;
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::task::{Context, Poll, Waker};
-    use std::time::Instant;
-
-    use redis::cmd;
-    use tokio::runtime::Runtime;
-    use tokio::time::sleep;
-
-    use super::*;
-    use crate::wire::testserver::{TestServer, free_port};
-
-    /// Room for a busy machine where time is not what is tested.
-    const SLACK: Duration = Duration::from_millis(200);
-
-    fn patient() -> ConnectionSettings {
-        ConnectionSettings {
-            connect_timeout: Duration::from_secs(5),
-            operation_timeout: Duration::from_secs(5),
-            ..ConnectionSettings::default()
-        }
-    }
-
-    fn to(url: &str, settings: ConnectionSettings) -> Connection {
-        Connection::new(NodeAddr::parse(url).unwrap(), settings)
-    }
-
-    fn one_thread() -> Runtime {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-    }
-
-    async fn set(conn: &Connection, key: &str, value: &str) -> Result<()> {
-        conn.run("set", cmd("SET").arg(key).arg(value)).await
-    }
-
-    async fn get(conn: &Connection, key: &str) -> Result<Option<String>> {
-        conn.run("get", cmd("GET").arg(key)).await
-    }
-
-    /// Waits until an operation succeeds; answers how long that took.
-    async fn recovery(conn: &Connection, bound: Duration) -> Duration {
-        let began = Instant::now();
-        loop {
-            match get(conn, "recovery").await {
-                Ok(_) => return began.elapsed(),
-                Err(error) => assert!(began.elapsed() < bound, "still {error}"),
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    fn code(error: &Error) -> Option<&str> {
-        error.context().find(|c| c.0 == "code").map(|c| c.1)
-    }
-
-    fn is_send<T: Send + Sync + 'static>(_: &T) {}
-
-    /// A listener whose each connection is given to `serve` in a thread of its own.
-    fn fake(serve: impl Fn(std::net::TcpStream) + Send + Sync + Clone + 'static) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let serve = serve.clone();
-                std::thread::spawn(move || serve(stream));
-            }
-        });
-        format!("127.0.0.1:{port}")
-    }
-
-    #[tokio::test]
-    async fn the_first_operation_connects() {
-        let server = TestServer::start(&[]);
-        let conn = to(&server.url(), patient());
-        is_send(&conn);
-        assert!(!conn.is_up());
-        set(&conn, "a", "1").await.unwrap();
-        assert!(conn.is_up());
-        assert_eq!(get(&conn.clone(), "a").await.unwrap().as_deref(), Some("1"));
-        assert_eq!(get(&conn, "none").await.unwrap(), None);
-        conn.ready().await.unwrap();
-        assert_eq!(conn.counters(), Counters::default());
-        let number: i64 = conn.run("incr", cmd("INCR").arg("a")).await.unwrap();
-        assert_eq!(number, 2);
-    }
-
-    #[tokio::test]
-    async fn a_servers_errors_keep_their_code() {
-        let server = TestServer::start(&[]);
-        let conn = to(&server.url(), patient());
-        set(&conn, "a", "x").await.unwrap();
-        let wrong = conn.run::<i64>("push", cmd("LPUSH").arg("a").arg(1)).await;
-        let wrong = wrong.unwrap_err();
-        assert_eq!(wrong.kind(), ErrorKind::Rejected);
-        assert_eq!(code(&wrong), Some("WRONGTYPE"));
-        assert_eq!(wrong.operation(), Some("push"));
-        assert!(wrong.to_string().contains(&conn.addr().label()), "{wrong}");
-        let no_number = conn
-            .run::<i64>("incr", cmd("INCR").arg("a"))
-            .await
-            .unwrap_err();
-        assert_eq!(
-            (no_number.kind(), code(&no_number)),
-            (ErrorKind::Rejected, Some("ERR"))
-        );
-        let other = conn
-            .run::<i64>("get", cmd("GET").arg("a"))
-            .await
-            .unwrap_err();
-        assert_eq!(other.kind(), ErrorKind::Decode);
-        let empty = conn.run::<()>("nothing", &Cmd::new()).await.unwrap_err();
-        assert_eq!(empty.kind(), ErrorKind::Config);
-        assert!(conn.is_up());
-        assert_eq!(conn.counters(), Counters::default());
-    }
-
-    #[tokio::test]
-    async fn a_pipeline_keeps_errors_in_their_place() {
-        let server = TestServer::start(&[]);
-        let conn = to(&server.url(), patient());
-        let mut pipeline = Pipeline::new();
-        assert_eq!(conn.run_pipeline("none", &pipeline).await.unwrap(), []);
-        pipeline.cmd("SET").arg("a").arg("x").ignore();
-        pipeline.cmd("LPUSH").arg("a").arg(1);
-        pipeline.cmd("GET").arg("a");
-        for atomic in [false, true] {
-            if atomic {
-                pipeline.atomic();
-            }
-            let replies = conn.run_pipeline("many", &pipeline).await.unwrap();
-            assert_eq!(replies.len(), 3);
-            assert_eq!(replies[0], Value::Okay);
-            let Value::ServerError(error) = &replies[1] else {
-                panic!("{:?}", replies[1]);
-            };
-            let error = conn.server_error("many", error);
-            assert_eq!(
-                (error.kind(), code(&error)),
-                (ErrorKind::Rejected, Some("WRONGTYPE"))
-            );
-            assert_eq!(replies[2], Value::BulkString(b"x".to_vec()));
-        }
-        pipeline.cmd("NOSUCHCOMMAND").arg("canary");
-        let refused = conn.run_pipeline("many", &pipeline).await.unwrap_err();
-        assert_eq!(
-            (refused.kind(), code(&refused)),
-            (ErrorKind::Rejected, Some("ERR"))
-        );
-        assert!(!refused.to_string().contains("canary"), "{refused}");
-        assert_eq!(get(&conn, "a").await.unwrap().as_deref(), Some("x"));
-    }
-
-    #[tokio::test]
-    async fn a_refused_multi_is_an_error_and_no_panic() {
-        let server = TestServer::start(&[]);
-        server.command("ACL SETUSER me on >canary ~* +@all -multi\r\n");
-        let url = server.url().replace("//", "//me:canary@");
-        let conn = to(&url, patient());
-        let mut pipeline = Pipeline::new();
-        pipeline.atomic().cmd("SET").arg("a").arg(1);
-        let refused = conn.run_pipeline("many", &pipeline).await.unwrap_err();
-        assert_eq!(
-            (refused.kind(), code(&refused)),
-            (ErrorKind::Rejected, Some("NOPERM"))
-        );
-        assert_eq!(get(&conn, "none").await.unwrap(), None);
-        assert_eq!(conn.counters(), Counters::default());
-    }
-
-    #[tokio::test]
-    async fn credentials_and_databases() {
-        let server = TestServer::start(&["--requirepass", "p@ss/w:rd"]);
-        server.command("AUTH p@ss/w:rd\r\nACL SETUSER me on >canary ~* +@all -ping\r\nACL SETUSER any on nopass ~* +@all\r\n");
-        let place = server.url().replace("redis://", "");
-        for credentials in [
-            ":p@ss%2Fw:rd@",
-            "default:p%40ss%2Fw%3Ard@",
-            "me:canary@",
-            "any@",
-            "any:x@",
-        ] {
-            let conn = to(&format!("redis://{credentials}{place}/3"), patient());
-            conn.ready().await.unwrap();
-            set(&conn, "here", "3").await.unwrap();
-            let other = to(&format!("redis://{credentials}{place}"), patient());
-            assert_eq!(get(&other, "here").await.unwrap(), None, "{credentials}");
-        }
-        let table = [
-            (":canary@", "", "WRONGPASS"),
-            ("me:wrongcanary@", "", "WRONGPASS"),
-            ("", "", "NOAUTH"),
-            ("me:canary@", "/4711", "ERR"),
-        ];
-        for (credentials, db, expected) in table {
-            let conn = to(&format!("redis://{credentials}{place}{db}"), patient());
-            let error = conn.ready().await.unwrap_err();
-            assert_eq!(
-                (error.kind(), code(&error)),
-                (ErrorKind::Rejected, Some(expected))
-            );
-            let later = get(&conn, "a").await.unwrap_err();
-            assert_eq!(
-                (later.kind(), code(&later)),
-                (ErrorKind::Unavailable, Some(expected))
-            );
-            let shown = format!("{error} {error:?} {later} {later:?} {conn:?} {conn:#?}");
-            assert!(!shown.contains("canary"), "{shown}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_server_that_repeats_the_password_is_not_repeated() {
-        let turn = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let place = fake(move |mut stream| {
-            let mut request = [0; 1024];
-            let count = stream.read(&mut request).unwrap_or(0);
-            let seen = String::from_utf8_lossy(&request[..count]).replace("\r\n", " ");
-            let words = if turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
-                format!("unknown command 'AUTH', with args beginning with: {seen}")
-            } else {
-                format!("no {seen}")
-            };
-            let _ = write!(stream, "-ERR {words}\r\n");
-        });
-        for _ in 0..10 {
-            let conn = to(&format!("redis://someone:canary@{place}"), patient());
-            let error = conn.ready().await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Rejected);
-            let later = get(&conn, "a").await.unwrap_err();
-            let shown = format!("{error} {error:?} {later} {later:?} {conn:?}");
-            assert!(!shown.contains("canary"), "{shown}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_server_without_users_is_given_the_password_alone() {
-        let place = fake(|mut stream| {
-            let mut request = [0; 1024];
-            while let Ok(count) = stream.read(&mut request)
-                && count > 0
-            {
-                let seen = String::from_utf8_lossy(&request[..count]);
-                let answer = if seen.starts_with("*3\r\n$4\r\nAUTH") {
-                    "-ERR wrong number of arguments for 'auth' command\r\n"
-                } else {
-                    "+OK\r\n"
-                };
-                stream.write_all(answer.as_bytes()).unwrap();
-            }
-        });
-        let conn = to(&format!("redis://someone:canary@{place}"), patient());
-        conn.ready().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_is_no_redis_is_unavailable() {
-        let place = fake(|mut stream| {
-            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-            let _ = stream.read(&mut [0; 64]);
-        });
-        let error = to(&format!("redis://{place}"), patient()).ready().await;
-        assert_eq!(error.unwrap_err().kind(), ErrorKind::Unavailable);
-        let full = fake(|mut stream| {
-            let _ = stream.write_all(b"-ERR max number of clients reached\r\n");
-        });
-        let error = to(&format!("redis://{full}"), patient())
-            .ready()
-            .await
-            .unwrap_err();
-        // The reset may overtake the words.
-        assert!(
-            matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Unavailable),
-            "{error}"
-        );
-        let unknown = to("redis://no-such-host.invalid", patient()).ready().await;
-        assert_eq!(unknown.unwrap_err().kind(), ErrorKind::Unavailable);
-    }
-
-    #[tokio::test]
-    async fn tls_is_not_supported_yet() {
-        let conn = to("rediss://127.0.0.1", patient());
-        for error in [
-            conn.ready().await.unwrap_err(),
-            conn.start().unwrap_err(),
-            get(&conn, "a").await.unwrap_err(),
-        ] {
-            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_server_that_accepts_and_never_answers_costs_the_bound() {
-        let place = fake(|stream| {
-            std::thread::sleep(Duration::from_secs(20));
-            drop(stream);
-        });
-        let conn = to(&format!("redis://{place}"), ConnectionSettings::default());
-        let began = Instant::now();
-        let error = get(&conn, "a").await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-        let error = conn.ready().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        assert!(began.elapsed() < Duration::from_millis(500) + SLACK);
-        let began = Instant::now();
-        let error = get(&conn, "a").await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        assert!(began.elapsed() < Duration::from_millis(50));
-    }
-
-    #[test]
-    fn without_a_runtime_there_is_an_error() {
-        let conn = to("redis://127.0.0.1:1", patient());
-        let mut cx = Context::from_waker(Waker::noop());
-        let Poll::Ready(Err(error)) = pin!(get(&conn, "a")).poll(&mut cx) else {
-            panic!("an error at once");
-        };
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.message().contains("runtime"), "{error}");
-        let Poll::Ready(Err(error)) = pin!(conn.ready()).poll(&mut cx) else {
-            panic!("an error at once");
-        };
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert_eq!(conn.start().unwrap_err().kind(), ErrorKind::Unavailable);
-        assert!(pin!(conn.shutdown()).poll(&mut cx).is_ready());
-    }
-
-    #[test]
-    fn a_static_outlives_its_runtimes() {
-        static CONN: OnceLock<Connection> = OnceLock::new();
-        let server = TestServer::start(&[]);
-        let conn = CONN.get_or_init(|| to(&server.url(), ConnectionSettings::default()));
-        for round in 0..3 {
-            one_thread().block_on(async {
-                let value = round.to_string();
-                set(conn, "round", &value).await.unwrap();
-                assert_eq!(get(conn, "round").await.unwrap(), Some(value));
-            });
-        }
-        assert_eq!(
-            conn.counters(),
-            Counters {
-                timeouts: 0,
-                reconnects: 2
-            }
-        );
-    }
-
-    #[test]
-    fn a_runtime_that_nobody_drives_is_left_behind() {
-        let server = TestServer::start(&[]);
-        let conn = to(&server.url(), ConnectionSettings::default());
-        let first = one_thread();
-        first.block_on(async { set(&conn, "a", "1").await.unwrap() });
-        let second = one_thread();
-        second.block_on(async {
-            let took = recovery(&conn, Duration::from_secs(1)).await;
-            assert!(took < Duration::from_secs(1), "{took:?}");
-            for _ in 0..20 {
-                assert_eq!(get(&conn, "a").await.unwrap().as_deref(), Some("1"));
-            }
-        });
-        // And back, and both at once.
-        first.block_on(async { recovery(&conn, Duration::from_secs(1)).await });
-        let connects = conn.counters().reconnects;
-        let other = conn.clone();
-        let thread = std::thread::spawn(move || {
-            second.block_on(async {
-                recovery(&other, Duration::from_secs(1)).await;
-                for _ in 0..300 {
-                    get(&other, "a").await.unwrap();
-                }
-            });
-        });
-        first.block_on(async {
-            while !thread.is_finished() {
-                get(&conn, "a").await.unwrap();
-                sleep(Duration::from_millis(1)).await;
-            }
-        });
-        thread.join().unwrap();
-        assert_eq!(
-            conn.counters().reconnects,
-            connects,
-            "driven runtimes share"
-        );
-    }
-
-    #[test]
-    fn a_runtime_that_stopped_while_connecting_or_down_is_left_behind() {
-        for down in [false, true] {
-            let mut server = TestServer::start(&[]);
-            server.kill();
-            let conn = to(&server.url(), ConnectionSettings::default());
-            let first = one_thread();
-            first.block_on(async {
-                if down {
-                    conn.ready().await.unwrap_err();
-                } else {
-                    conn.start().unwrap();
-                }
-            });
-            server.restart();
-            one_thread().block_on(recovery(&conn, Duration::from_secs(2)));
-            drop(first);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_dead_node_fails_at_once_and_comes_back_by_itself() {
-        let mut server = TestServer::start(&[]);
-        let conn = to(&server.url(), ConnectionSettings::default());
-        conn.ready().await.unwrap();
-        for _ in 0..2 {
-            server.kill();
-            let began = Instant::now();
-            while began.elapsed() < Duration::from_millis(1500) {
-                let each = Instant::now();
-                let error = get(&conn, "a").await.unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-                assert!(
-                    each.elapsed() < Duration::from_millis(50),
-                    "{:?}",
-                    each.elapsed()
-                );
-                sleep(Duration::from_millis(20)).await;
-            }
-            assert!(!conn.is_up());
-            server.restart();
-            recovery(&conn, Duration::from_secs(2)).await;
-        }
-        assert_eq!(
-            conn.counters(),
-            Counters {
-                timeouts: 0,
-                reconnects: 2
-            }
-        );
-        // By itself: nobody asks while it is away or when it returns.
-        server.kill();
-        sleep(Duration::from_millis(300)).await;
-        server.restart();
-        sleep(Duration::from_secs(2)).await;
-        assert!(conn.is_up());
-    }
-
-    #[tokio::test]
-    async fn a_node_that_was_never_there_is_found_when_it_comes() {
-        let mut server = TestServer::start(&[]);
-        server.kill();
-        let conn = to(&server.url(), ConnectionSettings::default());
-        let error = conn.ready().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        server.restart();
-        recovery(&conn, Duration::from_secs(2)).await;
-        conn.ready().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_frozen_node_costs_each_operation_its_bound() {
-        let server = TestServer::start(&[]);
-        let conn = to(&server.url(), ConnectionSettings::default());
-        set(&conn, "a", "1").await.unwrap();
-        server.signal("STOP");
-        let (began, mut timeouts, mut failures) = (Instant::now(), 0, 0);
-        while began.elapsed() < Duration::from_secs(3) {
-            let each = Instant::now();
-            let error = get(&conn, "a").await.unwrap_err();
-            assert!(
-                each.elapsed() < Duration::from_millis(250) + SLACK,
-                "{:?}",
-                each.elapsed()
-            );
-            match error.kind() {
-                ErrorKind::Timeout => timeouts += 1,
-                ErrorKind::Unavailable => failures += 1,
-                _ => panic!("{error}"),
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-        assert!(
-            (2..=3).contains(&timeouts) && failures > 10,
-            "{timeouts} {failures}"
-        );
-        server.signal("CONT");
-        recovery(&conn, Duration::from_secs(2)).await;
-        assert_eq!(get(&conn, "a").await.unwrap().as_deref(), Some("1"));
-    }
-
-    #[tokio::test]
-    async fn a_short_stall_keeps_the_connection_whatever_the_load() {
-        let server = TestServer::start(&[]);
-        let conn = to(&server.url(), ConnectionSettings::default());
-        conn.ready().await.unwrap();
-        server.signal("STOP");
-        let callers: Vec<_> = (0..100)
-            .map(|_| {
-                let conn = conn.clone();
-                tokio::spawn(async move { get(&conn, "a").await })
-            })
-            .collect();
-        for caller in callers {
-            assert_eq!(
-                caller.await.unwrap().unwrap_err().kind(),
-                ErrorKind::Timeout
-            );
-        }
-        server.signal("CONT");
-        recovery(&conn, Duration::from_secs(1)).await;
-        assert_eq!(conn.counters().reconnects, 0);
-        assert!(conn.counters().timeouts >= 100);
-    }
-
-    /// Passes bytes both ways; once `dead`, the connections of that time stay open and pass nothing more.
-    fn proxy(server: &TestServer, dead: Arc<AtomicBool>) -> String {
-        let port = server.port();
-        fake(move |near| {
-            let far = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-            let dead = Arc::clone(&dead);
-            let pump = move |mut from: std::net::TcpStream, mut to: std::net::TcpStream| {
-                let mut block = [0; 4096];
-                loop {
-                    match from.read(&mut block) {
-                        Ok(count) if count > 0 => {
-                            while dead.load(Ordering::Relaxed) {
-                                std::thread::sleep(Duration::from_millis(50));
-                            }
-                            if to.write_all(&block[..count]).is_err() {
-                                return;
-                            }
-                        }
-                        _ => return,
-                    }
-                }
-            };
-            let back = (far.try_clone().unwrap(), near.try_clone().unwrap());
-            let pump_back = pump.clone();
-            std::thread::spawn(move || pump_back(back.0, back.1));
-            pump(near, far);
-        })
-    }
-
-    #[tokio::test]
-    async fn a_dead_flow_is_given_up_after_three_timeouts() {
-        let server = TestServer::start(&[]);
-        let dead = Arc::new(AtomicBool::new(false));
-        let place = proxy(&server, Arc::clone(&dead));
-        let conn = to(&format!("redis://{place}"), ConnectionSettings::default());
-        set(&conn, "a", "1").await.unwrap();
-        dead.store(true, Ordering::Relaxed);
-        let began = Instant::now();
-        for _ in 0..3 {
-            assert_eq!(
-                get(&conn, "a").await.unwrap_err().kind(),
-                ErrorKind::Timeout
-            );
-        }
-        assert!(!conn.is_up());
-        dead.store(false, Ordering::Relaxed);
-        recovery(&conn, Duration::from_secs(1)).await;
-        assert!(
-            began.elapsed() < Duration::from_millis(1500),
-            "{:?}",
-            began.elapsed()
-        );
-        assert_eq!(conn.counters().reconnects, 1);
-    }
-
-    #[tokio::test]
-    async fn an_idle_dead_flow_is_found_by_ping() {
-        let server = TestServer::start(&[]);
-        let dead = Arc::new(AtomicBool::new(false));
-        let place = proxy(&server, Arc::clone(&dead));
-        let conn = to(&format!("redis://{place}"), ConnectionSettings::default());
-        conn.ready().await.unwrap();
-        dead.store(true, Ordering::Relaxed);
-        sleep(Duration::from_millis(2300)).await;
-        assert!(!conn.is_up());
-        assert!(conn.counters().timeouts >= 3);
-    }
-
-    #[tokio::test]
-    async fn a_killed_client_reconnects() {
-        let server = TestServer::start(&[]);
-        let conn = to(&server.url(), patient());
-        conn.ready().await.unwrap();
-        server.command("CLIENT KILL TYPE normal SKIPME yes\r\n");
-        recovery(&conn, Duration::from_secs(1)).await;
-        assert_eq!(
-            conn.counters(),
-            Counters {
-                timeouts: 0,
-                reconnects: 1
-            }
-        );
-    }
-
-    #[tokio::test]
-    async fn an_oversized_value_is_too_large_and_costs_nothing_else() {
-        let server = TestServer::start(&[]);
-        let settings = ConnectionSettings {
-            max_reply_bytes: 1 << 20,
-            ..patient()
-        };
-        let conn = to(&server.url(), settings);
-        set(&conn, "small", "1").await.unwrap();
-        let big = cmd("SETRANGE").arg("big").arg(64 << 20).arg("x").to_owned();
-        conn.run::<i64>("set", &big).await.unwrap();
-        for _ in 0..2 {
-            let error = get(&conn, "big").await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
-            assert!(error.message().contains("67108865"), "{error}");
-        }
-        let keys = ["small", "big", "small"];
-        let Value::Array(values) = conn.run("get_many", cmd("MGET").arg(&keys)).await.unwrap()
-        else {
-            panic!("no array");
-        };
-        assert_eq!(values[0], Value::BulkString(b"1".to_vec()));
-        assert_eq!(values[2], Value::BulkString(b"1".to_vec()));
-        let Value::ServerError(error) = &values[1] else {
-            panic!("{:?}", values[1]);
-        };
-        assert_eq!(
-            conn.server_error("get_many", error).kind(),
-            ErrorKind::TooLarge
-        );
-        assert_eq!(conn.counters(), Counters::default());
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn dropped_operations_leave_the_answers_of_others_alone() {
-        let server = TestServer::start(&[]);
-        let conn = to(&server.url(), patient());
-        let mut pipeline = Pipeline::new();
-        for i in 0..100 {
-            pipeline
-                .cmd("SET")
-                .arg(format!("k{i}"))
-                .arg(format!("v{i}"));
-        }
-        conn.run_pipeline("set", &pipeline).await.unwrap();
-        let tasks: Vec<_> = (0..8_u64)
-            .map(|task| {
-                let conn = conn.clone();
-                tokio::spawn(async move {
-                    let (mut kept, mut dropped) = (0, 0);
-                    for i in 0..1500_u64 {
-                        let key = (i * 7 + task * 13) % 100;
-                        let bound =
-                            Duration::from_micros(if i % 2 == 0 { 5_000_000 } else { i % 300 });
-                        match timeout(bound, get(&conn, &format!("k{key}"))).await {
-                            Ok(value) => {
-                                assert_eq!(value.unwrap(), Some(format!("v{key}")));
-                                kept += 1;
-                            }
-                            Err(_) => dropped += 1,
-                        }
-                    }
-                    (kept, dropped)
-                })
-            })
-            .collect();
-        let mut dropped = 0;
-        for task in tasks {
-            let (kept, gone) = task.await.unwrap();
-            assert!(kept >= 750);
-            dropped += gone;
-        }
-        assert!(dropped > 0, "some were dropped");
-        assert_eq!(conn.counters(), Counters::default());
-    }
-
-    /// Waits until the server no longer lists a client of this name.
-    async fn unlisted(server: &TestServer, name: &str) {
-        let began = Instant::now();
-        while server.command("CLIENT LIST\r\n").contains(name) {
-            assert!(began.elapsed() < Duration::from_secs(2), "still listed");
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    #[tokio::test]
-    async fn dropping_the_last_clone_ends_the_task() {
-        let server = TestServer::start(&[]);
-        let settings = ConnectionSettings {
-            client_name: Some("droptest".to_owned()),
-            ..patient()
-        };
-        let tasks = || Handle::current().metrics().num_alive_tasks();
-        let before = tasks();
-        let conn = to(&server.url(), settings);
-        conn.ready().await.unwrap();
-        assert!(server.command("CLIENT LIST\r\n").contains("name=droptest"));
-        assert_eq!(tasks(), before + 1);
-        let other = conn.clone();
-        drop(conn);
-        assert_eq!(get(&other, "a").await.unwrap(), None);
-        drop(other);
-        unlisted(&server, "name=droptest").await;
-        assert_eq!(tasks(), before);
-        // Also one that has not connected yet, or cannot.
-        let nowhere = to(&format!("redis://127.0.0.1:{}", free_port()), patient());
-        nowhere.start().unwrap();
-        assert_eq!(tasks(), before + 1);
-        nowhere.ready().await.unwrap_err();
-        drop(nowhere);
-        sleep(Duration::from_millis(20)).await;
-        assert_eq!(tasks(), before);
-    }
-
-    #[tokio::test]
-    async fn shutdown_waits_for_what_is_under_way() {
-        let server = TestServer::start(&[]);
-        let settings = ConnectionSettings {
-            client_name: Some("shutdowntest".to_owned()),
-            ..patient()
-        };
-        let tasks = || Handle::current().metrics().num_alive_tasks();
-        let before = tasks();
-        let conn = to(&server.url(), settings);
-        conn.ready().await.unwrap();
-        let slow = conn.clone();
-        let slow = tokio::spawn(async move {
-            slow.run::<Value>("slow", cmd("BLPOP").arg("none").arg("0.3"))
-                .await
-        });
-        sleep(Duration::from_millis(50)).await;
-        let began = Instant::now();
-        let (one, two) = (conn.clone(), conn.clone());
-        let one = tokio::spawn(async move { one.shutdown().await });
-        tokio::task::yield_now().await;
-        let error = get(&conn, "a").await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        two.shutdown().await;
-        one.await.unwrap();
-        assert_eq!(slow.await.unwrap().unwrap(), Value::Nil);
-        let took = began.elapsed();
-        assert!(
-            took > Duration::from_millis(200) && took < Duration::from_secs(2),
-            "{took:?}"
-        );
-        assert_eq!(tasks(), before);
-        unlisted(&server, "name=shutdowntest").await;
-        assert_eq!(
-            get(&conn, "a").await.unwrap_err().kind(),
-            ErrorKind::Unavailable
-        );
-        assert_eq!(
-            conn.ready().await.unwrap_err().kind(),
-            ErrorKind::Unavailable
-        );
-        conn.shutdown().await;
-    }
-
-    #[tokio::test]
-    async fn shutdown_is_bounded() {
-        let server = TestServer::start(&[]);
-        let conn = to(&server.url(), ConnectionSettings::default());
-        conn.ready().await.unwrap();
-        server.signal("STOP");
-        let slow = conn.clone();
-        let slow = tokio::spawn(async move { get(&slow, "a").await });
-        sleep(Duration::from_millis(20)).await;
-        let began = Instant::now();
-        conn.shutdown().await;
-        assert!(began.elapsed() < Duration::from_millis(350) + SLACK);
-        slow.await.unwrap().unwrap_err();
-    }
-
-    mod events {
-        use std::fmt::Write;
-        use std::sync::Mutex;
-
-        use tracing::field::{Field, Visit};
-        use tracing::span;
-
-        use super::*;
-
-        /// Keeps the events of this thread as text.
-        #[derive(Clone, Default)]
-        struct Log(Arc<Mutex<String>>);
-
-        impl tracing::Subscriber for Log {
-            fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-                metadata.target().starts_with("larder")
-            }
-            fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-                span::Id::from_u64(1)
-            }
-            fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-            fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-            fn event(&self, event: &tracing::Event<'_>) {
-                struct Text(String);
-                impl Visit for Text {
-                    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-                        let _ = write!(self.0, " {field}={value:?}");
-                    }
-                }
-                let metadata = event.metadata();
-                let mut text = Text(format!("{} {}", metadata.target(), metadata.name()));
-                event.record(&mut text);
-                self.0.lock().unwrap().push_str(&(text.0 + "\n"));
-            }
-            fn enter(&self, _: &span::Id) {}
-            fn exit(&self, _: &span::Id) {}
-        }
-
-        #[tokio::test]
-        async fn each_change_is_told_once_and_without_secrets() {
-            let log = Log::default();
-            let _guard = tracing::subscriber::set_default(log.clone());
-            let mut server = TestServer::start(&["--requirepass", "canary"]);
-            let conn = to(&server.url().replace("//", "//:canary@"), patient());
-            conn.ready().await.unwrap();
-            server.kill();
-            sleep(Duration::from_millis(500)).await;
-            let _ = set(&conn, "somekey", "canary").await;
-            server.restart();
-            recovery(&conn, Duration::from_secs(2)).await;
-            let wrong = to(&server.url().replace("//", "//:othercanary@"), patient());
-            wrong.ready().await.unwrap_err();
-            let text = log.0.lock().unwrap().clone();
-            let names: Vec<_> = text.lines().map(|l| l.split(' ').nth(1).unwrap()).collect();
-            assert_eq!(
-                names,
-                ["node_up", "node_down", "node_up", "node_down"],
-                "{text}"
-            );
-            let label = conn.addr().label();
-            assert!(
-                text.lines()
-                    .all(|l| l.starts_with("larder::wire node_") && l.contains(&label))
-            );
-            assert!(
-                !text.contains("canary") && !text.contains("somekey"),
-                "{text}"
-            );
-        }
-    }
-}
+mod corners;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod upkeep;

@@ -1,4 +1,4 @@
-//! From an address to a connection that was greeted.
+//! From a target to a connection that was greeted.
 
 use std::future::Future;
 use std::io;
@@ -11,11 +11,13 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::greet::{ask, credentials, greet};
 use super::guard::Guard;
 use super::race::{First, first};
 use super::reply::{exchange_error, server_error};
 use super::settings::ConnectionSettings;
-use super::url::{NodeAddr, Secret};
+use super::target::Target;
+use super::url::NodeAddr;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The future that reads from and writes to the socket of a connection; it ends with the connection.
@@ -28,16 +30,48 @@ const QUEUE: usize = 256;
 #[cfg(target_os = "linux")]
 const USER_TIMEOUT: Duration = Duration::from_millis(2500);
 
-/// Connects to `addr` and greets the server, within `connect_timeout` in all.
+/// A connection that was greeted.
+pub(super) struct Opened {
+    pub(super) conn: MultiplexedConnection,
+    pub(super) driver: Driver,
+    /// Whether the server tells the listener of writes.
+    pub(super) tracked: bool,
+}
+
+/// Connects to `target` and greets the server, each step within `connect_timeout`.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::Unavailable`], or [`ErrorKind::Rejected`] where the server refuses credentials or database.
-pub(super) async fn open(
-    addr: &NodeAddr,
-    label: &str,
-    settings: &ConnectionSettings,
-) -> Result<(MultiplexedConnection, Driver)> {
+pub(super) async fn open(target: &Target, settings: &ConnectionSettings) -> Result<Opened> {
+    let mut last = Error::new(ErrorKind::Config, "there is no address to connect to");
+    match target {
+        Target::Node(addr) => return bounded(addr, settings).await,
+        Target::InTurn(addrs) => {
+            for addr in addrs {
+                match bounded(addr, settings).await {
+                    Ok(opened) => return Ok(opened),
+                    Err(error) => last = error,
+                }
+            }
+        }
+        Target::Sentinel {
+            sentinels,
+            name,
+            master,
+        } => {
+            for sentinel in sentinels {
+                match through(sentinel, name, master, settings).await {
+                    Ok(opened) => return Ok(opened),
+                    Err(error) => last = error,
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn bounded(addr: &NodeAddr, settings: &ConnectionSettings) -> Result<Opened> {
     let bound = settings.connect_timeout;
     let opened = match timeout(bound, greeted(addr, settings)).await {
         Ok(opened) => opened,
@@ -46,37 +80,144 @@ pub(super) async fn open(
             Err(Error::new(ErrorKind::Unavailable, why))
         }
     };
-    opened.map_err(|error| error.during("connect").with("node", label))
+    opened.map_err(|error| error.during("connect").with("node", addr.label()))
 }
 
-async fn greeted(
-    addr: &NodeAddr,
-    settings: &ConnectionSettings,
-) -> Result<(MultiplexedConnection, Driver)> {
+async fn greeted(addr: &NodeAddr, settings: &ConnectionSettings) -> Result<Opened> {
+    if settings.listener.is_some() {
+        match opened(addr, settings, true).await {
+            // A server that does not speak RESP3 to us, or not yet; the plain greeting says what is wrong, if anything.
+            Err(error) if error.kind() != ErrorKind::Unavailable => {}
+            done => return done,
+        }
+    }
+    opened(addr, settings, false).await
+}
+
+async fn opened(addr: &NodeAddr, settings: &ConnectionSettings, listening: bool) -> Result<Opened> {
     let stream = dial(addr, settings.connect_timeout)
         .await
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot connect: {error}")))?;
     let stream = Guard::new(stream, settings.max_reply_bytes);
-    // AUTH and SELECT are ours: redis-rs throws the server's words away, and its own greeting of a server
-    // without password is empty, so that one which accepts and never answers would pass for up.
-    let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-    let config = AsyncConnectionConfig::new()
+    // AUTH and SELECT are ours where they can be: redis-rs throws the server's words away, and its own greeting of a
+    // server without password is empty, so that one which accepts and never answers would pass for up.
+    let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
+    let mut config = AsyncConnectionConfig::new()
         .set_response_timeout(None)
         .set_connection_timeout(None)
         .set_pipeline_buffer_size(QUEUE);
+    let listener = settings.listener.as_ref().filter(|_| listening);
+    if let Some(listener) = listener {
+        // Pushes reach us only where redis-rs itself has said HELLO 3.
+        info = info.set_protocol(redis::ProtocolVersion::RESP3);
+        if let Some((user, password)) = credentials(addr) {
+            // It gives no name without a password, not even an empty one.
+            info = info.set_username(user.unwrap_or("default"));
+            info = info.set_password(password);
+        }
+        let listener = listener.clone();
+        config = config.set_push_sender(move |push| {
+            listener.hear(push);
+            Ok::<(), redis::aio::SendError>(())
+        });
+    }
     let (mut conn, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
         .await
         .map_err(|error| exchange_error(addr, error))?;
     let mut driver: Driver = Box::pin(driver);
-    {
-        let mut greeting = pin!(greet(addr, settings, &mut conn));
+    let tracked = {
+        let mut greeting = pin!(async {
+            greet(addr, settings, &mut conn, listener.is_some()).await?;
+            match listener {
+                Some(listener) => track(addr, &mut conn, &listener.command()).await,
+                None => Ok(false),
+            }
+        });
         match first(&mut greeting, &mut driver).await {
             First::Left(greeted) => greeted?,
             // The server may have said why before it hung up; all answers are in once the driver has ended.
             First::Right(()) => greeting.await?,
         }
+    };
+    Ok(Opened {
+        conn,
+        driver,
+        tracked,
+    })
+}
+
+/// Asks to be told of writes; a server that refuses is as good as any, but silent.
+async fn track(addr: &NodeAddr, conn: &mut MultiplexedConnection, command: &Cmd) -> Result<bool> {
+    let refused = ask(addr, conn, command).await?;
+    if let Some(error) = &refused {
+        tracing::info!(target: "larder::wire", event = "not_tracked", node = addr.label(), error = %error,
+            "the server does not tell of writes");
     }
-    Ok((conn, driver))
+    Ok(refused.is_none())
+}
+
+/// Connects to the master that a sentinel names, and makes sure that it is one.
+async fn through(
+    sentinel: &NodeAddr,
+    name: &str,
+    master: &NodeAddr,
+    settings: &ConnectionSettings,
+) -> Result<Opened> {
+    let asking = ConnectionSettings {
+        listener: None,
+        ..settings.clone()
+    };
+    let mut command = cmd("SENTINEL");
+    command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+    let mut opened = bounded(sentinel, &asking).await?;
+    let reply = alone(&mut opened, sentinel, settings, &command).await?;
+    let place: Option<(String, u16)> = redis::from_redis_value(reply)
+        .map_err(|_| wrong_answer(sentinel, "no address of a master"))?;
+    let Some((host, port)) = place else {
+        return Err(wrong_answer(sentinel, "it knows no master of that name").with("name", name));
+    };
+    let addr = master.at(&host, port);
+    let mut opened = bounded(&addr, settings).await?;
+    match alone(&mut opened, &addr, settings, &cmd("ROLE")).await? {
+        Value::Array(role) if is_text(role.first(), "master") => Ok(opened),
+        _ => Err(wrong_answer(&addr, "it is not the master")),
+    }
+}
+
+/// Sends one command through a connection that nobody else uses yet.
+async fn alone(
+    opened: &mut Opened,
+    addr: &NodeAddr,
+    settings: &ConnectionSettings,
+    command: &Cmd,
+) -> Result<Value> {
+    let bound = settings.connect_timeout;
+    let mut conn = opened.conn.clone();
+    let answer = timeout(
+        bound,
+        first(conn.send_packed_command(command), &mut opened.driver),
+    );
+    match answer.await {
+        Ok(First::Left(Ok(Value::ServerError(error)))) => Err(server_error(addr, &error)),
+        Ok(First::Left(Ok(value))) => Ok(value),
+        Ok(First::Left(Err(error))) => Err(exchange_error(addr, error)),
+        Ok(First::Right(())) => Err(wrong_answer(addr, "the connection ended")),
+        Err(_) => Err(wrong_answer(addr, "no answer in time")),
+    }
+}
+
+fn is_text(value: Option<&Value>, text: &str) -> bool {
+    match value {
+        Some(Value::BulkString(bytes)) => bytes == text.as_bytes(),
+        Some(Value::SimpleString(simple)) => simple == text,
+        _ => false,
+    }
+}
+
+fn wrong_answer(addr: &NodeAddr, why: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, why)
+        .during("connect")
+        .with("node", addr.label())
 }
 
 /// Connects to the first of the host's addresses that answers; each gets its share of `bound`.
@@ -97,64 +238,17 @@ async fn dial(addr: &NodeAddr, bound: Duration) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Sends at once, and notices a peer that went away without a word.
+/// Sends at once, and notices a peer that went away without a word. Closed, it takes back what the peer has not
+/// received yet: a write that nobody waits for any more must not arrive after those of the next connection.
 fn tuned(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(5))
         .with_interval(Duration::from_secs(1));
     let socket = SockRef::from(&stream);
+    socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     Ok(stream)
-}
-
-/// Says who we are, chooses the database, and has the server answer once. One command after the other, though
-/// that takes more round trips: a server that refuses everything says why once and hangs up.
-async fn greet(
-    addr: &NodeAddr,
-    settings: &ConnectionSettings,
-    conn: &mut MultiplexedConnection,
-) -> Result<()> {
-    let password = addr.password().map_or("", Secret::expose);
-    if addr.user().is_some() || !password.is_empty() {
-        let auth = |user| cmd("AUTH").arg(user).arg(password).to_owned();
-        let mut refused = ask(addr, conn, &auth(addr.user())).await?;
-        let old = |error: &Error| error.message().contains("wrong number of arguments");
-        if addr.user().is_some() && refused.as_ref().is_some_and(old) {
-            // Redis 5 knows passwords but no users.
-            refused = ask(addr, conn, &auth(None)).await?;
-        }
-        refused.map_or(Ok(()), |error| Err(error.with("step", "AUTH")))?;
-    }
-    if addr.db() != 0 {
-        let refused = ask(addr, conn, cmd("SELECT").arg(addr.db())).await?;
-        refused.map_or(Ok(()), |error| Err(error.with("step", "SELECT")))?;
-    }
-    if let Some(error) = ask(addr, conn, &cmd("PING")).await? {
-        // PING may be forbidden, or refused for what is wrong with writes or scripts only.
-        let code = error.context().find(|(name, _)| *name == "code");
-        if !code.is_some_and(|(_, code)| matches!(code, "NOPERM" | "BUSY" | "MISCONF")) {
-            return Err(error.with("step", "PING"));
-        }
-    }
-    if let Some(name) = &settings.client_name {
-        // For people who read CLIENT LIST; a server that refuses it is as good as any.
-        ask(addr, conn, cmd("CLIENT").arg("SETNAME").arg(name)).await?;
-    }
-    Ok(())
-}
-
-/// Sends one command of the greeting; answers what the server had against it.
-async fn ask(
-    addr: &NodeAddr,
-    conn: &mut MultiplexedConnection,
-    command: &Cmd,
-) -> Result<Option<Error>> {
-    match conn.send_packed_command(command).await {
-        Ok(Value::ServerError(error)) => Ok(Some(server_error(addr, &error))),
-        Ok(_) => Ok(None),
-        Err(error) => Err(exchange_error(addr, error)),
-    }
 }

@@ -2,22 +2,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use redis::{Cmd, Pipeline, RedisResult, Value};
-use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout};
+use redis::ServerError;
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::reply::{exchange_error, no_answer, no_runtime};
+use super::get::Failure;
+use super::reply::{code, exchange_error, no_answer, server_error};
+use super::request::Request;
 use super::slot::{Link, Mark, Phase, Shared};
 use super::supervisor;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What an operation sends.
-#[derive(Clone, Copy)]
-pub(super) enum Request<'a> {
-    One(&'a Cmd),
-    /// With the number of replies that come.
-    Many(&'a Pipeline, usize),
+/// Before a read is sent again to a server that said "not now".
+const NOT_NOW: Duration = Duration::from_millis(50);
+
+/// The link to send through, if there is one.
+fn up(shared: &Shared) -> Option<Arc<Link>> {
+    match &shared.slot.borrow().phase {
+        Phase::Up(link) => Some(Arc::clone(link)),
+        _ => None,
+    }
 }
 
 /// The link to send through. Waits only while a first attempt to connect is under way.
@@ -46,62 +51,166 @@ pub(super) async fn link(shared: &Arc<Shared>) -> Result<Arc<Link>> {
     Err(gone("the runtime of the connection went away"))
 }
 
-/// Sends `request` and waits for its answer, within `operation_timeout`.
-pub(super) async fn exchange(
+/// Sends `request` and waits for its answer, within `operation_timeout`. A read is sent again, once and within the same
+/// bound and a budget, if the connection broke or the server said "not now"; a write never is. Needs a runtime.
+pub(super) async fn exchange<R: Request>(
     shared: &Arc<Shared>,
     operation: &'static str,
-    request: Request<'_>,
-) -> Result<Value> {
-    if Handle::try_current().is_err() {
-        return Err(shared.named(no_runtime(), operation));
-    }
+    request: &R,
+) -> Result<R::Answer> {
+    let Some(_place) = shared.load.enter(shared.settings.max_in_flight) else {
+        let why = "too many operations are under way on this connection";
+        return Err(shared.named(Error::new(ErrorKind::Busy, why), operation));
+    };
     let mut used = None;
-    let answer = timeout(shared.settings.operation_timeout, async {
-        let link = link(shared).await?;
-        used = Some((Arc::clone(&link), link.mark()));
-        let answer = send(&link, request).await;
-        Ok((link, answer))
-    });
-    match answer.await {
-        Ok(Ok((link, answer))) => settle(shared, operation, &link, answer),
-        Ok(Err(error)) => Err(shared.named(down(&error), operation)),
-        Err(_) => Err(unanswered(shared, operation, used)),
-    }
-}
-
-async fn send(link: &Link, request: Request<'_>) -> RedisResult<Value> {
-    let mut conn = link.conn();
-    match request {
-        Request::One(cmd) => conn.send_packed_command(cmd).await,
-        Request::Many(pipeline, replies) => conn
-            .send_packed_commands(pipeline, 0, replies)
+    let until = Instant::now() + shared.settings.operation_timeout;
+    // What is rare is boxed: every caller's future holds the rest, and small ones cost least.
+    let answer = match up(shared) {
+        Some(link) if R::BOUNDED => once(shared, link, request, &mut used).await,
+        Some(link) => timeout_at(until, once(shared, link, request, &mut used))
             .await
-            .map(Value::Array),
+            .unwrap_or(Err(Failed::Late)),
+        None => Box::pin(timeout_at(until, first_try(shared, request, &mut used)))
+            .await
+            .unwrap_or(Err(Failed::Late)),
+    };
+    let answer = match Again::after::<R>(&answer).filter(|_| request.is_read()) {
+        Some(again) => {
+            let second = second_try(shared, request, again, &mut used);
+            match Box::pin(timeout_at(until, second)).await {
+                Ok(second) => second.unwrap_or(answer),
+                Err(_) => Err(Failed::Late),
+            }
+        }
+        None => answer,
+    };
+    match answer {
+        Ok(answer) => Ok(answer),
+        Err(Failed::With(error)) => Err(shared.named(error, operation)),
+        Err(Failed::Late) => Err(unanswered(shared, operation, used)),
     }
 }
 
-/// An answer came, or the connection failed.
-fn settle(
-    shared: &Shared,
-    operation: &'static str,
-    link: &Arc<Link>,
-    answer: RedisResult<Value>,
-) -> Result<Value> {
-    answer.inspect(|_| link.answered()).map_err(|error| {
-        let error = shared.named(exchange_error(&shared.addr, error), operation);
-        if error.kind() == ErrorKind::Unavailable {
-            shared.report(link, &error);
+type Used = Option<(Arc<Link>, Mark)>;
+
+/// Why there is no answer, in the words of the house.
+enum Failed {
+    Late,
+    With(Error),
+}
+
+async fn first_try<R: Request>(
+    shared: &Arc<Shared>,
+    request: &R,
+    used: &mut Used,
+) -> Result<R::Answer, Failed> {
+    let link = link(shared)
+        .await
+        .map_err(|error| Failed::With(down(&error)))?;
+    once(shared, link, request, used).await
+}
+
+/// The answer to a second try; none if it may not be made.
+async fn second_try<R: Request>(
+    shared: &Arc<Shared>,
+    request: &R,
+    again: Again,
+    used: &mut Used,
+) -> Option<Result<R::Answer, Failed>> {
+    let (last, _) = used.as_ref()?;
+    let last = Arc::clone(last);
+    let _retry = shared.load.retry()?;
+    let link = again.link(shared, last).await?;
+    Some(once(shared, link, request, used).await)
+}
+
+/// Why a read is worth sending again.
+enum Again {
+    /// The connection broke before the answer came.
+    Broken,
+    /// The server is loading its data, or is being rearranged.
+    NotNow,
+}
+
+impl Again {
+    fn after<R: Request>(answer: &Result<R::Answer, Failed>) -> Option<Self> {
+        match answer {
+            Err(Failed::With(error)) if error.kind() == ErrorKind::Unavailable => {
+                Some(Self::Broken)
+            }
+            Err(_) => None,
+            Ok(answer) => {
+                let refusal = R::refusal(answer)?;
+                matches!(refusal.code(), "LOADING" | "TRYAGAIN").then_some(Self::NotNow)
+            }
         }
-        error
-    })
+    }
+
+    /// The link to send again through, once there is one; none if the node turns out to be gone.
+    async fn link(self, shared: &Arc<Shared>, last: Arc<Link>) -> Option<Arc<Link>> {
+        match self {
+            Self::NotNow => {
+                sleep(NOT_NOW).await;
+                Some(last)
+            }
+            Self::Broken => {
+                let mut slot = shared.slot.subscribe();
+                let tried = slot.borrow().failed;
+                let settled = slot.wait_for(|slot| match &slot.phase {
+                    Phase::Up(link) => !Arc::ptr_eq(link, &last),
+                    Phase::Down { .. } | Phase::Connecting { .. } => slot.failed > tried,
+                    Phase::Idle | Phase::Closed => true,
+                });
+                match &settled.await.ok()?.phase {
+                    Phase::Up(link) => Some(Arc::clone(link)),
+                    _ => None,
+                }
+            }
+        }
+    }
+}
+
+/// Sends `request` once, and notes what that says about the link.
+async fn once<R: Request>(
+    shared: &Shared,
+    link: Arc<Link>,
+    request: &R,
+    used: &mut Used,
+) -> Result<R::Answer, Failed> {
+    let mark = link.mark();
+    let (link, _) = used.insert((link, mark));
+    let answer = match request.send(link).await {
+        Ok(answer) => answer,
+        Err(Failure::Late) => return Err(Failed::Late),
+        Err(Failure::Broken(error)) => {
+            let error = exchange_error(&shared.target, error);
+            if error.kind() == ErrorKind::Unavailable {
+                shared.report(link, &shared.named(error.clone(), "serve"));
+            }
+            return Err(Failed::With(error));
+        }
+    };
+    match R::refusal(&answer).filter(|refusal| is_sick(refusal)) {
+        Some(refusal) if link.ailing(mark) => {
+            let error = server_error(&shared.target, refusal);
+            shared.report(link, &shared.named(error, "serve"));
+        }
+        Some(_) => {}
+        None => link.served(),
+    }
+    Ok(answer)
+}
+
+/// Whether the server would refuse any other operation too. Not what befalls writes alone, such as `OOM` or `READONLY`.
+fn is_sick(refusal: &ServerError) -> bool {
+    matches!(
+        refusal.code(),
+        "NOAUTH" | "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN"
+    )
 }
 
 /// No answer came in time, from the link that was `used` if it came to that.
-fn unanswered(
-    shared: &Arc<Shared>,
-    operation: &'static str,
-    used: Option<(Arc<Link>, Mark)>,
-) -> Error {
+fn unanswered(shared: &Arc<Shared>, operation: &'static str, used: Used) -> Error {
     let error = shared.named(no_answer(shared.settings.operation_timeout), operation);
     shared.timeouts.fetch_add(1, Relaxed);
     if let Some((link, mark)) = used {
@@ -116,7 +225,9 @@ fn down(error: &Error) -> Error {
         return error.clone();
     }
     let why = format!("the node is down: {}", error.message());
-    let code = error.context().find(|(name, _)| *name == "code");
-    let error = Error::new(ErrorKind::Unavailable, why);
-    code.map_or(error.clone(), |(name, code)| error.with(name, code))
+    let down = Error::new(ErrorKind::Unavailable, why);
+    match code(error) {
+        Some(code) => down.with("code", code),
+        None => down,
+    }
 }

@@ -1,21 +1,41 @@
 //! One Redis server: its address, Larder's own connection to it, and what a store asks of it.
 
+mod ask;
+mod command;
 mod connection;
 mod dial;
 mod exchange;
+mod flaps;
+mod gather;
+mod get;
+mod greet;
 mod guard;
+mod load;
 pub(crate) mod node;
 mod race;
+mod repay;
+mod replay;
 mod reply;
+mod request;
 mod resp;
+mod scatter;
 mod settings;
 mod slot;
 mod supervisor;
+mod target;
 #[cfg(test)]
-mod testserver;
+pub(crate) mod testserver;
+mod tracking;
 mod url;
+mod wipe;
 
 pub(crate) use connection::Connection;
 pub use node::NodeStatus;
+#[cfg(feature = "ring")]
+pub(crate) use scatter::scatter;
 pub(crate) use settings::ConnectionSettings;
+pub(crate) use target::Target;
+#[cfg(feature = "ring")]
+pub(crate) use tracking::{Heard, Listener};
+#[cfg(any(feature = "ring", test))]
 pub(crate) use url::NodeAddr;

@@ -1,21 +1,37 @@
 //! What a store asks of one server. Keys are whole, as stored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value, cmd};
 
-use super::{Connection, ConnectionSettings, NodeAddr};
+#[cfg(feature = "ring")]
+use super::NodeAddr;
+use super::command::{deadline, integer, millis, set, stored, unlink};
+use super::get::Found;
+use super::reply::code;
+use super::scatter::scatter;
+use super::settings::Share;
+use super::target::Target;
+use super::wipe::{is_final, wipe};
+use super::{Connection, ConnectionSettings};
 use crate::clock::Moment;
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Stored, Want, When};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::RESERVED;
 use crate::refusal::Refusal;
 use crate::ttl::Remaining;
 
-/// Keys in one `MGET`, and found by one `SCAN`: a server does nothing else meanwhile.
+/// Keys in one `MGET` or pipeline: a server does little else meanwhile.
 const BATCH: usize = 1000;
+
+/// Compares and removes.
+const RETRACT: &str = r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
+return 0
+";
 
 /// How things stand with one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,48 +45,144 @@ pub struct NodeStatus {
     pub timeouts: u64,
     /// Connections made after the first.
     pub reconnects: u64,
+    /// Reads that were sent a second time, after the connection broke or the server said that it was loading.
+    pub retries: u64,
+    /// Operations that failed at once because too many were under way.
+    pub refused: u64,
+    /// Keys whose write failed. They are deleted before the node counts as up again.
+    pub owed: usize,
+}
+
+impl NodeStatus {
+    /// One that is not up, and of which nothing else is known.
+    pub(crate) fn of(label: String) -> Self {
+        Self {
+            label,
+            up: false,
+            timeouts: 0,
+            reconnects: 0,
+            retries: 0,
+            refused: 0,
+            owed: 0,
+        }
+    }
 }
 
 /// One server as a place for entries.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    connection: Connection,
+    /// Several by choice. A key always takes the same one, or its `SET` and `DEL` could change places.
+    connections: Arc<[Connection]>,
 }
 
 impl Node {
-    pub(crate) fn new(addr: NodeAddr, settings: ConnectionSettings) -> Self {
+    pub(crate) fn new(target: impl Into<Target>, settings: &ConnectionSettings) -> Self {
+        let target = target.into();
+        Self::of(settings, |_, settings| {
+            Connection::new(target.clone(), settings)
+        })
+    }
+
+    /// The same server by other means: another password. What it owes, it owes still.
+    #[cfg(feature = "ring")]
+    pub(crate) fn renewed(&self, addr: NodeAddr, settings: &ConnectionSettings) -> Self {
+        let target = Target::from(addr);
+        Self::of(settings, |index, settings| {
+            match self.connections.get(index) {
+                Some(connection) => connection.renewed(target.clone(), settings),
+                None => Connection::new(target.clone(), settings),
+            }
+        })
+    }
+
+    fn of(
+        settings: &ConnectionSettings,
+        connection: impl Fn(usize, ConnectionSettings) -> Connection,
+    ) -> Self {
+        let of = settings.connections.max(1);
+        let connection = |index| {
+            let share = Share { index, of };
+            let settings = ConnectionSettings {
+                share,
+                ..settings.clone()
+            };
+            connection(index, settings)
+        };
         Self {
-            connection: Connection::new(addr, settings),
+            connections: (0..of).map(connection).collect(),
         }
     }
 
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.connection
+    /// The connection that a key takes.
+    pub(crate) fn connection(&self, key: &str) -> &Connection {
+        &self.connections[self.place(key)]
+    }
+
+    fn place(&self, key: &str) -> usize {
+        Share::index_of(key.as_bytes(), self.connections.len())
+    }
+
+    /// Begins to connect, and waits for nothing.
+    pub(crate) fn start(&self) -> Result<()> {
+        self.connections.iter().try_for_each(Connection::start)
+    }
+
+    /// Waits for the first attempts to connect.
+    pub(crate) async fn ready(&self) -> Result<()> {
+        let ready = join_all(self.connections.iter().map(Connection::ready)).await;
+        ready.into_iter().collect()
+    }
+
+    /// Closes all connections in good order.
+    pub(crate) async fn shutdown(&self) {
+        join_all(self.connections.iter().map(Connection::shutdown)).await;
     }
 
     pub(crate) fn status(&self) -> NodeStatus {
-        let counters = self.connection.counters();
-        NodeStatus {
-            label: self.connection.addr().label(),
-            up: self.connection.is_up(),
-            timeouts: counters.timeouts,
-            reconnects: counters.reconnects,
+        let mut status = NodeStatus::of(self.label().to_owned());
+        status.up = self.connections.iter().all(Connection::is_up);
+        for counters in self.connections.iter().map(Connection::counters) {
+            status.timeouts += counters.timeouts;
+            status.reconnects += counters.reconnects;
+            status.retries += counters.retries;
+            status.refused += counters.refused;
+            status.owed += counters.owed;
         }
+        status
+    }
+
+    /// What may be shown of its address.
+    pub(crate) fn label(&self) -> &str {
+        self.connections[0].label()
+    }
+
+    /// Whether it is the server at this address, with these credentials.
+    #[cfg(feature = "ring")]
+    pub(crate) fn leads_to(&self, addr: &NodeAddr) -> bool {
+        matches!(self.connections[0].target(), Target::Node(own) if own == addr)
     }
 
     pub(crate) async fn fetch(&self, core: &Core, key: &str, want: Want) -> Result<Answer> {
         let now = core.now();
-        if !want.deadline {
-            let reply = self.connection.run("get", cmd("GET").arg(key)).await;
-            return self.entry(core, key, want, reply, Moment::NEVER, now);
-        }
-        // Together, or the deadline might be that of another value than was read.
-        let mut pipeline = redis::pipe();
-        pipeline.atomic().cmd("GET").arg(key).cmd("PTTL").arg(key);
-        let mut replies = self.connection.run_pipeline("get", &pipeline).await?;
-        let deadline = deadline(replies.pop(), now);
-        let reply = replies.pop().unwrap_or(Value::Nil);
-        self.entry(core, key, want, self.checked("get", reply), deadline, now)
+        let connection = self.connection(key);
+        let got = connection.get(key, want.deadline).await?;
+        let reply = match got.found {
+            Found::Nothing => Ok(None),
+            Found::Bytes(bytes) => Ok(Some(bytes)),
+            Found::Refused(error) => Err(connection.server_error("get", &error)),
+            Found::Strange => return Err(strange(connection, "get")),
+        };
+        let deadline = if want.deadline {
+            deadline(got.pttl, now)
+        } else {
+            Moment::NEVER
+        };
+        let raw = Raw {
+            reply,
+            deadline,
+            now,
+        };
+        raw.open(core, key, want)
     }
 
     pub(crate) async fn fetch_many(
@@ -82,75 +194,289 @@ impl Node {
         if let [key] = keys {
             return vec![self.fetch(core, key, want).await];
         }
-        let mut answers = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(BATCH) {
-            match self.read_many(core, keys, want).await {
-                Ok(entries) => answers.extend(entries),
-                Err(error) => answers.extend(keys.iter().map(|_| Err(error.clone()))),
-            }
-        }
-        answers
+        let raw = self.read_many(core, keys, want).await;
+        let each = keys.iter().zip(raw);
+        each.map(|(key, raw)| raw?.open(core, key, want)).collect()
     }
 
-    async fn read_many(
+    /// What stands under many keys, as it is. Whoever asks several nodes opens it when all have answered: while the others'
+    /// answers come in, that would only get in their way.
+    pub(crate) async fn read_many(
         &self,
         core: &Core,
         keys: &[&str],
         want: Want,
-    ) -> Result<Vec<Result<Answer>>> {
-        let now = core.now();
-        let mut mget = cmd("MGET");
-        keys.iter().for_each(|key| {
-            mget.arg(*key);
-        });
-        let (values, ttls) = if want.deadline {
-            let mut pipeline = redis::pipe();
-            pipeline.atomic().add_command(mget);
-            keys.iter().for_each(|key| {
-                pipeline.cmd("PTTL").arg(*key);
-            });
-            let mut replies = self
-                .connection
-                .run_pipeline("get", &pipeline)
-                .await?
-                .into_iter();
-            let values = self.checked("get", replies.next().unwrap_or(Value::Nil))?;
-            (values, replies.collect())
-        } else {
-            (self.connection.run("get", &mget).await?, Vec::new())
-        };
-        let Value::Array(values) = values else {
-            return Err(self.strange("get"));
-        };
-        if values.len() != keys.len() {
-            return Err(self.strange("get"));
+    ) -> Vec<Result<Raw>> {
+        if let [connection] = &*self.connections {
+            return read_all(connection, core, keys, want).await;
         }
-        let mut ttls = ttls.into_iter();
-        let answers = keys.iter().zip(values).map(|(key, value)| {
-            let deadline = if want.deadline {
-                deadline(ttls.next(), now)
-            } else {
-                Moment::NEVER
-            };
-            self.entry(core, key, want, self.checked("get", value), deadline, now)
-        });
-        Ok(answers.collect())
+        let items = keys.iter().map(|key| (self.place(key), *key));
+        scatter(items, self.connections.len(), |place, keys| async move {
+            read_all(&self.connections[place], core, &keys, want).await
+        })
+        .answers()
+        .await
     }
 
-    /// The entry that a server's answer is. What is no value for this reader is a miss, counted.
-    fn entry(
+    pub(crate) async fn store(&self, core: &Core, key: &str, draft: &Draft) -> Result<Stored> {
+        let connection = self.connection(key);
+        let store = async {
+            let Some(set) = set(core, key, draft)? else {
+                if draft.when == When::IfAbsent && self.contains(key).await? {
+                    return Ok(Stored::Present);
+                }
+                let _: i64 = connection.run("unlink", &unlink(key)).await?;
+                return Ok(Stored::Done);
+            };
+            let reply: Value = connection.run("set", &set).await?;
+            Ok(stored(&reply))
+        };
+        if draft.replaces() {
+            connection.owing(&[key], store, |_| true).await
+        } else if draft.when == When::IfAbsent {
+            connection.paid(key).await?;
+            store.await
+        } else {
+            store.await
+        }
+    }
+
+    pub(crate) async fn store_many(
         &self,
         core: &Core,
-        key: &str,
-        want: Want,
-        reply: Result<Value>,
-        deadline: Moment,
-        now: Moment,
-    ) -> Result<Answer> {
-        let bytes = match reply {
-            Ok(Value::Nil) => return Ok(Answer::default()),
-            Ok(Value::BulkString(bytes)) => Bytes::from(bytes),
-            Ok(_) => return Err(self.strange("get")),
+        drafts: &[(String, Draft)],
+    ) -> Vec<Result<Stored>> {
+        let items = drafts.iter().map(|draft| (self.place(&draft.0), draft));
+        scatter(
+            items,
+            self.connections.len(),
+            |place, drafts: Vec<&(String, Draft)>| async move {
+                let connection = &self.connections[place];
+                let mut answers = Vec::with_capacity(drafts.len());
+                for drafts in drafts.chunks(BATCH) {
+                    let command = |(key, draft): &&(String, Draft)| {
+                        set(core, key, draft).map(|set| set.unwrap_or_else(|| unlink(key)))
+                    };
+                    let commands = drafts.iter().map(command).collect();
+                    let each = each(connection, "set", commands, |reply| Some(stored(&reply)));
+                    let replaced = drafts.iter().filter(|(_, draft)| draft.replaces());
+                    answers.extend(if replaced.clone().count() == drafts.len() {
+                        let keys: Vec<&str> = replaced.map(|(key, _)| key.as_str()).collect();
+                        connection.owing_each(&keys, each).await
+                    } else {
+                        each.await
+                    });
+                }
+                answers
+            },
+        )
+        .answers()
+        .await
+    }
+
+    pub(crate) async fn remove(&self, key: &str) -> Result<bool> {
+        let connection = self.connection(key);
+        let unlink = unlink(key);
+        let unlinked = connection.run("unlink", &unlink);
+        let removed: i64 = connection.owing(&[key], unlinked, |_| true).await?;
+        Ok(removed > 0)
+    }
+
+    /// Removes a key if these very bytes stand there, in one step.
+    pub(crate) async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
+        let Some(bytes) = &draft.sealed else {
+            return self.remove(key).await;
+        };
+        let connection = self.connection(key);
+        let mut eval = cmd("EVAL");
+        eval.arg(RETRACT).arg(1).arg(key).arg(&**bytes);
+        let retracted = connection.run("retract", &eval);
+        // What it leaves in place may be what an earlier delete was to remove.
+        let removed: Result<i64> = connection
+            .owing(&[key], retracted, |removed| *removed > 0)
+            .await;
+        match removed {
+            Ok(removed) => Ok(removed > 0),
+            // What stands there is no string, and so not this.
+            Err(error) if code(&error) == Some("WRONGTYPE") => Ok(false),
+            // Without the right to run scripts: rather a value lost than one that should be gone.
+            Err(error) if code(&error) == Some("NOPERM") => self.remove(key).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {
+        let items = keys.iter().map(|key| (self.place(key), *key));
+        scatter(
+            items,
+            self.connections.len(),
+            |place, keys: Vec<&str>| async move {
+                let connection = &self.connections[place];
+                let mut answers = Vec::with_capacity(keys.len());
+                for keys in keys.chunks(BATCH) {
+                    let commands = keys.iter().map(|key| Ok(unlink(key))).collect();
+                    let each = each(connection, "unlink", commands, |reply| {
+                        integer(&reply).map(|n| n > 0)
+                    });
+                    answers.extend(connection.owing_each(keys, each).await);
+                }
+                answers
+            },
+        )
+        .answers()
+        .await
+    }
+
+    pub(crate) async fn contains(&self, key: &str) -> Result<bool> {
+        let connection = self.connection(key);
+        let there: i64 = connection.read("exists", cmd("EXISTS").arg(key)).await?;
+        Ok(there > 0)
+    }
+
+    pub(crate) async fn remaining(&self, key: &str) -> Result<Option<Remaining>> {
+        let connection = self.connection(key);
+        let left: i64 = connection.read("pttl", cmd("PTTL").arg(key)).await?;
+        Ok(match u64::try_from(left) {
+            Ok(left) => Some(Remaining::For(Duration::from_millis(left))),
+            Err(_) if left == -1 => Some(Remaining::Forever),
+            Err(_) => None,
+        })
+    }
+
+    pub(crate) async fn retime(&self, key: &str, ttl: Option<Duration>) -> Result<bool> {
+        let connection = self.connection(key);
+        match ttl {
+            Some(ttl) if ttl.is_zero() => self.remove(key).await,
+            Some(ttl) => {
+                connection.paid(key).await?;
+                let mut expire = cmd("PEXPIRE");
+                expire.arg(key).arg(millis(ttl));
+                let done: i64 = connection.run("pexpire", &expire).await?;
+                Ok(done > 0)
+            }
+            None => {
+                connection.paid(key).await?;
+                // PERSIST alone answers alike for a key without a deadline and for none.
+                let mut both = redis::pipe();
+                both.atomic().cmd("PERSIST").arg(key).cmd("EXISTS").arg(key);
+                let there = connection.run_pipeline("persist", &both).await?.pop();
+                let there = checked(connection, "persist", there.unwrap_or(Value::Nil))?;
+                integer(&there)
+                    .map(|n| n > 0)
+                    .ok_or_else(|| strange(connection, "persist"))
+            }
+        }
+    }
+
+    pub(crate) async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
+        let connection = self.connection(key);
+        connection.paid(key).await?;
+        let mut incr = cmd("INCRBY");
+        incr.arg(key).arg(by);
+        let sum = connection.run("incrby", &incr).await;
+        sum.map_err(|error: Error| {
+            let kind = match code(&error) {
+                Some("ERR") if error.message().contains("overflow") => ErrorKind::Overflow,
+                Some("ERR") if error.message().contains("not an integer") => ErrorKind::NotACounter,
+                Some("WRONGTYPE") => ErrorKind::NotACounter,
+                _ => return error,
+            };
+            Error::new(kind, error.message()).with("node", connection.label())
+        })
+    }
+
+    /// Removes every key that begins with `prefix`, but none that is to be spared. What could not be removed is, before the
+    /// node counts as up again, unless it never will be.
+    pub(crate) async fn wipe(&self, prefix: &str) -> Result<()> {
+        let connection = &self.connections[0];
+        let wiped = wipe(connection, prefix, |key| connection.may_wipe(key)).await;
+        if wiped
+            .as_ref()
+            .is_err_and(|error| error.kind() != ErrorKind::Busy && !is_final(error))
+        {
+            self.connections
+                .iter()
+                .for_each(|connection| connection.owe_all(prefix));
+        }
+        wiped
+    }
+}
+
+async fn read_all(
+    connection: &Connection,
+    core: &Core,
+    keys: &[&str],
+    want: Want,
+) -> Vec<Result<Raw>> {
+    let mut all = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(BATCH) {
+        match read_batch(connection, core, keys, want).await {
+            Ok(raw) => all.extend(raw.into_iter().map(Ok)),
+            Err(error) => all.extend(keys.iter().map(|_| Err(error.clone()))),
+        }
+    }
+    all
+}
+
+async fn read_batch(
+    connection: &Connection,
+    core: &Core,
+    keys: &[&str],
+    want: Want,
+) -> Result<Vec<Raw>> {
+    let now = core.now();
+    let mut mget = cmd("MGET");
+    keys.iter().for_each(|key| {
+        mget.arg(*key);
+    });
+    let (values, lives) = if want.deadline {
+        let mut both = redis::pipe();
+        both.atomic().add_command(mget);
+        keys.iter().for_each(|key| {
+            both.cmd("PTTL").arg(*key);
+        });
+        let replies = connection.read_pipeline("get", &both).await?;
+        let mut replies = replies.into_iter();
+        let values = checked(connection, "get", replies.next().unwrap_or(Value::Nil))?;
+        (values, replies.collect())
+    } else {
+        (connection.read("get", &mget).await?, Vec::new())
+    };
+    let values = match values {
+        Value::Array(values) if values.len() == keys.len() => values,
+        _ => return Err(strange(connection, "get")),
+    };
+    let mut lives = lives.into_iter();
+    let raw = values.into_iter().map(|value| Raw {
+        reply: match checked(connection, "get", value) {
+            Ok(Value::Nil) => Ok(None),
+            Ok(Value::BulkString(bytes)) => Ok(Some(bytes.into())),
+            Ok(_) => Err(strange(connection, "get")),
+            Err(error) => Err(error),
+        },
+        deadline: if want.deadline {
+            deadline(lives.next().as_ref().and_then(integer), now)
+        } else {
+            Moment::NEVER
+        },
+        now,
+    });
+    Ok(raw.collect())
+}
+
+/// What stands under a key, as the server answered.
+pub(crate) struct Raw {
+    reply: Result<Option<Bytes>>,
+    deadline: Moment,
+    now: Moment,
+}
+
+impl Raw {
+    /// The entry that it is. What is no value for this reader is a miss, counted.
+    pub(crate) fn open(self, core: &Core, key: &str, want: Want) -> Result<Answer> {
+        let bytes = match self.reply {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(Answer::default()),
             Err(error) => {
                 let why = match error.kind() {
                     ErrorKind::TooLarge => Refusal::TooLarge,
@@ -161,271 +487,52 @@ impl Node {
                 return Ok(Answer::refused(why));
             }
         };
-        match core.format().open(key, &bytes, want.kind, now) {
-            Ok(entry) => Ok(entry.with_deadline(deadline).into()),
+        match core.format().open(key, &bytes, want.kind, self.now) {
+            Ok(entry) => Ok(entry.with_deadline(self.deadline).into()),
             Err(why) => {
                 core.refuse(key, why);
                 Ok(Answer::refused(why))
             }
         }
     }
-
-    pub(crate) async fn store(&self, core: &Core, key: &str, draft: &Draft) -> Result<Stored> {
-        let Some(set) = set(core, key, draft)? else {
-            if draft.when == When::IfAbsent && self.contains(key).await? {
-                return Ok(Stored::Present);
-            }
-            return self.remove(key).await.map(|_| Stored::Done);
-        };
-        let reply: Value = self.connection.run("set", &set).await?;
-        Ok(stored(&reply))
-    }
-
-    pub(crate) async fn store_many(
-        &self,
-        core: &Core,
-        drafts: &[(String, Draft)],
-    ) -> Vec<Result<Stored>> {
-        let mut answers = Vec::with_capacity(drafts.len());
-        for drafts in drafts.chunks(BATCH) {
-            let commands = drafts.iter().map(|(key, draft)| {
-                Ok(match set(core, key, draft)? {
-                    Some(set) => set,
-                    None => unlink(key),
-                })
-            });
-            answers.extend(
-                self.each("set", commands.collect(), |reply| Some(stored(&reply)))
-                    .await,
-            );
-        }
-        answers
-    }
-
-    pub(crate) async fn remove(&self, key: &str) -> Result<bool> {
-        let removed: i64 = self.connection.run("unlink", &unlink(key)).await?;
-        Ok(removed > 0)
-    }
-
-    pub(crate) async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {
-        let mut answers = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(BATCH) {
-            let commands = keys.iter().map(|key| Ok(unlink(key))).collect();
-            answers.extend(
-                self.each("unlink", commands, |reply| integer(&reply).map(|n| n > 0))
-                    .await,
-            );
-        }
-        answers
-    }
-
-    /// Sends commands in one go and answers for each of them.
-    async fn each<R>(
-        &self,
-        operation: &'static str,
-        commands: Vec<Result<Cmd>>,
-        read: impl Fn(Value) -> Option<R>,
-    ) -> Vec<Result<R>> {
-        let mut pipeline = Pipeline::with_capacity(commands.len());
-        commands.iter().flatten().for_each(|command| {
-            pipeline.add_command(command.clone());
-        });
-        let sent = self.connection.run_pipeline(operation, &pipeline).await;
-        let mut replies = sent.map(Vec::into_iter);
-        let answer = |command: Result<Cmd>| {
-            command?;
-            match &mut replies {
-                Ok(replies) => {
-                    let reply = self.checked(operation, replies.next().unwrap_or(Value::Nil))?;
-                    read(reply).ok_or_else(|| self.strange(operation))
-                }
-                Err(error) => Err(error.clone()),
-            }
-        };
-        commands.into_iter().map(answer).collect()
-    }
-
-    pub(crate) async fn contains(&self, key: &str) -> Result<bool> {
-        let there: i64 = self
-            .connection
-            .run("exists", cmd("EXISTS").arg(key))
-            .await?;
-        Ok(there > 0)
-    }
-
-    pub(crate) async fn remaining(&self, key: &str) -> Result<Option<Remaining>> {
-        let left: i64 = self.connection.run("pttl", cmd("PTTL").arg(key)).await?;
-        Ok(match u64::try_from(left) {
-            Ok(left) => Some(Remaining::For(Duration::from_millis(left))),
-            Err(_) if left == -1 => Some(Remaining::Forever),
-            Err(_) => None,
-        })
-    }
-
-    pub(crate) async fn retime(&self, key: &str, ttl: Option<Duration>) -> Result<bool> {
-        match ttl {
-            Some(ttl) if ttl.is_zero() => self.remove(key).await,
-            Some(ttl) => {
-                let done: i64 = self
-                    .connection
-                    .run("pexpire", cmd("PEXPIRE").arg(key).arg(millis(ttl)))
-                    .await?;
-                Ok(done > 0)
-            }
-            None => {
-                // PERSIST alone answers alike for a key without a deadline and for none.
-                let mut pipeline = redis::pipe();
-                pipeline
-                    .atomic()
-                    .cmd("PERSIST")
-                    .arg(key)
-                    .cmd("EXISTS")
-                    .arg(key);
-                let there = self
-                    .connection
-                    .run_pipeline("persist", &pipeline)
-                    .await?
-                    .pop();
-                let there = self.checked("persist", there.unwrap_or(Value::Nil))?;
-                integer(&there)
-                    .map(|n| n > 0)
-                    .ok_or_else(|| self.strange("persist"))
-            }
-        }
-    }
-
-    pub(crate) async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
-        let sum = self
-            .connection
-            .run("incrby", cmd("INCRBY").arg(key).arg(by))
-            .await;
-        sum.map_err(|error: Error| {
-            let kind = match code(&error) {
-                Some("ERR") if error.message().contains("overflow") => ErrorKind::Overflow,
-                Some("ERR") if error.message().contains("not an integer") => ErrorKind::NotACounter,
-                Some("WRONGTYPE") => ErrorKind::NotACounter,
-                _ => return error,
-            };
-            Error::new(kind, error.message()).with("node", self.connection.addr().label())
-        })
-    }
-
-    /// Removes every key that begins with `prefix`, but none that is reserved.
-    pub(crate) async fn wipe(&self, prefix: &str) -> Result<()> {
-        let mut cursor = 0_u64;
-        loop {
-            let mut scan = cmd("SCAN");
-            scan.arg(cursor);
-            if !prefix.is_empty() {
-                scan.arg("MATCH").arg(pattern(prefix));
-            }
-            scan.arg("COUNT").arg(BATCH);
-            let (next, keys): (u64, Vec<Vec<u8>>) = self.connection.run("scan", &scan).await?;
-            let reserved =
-                |key: &Vec<u8>| RESERVED.iter().any(|name| key.starts_with(name.as_bytes()));
-            let keys: Vec<_> = keys.into_iter().filter(|key| !reserved(key)).collect();
-            for keys in keys.chunks(BATCH) {
-                let mut unlink = cmd("UNLINK");
-                unlink.arg(keys);
-                let _: i64 = self.connection.run("unlink", &unlink).await?;
-            }
-            if next == 0 {
-                return Ok(());
-            }
-            cursor = next;
-        }
-    }
-
-    fn checked(&self, operation: &'static str, reply: Value) -> Result<Value> {
-        match reply {
-            Value::ServerError(error) => Err(self.connection.server_error(operation, &error)),
-            reply => Ok(reply),
-        }
-    }
-
-    fn strange(&self, operation: &'static str) -> Error {
-        Error::new(
-            ErrorKind::Decode,
-            "the server's answer has another form than expected",
-        )
-        .during(operation)
-        .with("node", self.connection.addr().label())
-    }
 }
 
-/// The command that stores a draft, or none if its life is over already.
-fn set(core: &Core, key: &str, draft: &Draft) -> Result<Option<Cmd>> {
-    let bytes = match &draft.sealed {
-        Some(bytes) => bytes.clone(),
-        None => core.format().seal(key, &draft.entry)?,
+/// Sends commands in one go and answers for each of them.
+async fn each<R>(
+    connection: &Connection,
+    operation: &'static str,
+    commands: Vec<Result<Cmd>>,
+    read: impl Fn(Value) -> Option<R>,
+) -> Vec<Result<R>> {
+    let mut pipeline = Pipeline::with_capacity(commands.len());
+    commands.iter().flatten().for_each(|command| {
+        pipeline.add_command(command.clone());
+    });
+    let sent = connection.run_pipeline(operation, &pipeline).await;
+    let mut replies = sent.map(Vec::into_iter);
+    let answer = |command: Result<Cmd>| {
+        command?;
+        match &mut replies {
+            Ok(replies) => {
+                let reply = checked(connection, operation, replies.next().unwrap_or(Value::Nil))?;
+                read(reply).ok_or_else(|| strange(connection, operation))
+            }
+            Err(error) => Err(error.clone()),
+        }
     };
-    let mut set = cmd("SET");
-    set.arg(key).arg(&*bytes);
-    match draft.entry.remaining(core.now()) {
-        Remaining::For(left) if left.is_zero() => return Ok(None),
-        Remaining::For(left) => {
-            set.arg("PX").arg(millis(left));
-        }
-        Remaining::Forever => {}
-    }
-    if draft.when == When::IfAbsent {
-        set.arg("NX");
-    }
-    Ok(Some(set))
+    commands.into_iter().map(answer).collect()
 }
 
-/// What the reply to `SET`, or to the `UNLINK` in its place, says.
-fn stored(reply: &Value) -> Stored {
+fn checked(connection: &Connection, operation: &'static str, reply: Value) -> Result<Value> {
     match reply {
-        Value::Nil => Stored::Present,
-        _ => Stored::Done,
+        Value::ServerError(error) => Err(connection.server_error(operation, &error)),
+        reply => Ok(reply),
     }
 }
 
-fn unlink(key: &str) -> Cmd {
-    let mut unlink = cmd("UNLINK");
-    unlink.arg(key);
-    unlink
-}
-
-/// Rounded up: Redis refuses 0, and a life must not be shorter than asked for.
-fn millis(ttl: Duration) -> i64 {
-    i64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
-}
-
-/// When the entry ends whose `PTTL` was asked at `asked`, counted from before the question. An entry in its last
-/// millisecond is an answer still, but no copy of it is kept.
-fn deadline(reply: Option<Value>, asked: Moment) -> Moment {
-    match reply.as_ref().and_then(integer) {
-        Some(-1) => Moment::NEVER,
-        Some(left) => asked.after(Duration::from_millis(u64::try_from(left).unwrap_or(0))),
-        None => asked,
-    }
-}
-
-fn integer(reply: &Value) -> Option<i64> {
-    match reply {
-        Value::Int(integer) => Some(*integer),
-        _ => None,
-    }
-}
-
-fn code(error: &Error) -> Option<&str> {
-    error
-        .context()
-        .find(|(name, _)| *name == "code")
-        .map(|(_, code)| code)
-}
-
-/// The pattern of keys that begin with `prefix`, which may hold any character.
-fn pattern(prefix: &str) -> String {
-    let mut pattern = String::with_capacity(prefix.len() + 1);
-    for c in prefix.chars() {
-        if matches!(c, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('*');
-    pattern
+fn strange(connection: &Connection, operation: &'static str) -> Error {
+    let why = "the server's answer has another form than expected";
+    Error::new(ErrorKind::Decode, why)
+        .during(operation)
+        .with("node", connection.label())
 }

@@ -5,23 +5,23 @@ use std::time::Duration;
 use redis::{RedisError, ServerError};
 
 use super::guard::TOO_BIG;
-use super::url::NodeAddr;
+use super::target::Redact;
 use crate::error::{Error, ErrorKind};
 
 /// An error element of a server's answer: [`ErrorKind::Rejected`], or [`ErrorKind::TooLarge`] where the guard
 /// put it in the place of a value. The server's code (`OOM`, `WRONGTYPE`, `LOADING`, ...) is kept as context.
-pub(super) fn server_error(addr: &NodeAddr, error: &ServerError) -> Error {
+pub(super) fn server_error(place: &impl Redact, error: &ServerError) -> Error {
     let (code, words) = (error.code(), error.details().unwrap_or_default());
     let kind = if code == TOO_BIG {
         ErrorKind::TooLarge
     } else {
         ErrorKind::Rejected
     };
-    Error::new(kind, addr.redact(words)).with("code", addr.redact(code))
+    Error::new(kind, place.redacted(words)).with("code", place.redacted(code))
 }
 
 /// A failed exchange: [`ErrorKind::Unavailable`] where the connection is of no use any more.
-pub(super) fn exchange_error(addr: &NodeAddr, error: RedisError) -> Error {
+pub(super) fn exchange_error(place: &impl Redact, error: RedisError) -> Error {
     match error.kind() {
         redis::ErrorKind::Io => {
             Error::new(ErrorKind::Unavailable, "the connection failed").caused_by(error)
@@ -33,11 +33,11 @@ pub(super) fn exchange_error(addr: &NodeAddr, error: RedisError) -> Error {
         _ => match error.code() {
             Some(code) => Error::new(
                 ErrorKind::Rejected,
-                addr.redact(error.detail().unwrap_or_default()),
+                place.redacted(error.detail().unwrap_or_default()),
             )
-            .with("code", addr.redact(code)),
+            .with("code", place.redacted(code)),
             // Not sent at all: no command, or one that redis-rs refuses.
-            None => Error::new(ErrorKind::Config, addr.redact(&error.to_string())),
+            None => Error::new(ErrorKind::Config, place.redacted(&error.to_string())),
         },
     }
 }
@@ -51,4 +51,12 @@ pub(super) fn no_answer(bound: Duration) -> Error {
 pub(super) fn no_runtime() -> Error {
     let why = "a connection to Redis needs a tokio runtime, and there is none here";
     Error::new(ErrorKind::Unavailable, why)
+}
+
+/// The server's own code in an error that it answered.
+pub(super) fn code(error: &Error) -> Option<&str> {
+    error
+        .context()
+        .find(|(name, _)| *name == "code")
+        .map(|(_, code)| code)
 }

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::tracking::Listener;
+
 /// The bounds of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionSettings {
@@ -15,8 +19,20 @@ pub(crate) struct ConnectionSettings {
     pub(crate) max_backoff: Duration,
     /// The longest value that is read, in bytes; a longer one is `ErrorKind::TooLarge`.
     pub(crate) max_reply_bytes: usize,
+    /// Operations under way at once; a further one fails at once with `ErrorKind::Busy`.
+    pub(crate) max_in_flight: usize,
+    /// Failed writes that are remembered until the node is back.
+    pub(crate) max_unsettled: usize,
+    /// Connections to one node; a key always takes the same one.
+    pub(crate) connections: usize,
+    /// Which of a node's keys take this connection.
+    pub(crate) share: Share,
+    /// Keys that stay when all others of their prefix are removed: a ring's map, where it stands beside values.
+    pub(crate) spared: Vec<String>,
     /// What `CLIENT LIST` shows.
     pub(crate) client_name: Option<String>,
+    /// Who hears of writes by others, and of which keys.
+    pub(crate) listener: Option<Listener>,
 }
 
 impl Default for ConnectionSettings {
@@ -28,7 +44,41 @@ impl Default for ConnectionSettings {
             max_backoff: Duration::from_secs(1),
             // A value of 8 MiB with its envelope.
             max_reply_bytes: (8 << 20) + (64 << 10),
+            max_in_flight: 16_384,
+            max_unsettled: 10_000,
+            connections: 1,
+            share: Share { index: 0, of: 1 },
+            spared: Vec::new(),
             client_name: Some("larder".to_owned()),
+            listener: None,
         }
+    }
+}
+
+impl ConnectionSettings {
+    /// Whether a key may be removed with others of its prefix.
+    pub(super) fn may_wipe(&self, key: &[u8]) -> bool {
+        !self.spared.iter().any(|name| key == name.as_bytes())
+    }
+}
+
+/// One of several connections to a node, and the keys that take it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    pub(super) index: usize,
+    pub(super) of: usize,
+}
+
+impl Share {
+    /// Which of `of` connections a key takes.
+    pub(super) fn index_of(key: &[u8], of: usize) -> usize {
+        if of == 1 {
+            return 0;
+        }
+        usize::try_from(xxh3_64(key) % of as u64).unwrap_or(0)
+    }
+
+    pub(super) fn holds(self, key: &[u8]) -> bool {
+        Self::index_of(key, self.of) == self.index
     }
 }

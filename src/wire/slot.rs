@@ -11,25 +11,33 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::{self, Handle};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
+use super::gather::Gather;
+use super::load::Load;
+use super::replay::Replay;
 use super::reply::no_runtime;
 use super::settings::ConnectionSettings;
-use super::url::NodeAddr;
+use super::target::Target;
 use crate::error::{Error, Result};
 
 /// So many unanswered operations in a row, and the socket is given up.
 const MAX_MISSES: u32 = 3;
+
+/// So many answers in a row that say the server is of no use to anybody, and the node counts as down.
+const MAX_SICK: u32 = 5;
 
 /// How late a task may be with what it announced before callers of another runtime take over.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// What a supervisor and its callers share.
 pub(super) struct Shared {
-    pub(super) addr: NodeAddr,
+    pub(super) target: Target,
     pub(super) label: String,
     pub(super) settings: ConnectionSettings,
     pub(super) slot: watch::Sender<Slot>,
+    pub(super) load: Load,
+    pub(super) replay: Arc<Replay>,
     pub(super) timeouts: AtomicU64,
     /// How often the node came up.
     pub(super) connects: AtomicU64,
@@ -41,6 +49,8 @@ pub(super) struct Slot {
     /// The runtime of the task of this term, as long as that task lives.
     pub(super) home: Option<runtime::Id>,
     pub(super) phase: Phase,
+    /// How many attempts to connect have failed.
+    pub(super) failed: u64,
 }
 
 /// What the supervisor last said.
@@ -65,6 +75,9 @@ pub(super) struct Link {
     beats: AtomicU64,
     /// Unanswered operations in a row.
     misses: AtomicU32,
+    /// Answers in a row by which the server is of no use.
+    sick: AtomicU32,
+    pub(super) gather: Gather,
 }
 
 /// The state of a link when an operation began.
@@ -72,6 +85,7 @@ pub(super) struct Link {
 pub(super) struct Mark {
     beats: u64,
     misses: u32,
+    sick: u32,
 }
 
 impl Link {
@@ -82,7 +96,14 @@ impl Link {
             home,
             beats: AtomicU64::new(0),
             misses: AtomicU32::new(0),
+            sick: AtomicU32::new(0),
+            gather: Gather::default(),
         }
+    }
+
+    /// Whether the task that drives the link runs on this runtime.
+    pub(super) fn is_at(&self, runtime: runtime::Id) -> bool {
+        runtime == self.home
     }
 
     /// The task that drives the link had its turn.
@@ -98,14 +119,19 @@ impl Link {
         Mark {
             beats: self.beats.load(Relaxed),
             misses: self.misses.load(Relaxed),
+            sick: self.sick.load(Relaxed),
         }
     }
 
-    /// An operation was answered, be it by an error.
+    /// Somebody is there, be it to say no.
     pub(super) fn answered(&self) {
-        if self.misses.load(Relaxed) != 0 {
-            self.misses.store(0, Relaxed);
-        }
+        clear(&self.misses);
+    }
+
+    /// An operation was answered as it should be.
+    pub(super) fn served(&self) {
+        self.answered();
+        clear(&self.sick);
     }
 
     /// An operation that began at `mark` was not answered; whether that is one too many.
@@ -113,11 +139,14 @@ impl Link {
     /// Of operations that wait side by side only the first is counted: three in a row are a dead connection,
     /// a thousand at once may be one slow command of somebody else.
     pub(super) fn missed(&self, mark: Mark) -> bool {
-        let next = mark.misses + 1;
-        let counted = self
-            .misses
-            .compare_exchange(mark.misses, next, Relaxed, Relaxed);
-        counted.is_ok() && next >= MAX_MISSES
+        one_more(&self.misses, mark.misses, MAX_MISSES)
+    }
+
+    /// An operation that began at `mark` was answered by an error that every operation would get; whether that is one
+    /// too many. Counted as in [`missed`](Self::missed).
+    pub(super) fn ailing(&self, mark: Mark) -> bool {
+        self.answered();
+        one_more(&self.sick, mark.sick, MAX_SICK)
     }
 
     /// Whether nobody runs the task that drives this link, since `mark` and to the knowledge of a caller who
@@ -127,6 +156,18 @@ impl Link {
     }
 }
 
+fn clear(count: &AtomicU32) {
+    if count.load(Relaxed) != 0 {
+        count.store(0, Relaxed);
+    }
+}
+
+fn one_more(count: &AtomicU32, before: u32, max: u32) -> bool {
+    let next = before + 1;
+    let counted = count.compare_exchange(before, next, Relaxed, Relaxed);
+    counted.is_ok() && next >= max
+}
+
 impl Phase {
     pub(super) fn is_up(&self, link: &Arc<Link>) -> bool {
         matches!(self, Self::Up(up) if Arc::ptr_eq(up, link))
@@ -134,19 +175,37 @@ impl Phase {
 }
 
 impl Shared {
-    pub(super) fn new(addr: NodeAddr, settings: ConnectionSettings) -> Self {
+    pub(super) fn new(target: Target, settings: ConnectionSettings, replay: Arc<Replay>) -> Self {
         Self {
-            label: addr.label(),
-            addr,
-            settings,
+            label: target.label(),
+            target,
             slot: watch::Sender::new(Slot {
                 term: 0,
                 home: None,
                 phase: Phase::Idle,
+                failed: 0,
             }),
+            load: Load::default(),
+            replay,
             timeouts: AtomicU64::new(0),
             connects: AtomicU64::new(0),
+            settings,
         }
+    }
+
+    /// How long one attempt to connect may take.
+    pub(super) fn attempt(&self) -> Duration {
+        self.settings.connect_timeout * self.target.steps()
+    }
+
+    /// Until when the supervisor has something new to say, if it begins an attempt to connect after `pause`.
+    fn next_word(&self, pause: Duration) -> Instant {
+        Instant::now() + pause + self.attempt() + GRACE
+    }
+
+    /// Whether callers have a link to send through.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.slot.borrow().phase, Phase::Up(_))
     }
 
     /// `error`, with the operation it befell and the node's label.
@@ -161,7 +220,7 @@ impl Shared {
     ) -> Result<Option<Vigil>> {
         let handle = Handle::try_current().map_err(|_| no_runtime())?;
         let here = handle.id();
-        let until = Instant::now() + self.settings.connect_timeout + GRACE;
+        let until = self.next_word(Duration::ZERO);
         let mut begun = None;
         let mut past = Phase::Connecting { until };
         self.slot.send_if_modified(|slot| {
@@ -188,9 +247,17 @@ impl Shared {
         past.is_some()
     }
 
+    /// An attempt to connect failed.
+    pub(super) fn count_failure(&self) {
+        self.slot.send_if_modified(|slot| {
+            slot.failed += 1;
+            false
+        });
+    }
+
     /// The supervisor of `term` says that the node is down, and will speak again after `pause`.
     pub(super) fn down(&self, term: u64, error: &Error, pause: Duration) -> bool {
-        let until = Instant::now() + pause + self.settings.connect_timeout + GRACE;
+        let until = self.next_word(pause);
         let mut news = false;
         let changed = self.change(|slot| {
             if slot.term != term || matches!(slot.phase, Phase::Closed) {
@@ -206,9 +273,25 @@ impl Shared {
         changed
     }
 
+    /// Says again and again that the supervisor of `term` is at work, as long as this is polled.
+    pub(super) async fn announce(&self, term: u64) {
+        loop {
+            let next = self.next_word(Duration::ZERO);
+            self.slot.send_if_modified(|slot| {
+                if slot.term == term
+                    && let Phase::Connecting { until } | Phase::Down { until, .. } = &mut slot.phase
+                {
+                    *until = next;
+                }
+                false
+            });
+            sleep(GRACE / 2).await;
+        }
+    }
+
     /// A caller found `link` broken: nobody else shall use it, and its supervisor shall make a new one.
     pub(super) fn report(&self, link: &Arc<Link>, error: &Error) {
-        let until = Instant::now() + self.settings.connect_timeout + GRACE;
+        let until = self.next_word(Duration::ZERO);
         let changed = self.change(|slot| {
             let error = error.clone();
             slot.phase

@@ -1,29 +1,35 @@
 //! The task that keeps one connection to one node.
 //!
-//! One task does it all: it connects, greets, drives the connection, sends `PING`, and starts again when
-//! something breaks.
+//! One task does it all: it connects, greets, drives the connection, sends what was gathered and `PING`, and starts again
+//! when something breaks. A second one watches over its callers, should it have no turn.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::dial::{self, Driver};
+use super::dial::{self, Driver, Opened};
+use super::flaps::Flaps;
 use super::race::{First, first};
+use super::repay::{repay_all, repay_as_owed};
 use super::reply::{exchange_error, no_answer};
 use super::slot::{Link, Mark, Phase, Shared, Slot, Vigil};
+use super::tracking::{Heard, Listener};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Pings in a trial, each of which must be answered.
+const TRIAL_PINGS: u32 = 4;
 
 /// The mean pause before the first new attempt is half of this.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Starts a supervisor on the current runtime where there is none, or one on a runtime that nobody drives.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
-    if shared.addr.is_tls() {
+    if shared.target.is_tls() {
         let why = "TLS (rediss://) is not supported yet";
         return Err(Error::new(ErrorKind::Unsupported, why));
     }
@@ -72,27 +78,32 @@ async fn supervise(vigil: Vigil) {
 async fn keep_connected(shared: &Arc<Shared>, term: u64) {
     let random = ahash::RandomState::new();
     let mut tried = 0;
+    let mut flaps = Flaps::default();
     loop {
-        let opened = dial::open(&shared.addr, &shared.label, &shared.settings);
+        let opened = dial::open(&shared.target, &shared.settings);
         let First::Right(opened) = first(closed(shared), opened).await else {
             return;
         };
-        let error = match opened {
-            Ok((conn, driver)) => {
-                let Some(link) = publish(shared, term, conn) else {
-                    return;
-                };
+        let ended = match opened {
+            Ok(opened) => {
                 let since = Instant::now();
-                let Some(error) = serve(shared, link, driver).await else {
-                    return;
-                };
+                let trial = flaps.trial();
+                let ended = live(shared, term, opened, trial).await;
+                let lived = since.elapsed().saturating_sub(trial);
+                flaps.ended_after(lived);
                 // A node that falls over as soon as it is up does not get the short pauses again.
-                if since.elapsed() > shared.settings.max_backoff {
+                if lived > shared.settings.max_backoff {
                     tried = 0;
                 }
-                error
+                ended
             }
-            Err(error) => error,
+            Err(error) => {
+                shared.count_failure();
+                Some(error)
+            }
+        };
+        let Some(error) = ended else {
+            return;
         };
         let pause = backoff(
             tried,
@@ -115,26 +126,45 @@ fn backoff(tried: u32, max: Duration, random: u64) -> Duration {
     bound.mul_f64(random as f64 / u64::MAX as f64)
 }
 
-/// Says that the node is up; nothing where the term is over.
-fn publish(shared: &Shared, term: u64, conn: MultiplexedConnection) -> Option<Arc<Link>> {
+/// A connection from its greeting to its end, and why it ended; nothing where it was closed.
+async fn live(shared: &Arc<Shared>, term: u64, opened: Opened, trial: Duration) -> Option<Error> {
+    let Opened {
+        conn,
+        mut driver,
+        tracked,
+    } = opened;
     let link = Arc::new(Link::new(conn, Handle::try_current().ok()?.id()));
+    // However long that takes, whoever calls is told that somebody is at it.
+    let prepared = first(prepared(shared, &link, trial), shared.announce(term));
+    let prepared = first(&mut driver, prepared);
+    match first(closed(shared), prepared).await {
+        First::Left(()) => return None,
+        First::Right(First::Left(())) => return Some(ended(shared)),
+        First::Right(First::Right(First::Left(Err(error)))) => return Some(error),
+        First::Right(First::Right(First::Left(Ok(())) | First::Right(()))) => {}
+    }
+    if !publish(shared, term, &link) {
+        return None;
+    }
+    let _listening = Listening::begin(shared, tracked);
+    serve(shared, link, driver).await
+}
+
+/// Says that the node is up; whether the term is still on.
+fn publish(shared: &Shared, term: u64, link: &Arc<Link>) -> bool {
     let published = shared.change(|slot| {
         let stands = slot.term == term && !matches!(slot.phase, Phase::Closed);
-        stands.then(|| Phase::Up(Arc::clone(&link)))
+        stands.then(|| Phase::Up(Arc::clone(link)))
     });
     if published {
         shared.connects.fetch_add(1, Relaxed);
         tracing::info!(name: "node_up", target: "larder::wire", node = %shared.label, "node_up");
     }
-    published.then_some(link)
+    published
 }
 
 /// Drives a link until it breaks, and answers why; nothing where the connection was closed.
 async fn serve(shared: &Arc<Shared>, link: Arc<Link>, mut driver: Driver) -> Option<Error> {
-    let driven = poll_fn(|cx| {
-        link.beat();
-        driver.as_mut().poll(cx)
-    });
     let mut slot = shared.slot.subscribe();
     let given_up = async {
         let changed = slot.wait_for(|slot| !slot.phase.is_up(&link)).await;
@@ -143,27 +173,122 @@ async fn serve(shared: &Arc<Shared>, link: Arc<Link>, mut driver: Driver) -> Opt
             _ => None,
         }
     };
-    // The driver comes second, since under load it uses up the task's budget of each turn.
-    let working = first(driven, keep_alive(shared, &link));
-    let ended = match first(given_up, working).await {
-        First::Left(ended) => ended,
-        First::Right(First::Left(())) => {
-            let lost = Error::new(ErrorKind::Unavailable, "the connection ended");
-            Some(lost.with("node", &shared.label))
+    let bound = shared.settings.operation_timeout;
+    let _watched = Watched(tokio::spawn(watch(Arc::downgrade(&link), bound)).abort_handle());
+    let mut gathered = Box::pin(gather(Arc::clone(&link), shared.settings.operation_timeout));
+    let why = {
+        let driven = poll_fn(|cx| {
+            link.beat();
+            driver.as_mut().poll(cx)
+        });
+        // What was gathered is sent before the driver's turn. The driver comes late, since under load it uses up the
+        // task's budget of each turn.
+        let kept = first(
+            keep_alive(shared, &link, shared.settings.ping_interval),
+            repay_as_owed(shared, &link),
+        );
+        let working = first(&mut gathered, first(driven, kept));
+        match first(given_up, working).await {
+            First::Left(why) => why,
+            First::Right(First::Right(First::Right(First::Left(error) | First::Right(error)))) => {
+                Some(error)
+            }
+            First::Right(_) => Some(ended(shared)),
         }
-        First::Right(First::Right(error)) => Some(error),
     };
-    if ended.is_none() {
-        // Operations under way hold a sender each, so the driver ends when the last of them is done.
-        drop(link);
-        let _ = timeout(shared.settings.operation_timeout, driver).await;
+    if why.is_none() {
+        link.gather.close();
+        let drained = async {
+            first(gathered, &mut driver).await;
+            // Operations under way hold a sender each, so the driver ends when the last of them is done.
+            drop(link);
+            driver.await;
+        };
+        let _ = timeout(shared.settings.operation_timeout, drained).await;
     }
-    ended
+    why
+}
+
+/// Sends one `PING`, which must be answered.
+async fn pinged(shared: &Shared, link: &Link) -> Result<()> {
+    let bound = shared.settings.operation_timeout;
+    let (mut conn, ping) = (link.conn(), redis::cmd("PING"));
+    match timeout(bound, conn.send_packed_command(&ping)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(exchange_error(&shared.target, error).with("node", &shared.label)),
+        Err(_) => Err(no_answer(bound).with("node", &shared.label)),
+    }
+}
+
+/// Ends the watch over a link with the link's own task.
+struct Watched(AbortHandle);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Sees to it that callers of gathered gets are told, even if the link's own task has no turn.
+async fn watch(link: Weak<Link>, bound: Duration) {
+    loop {
+        sleep(bound.max(Duration::from_millis(10))).await;
+        match link.upgrade() {
+            Some(link) => link.gather.expire(bound),
+            None => return,
+        }
+    }
+}
+
+/// Sends the gets that were gathered on a link, until it takes no more.
+async fn gather(link: Arc<Link>, bound: Duration) {
+    let conn = link.conn();
+    link.gather.serve(conn, bound).await;
+}
+
+/// What comes before anybody uses a link: a node that keeps falling over must answer for a while, and deletes that failed
+/// are made up for.
+async fn prepared(shared: &Shared, link: &Link, trial: Duration) -> Result<()> {
+    if !trial.is_zero() {
+        tracing::info!(target: "larder::wire", event = "node_on_trial", node = %shared.label, trial = ?trial,
+            "the node fell over soon after it came up, again and again: it must answer for a while");
+        for _ in 0..TRIAL_PINGS {
+            sleep(trial / TRIAL_PINGS).await;
+            pinged(shared, link).await?;
+        }
+    }
+    repay_all(shared, link).await
+}
+
+fn ended(shared: &Shared) -> Error {
+    let error = Error::new(ErrorKind::Unavailable, "the connection ended");
+    error.with("node", &shared.label)
+}
+
+/// Tells the listener that pushes are heard, and, however the connection ends, that they are not.
+struct Listening<'s>(Option<&'s Listener>);
+
+impl<'s> Listening<'s> {
+    fn begin(shared: &'s Shared, tracked: bool) -> Self {
+        let listener = shared.settings.listener.as_ref().filter(|_| tracked);
+        if let Some(listener) = listener {
+            listener.tell(Heard::Begun);
+        }
+        Self(listener)
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        if let Some(listener) = self.0 {
+            listener.tell(Heard::Ended);
+        }
+    }
 }
 
 /// Sends `PING` again and again; answers when the link is found broken.
-async fn keep_alive(shared: &Shared, link: &Link) -> Error {
-    let interval = shared.settings.ping_interval.max(Duration::from_millis(10));
+async fn keep_alive(shared: &Shared, link: &Link, interval: Duration) -> Error {
+    let interval = interval.max(Duration::from_millis(10));
     let bound = shared.settings.operation_timeout;
     let ping = redis::cmd("PING");
     let mut pause = interval;
@@ -178,7 +303,7 @@ async fn keep_alive(shared: &Shared, link: &Link) -> Error {
                 pause = interval;
             }
             Ok(Err(error)) => {
-                return exchange_error(&shared.addr, error).with("node", &shared.label);
+                return exchange_error(&shared.target, error).with("node", &shared.label);
             }
             Err(_) => {
                 shared.timeouts.fetch_add(1, Relaxed);

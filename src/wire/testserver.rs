@@ -93,7 +93,8 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-fn ask(port: u16, commands: &str) -> std::io::Result<String> {
+/// Sends inline commands to a server of this machine, and answers what comes back.
+pub(crate) fn ask(port: u16, commands: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(commands.as_bytes())?;

@@ -98,6 +98,17 @@ impl NodeAddr {
         })
     }
 
+    /// The same credentials and database at another place.
+    #[must_use]
+    pub(crate) fn at(&self, host: &str, port: u16) -> Self {
+        let host = host.to_owned();
+        Self {
+            host,
+            port,
+            ..self.clone()
+        }
+    }
+
     /// The host: a name or an address, IPv6 without brackets.
     #[must_use]
     pub(crate) fn host(&self) -> &str {
@@ -183,7 +194,7 @@ impl fmt::Debug for NodeAddr {
 }
 
 /// A `Config` error about one part of a url, without any of its text.
-fn wrong(part: &'static str, why: &'static str) -> Error {
+pub(super) fn wrong(part: &'static str, why: &'static str) -> Error {
     Error::new(
         ErrorKind::Config,
         format!("wrong {part} in the url of a node: {why}"),

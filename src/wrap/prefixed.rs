@@ -147,6 +147,10 @@ impl<C: Backend> Backend for Prefixed<C> {
         self.inner.remove(&self.join(key)).await
     }
 
+    async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
+        self.inner.retract(&self.join(key), draft).await
+    }
+
     async fn wipe(&self, prefix: &str) -> Result<()> {
         self.inner.wipe(&self.join(prefix)).await
     }

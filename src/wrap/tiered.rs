@@ -9,11 +9,14 @@ use async_trait::async_trait;
 use crate::backend::{Backend, Memory, Peek};
 use crate::core::{Core, Settings, setting_methods};
 use crate::entry::{Answer, Draft, Entry, Stored, Want};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::fence::{Stamp, Upper};
 use crate::flight::unless_overtaken;
 use crate::stats::count;
 use crate::ttl::Remaining;
+
+/// How long a computed value stands in for one that could not be stored.
+const OUTAGE_TTL: Duration = Duration::from_secs(1);
 
 /// Two stores as one: `l1`, usually memory, holds copies of what `l2` holds. Nests on either side.
 ///
@@ -43,6 +46,7 @@ struct Inner<L1, L2> {
     l2: L2,
     core: Core,
     max_l1_ttl: Option<Duration>,
+    outage_ttl: Duration,
     /// Whether `l1` is this tier's own. One that holds another's copies is left alone.
     holds_copies: bool,
 }
@@ -55,6 +59,7 @@ pub struct TieredBuilder<L1, L2> {
     l2: L2,
     settings: Settings,
     max_l1_ttl: Option<Duration>,
+    outage_ttl: Duration,
 }
 
 impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
@@ -66,10 +71,22 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
         self
     }
 
+    /// Sets how long memory keeps a computed value that `l2` could not store, because its node is down, slow, full or read
+    /// only: so each process computes a key about once in this time, and not for every caller. 1 second unless set; zero
+    /// keeps none, nor does a strict cache. It is also how long such a value may differ from what others store once `l2` is back.
+    pub fn outage_ttl(mut self, ttl: Duration) -> Self {
+        self.outage_ttl = ttl;
+        self
+    }
+
     /// The store.
     #[must_use]
     pub fn build(self) -> Tiered<L1, L2> {
-        let core = Core::above(self.l2.core(), self.settings);
+        let below = self.l2.core();
+        let bounds_reads = self.l1.memory().is_some()
+            && below.bounds_reads()
+            && self.settings.store_timeout >= below.settings().store_timeout;
+        let core = Core::above(self.l2.core(), self.settings).bounding_reads(bounds_reads);
         let below = self.l2.stored_key("").into_owned();
         let holds_copies = {
             let own = self.l1.stored_key("");
@@ -84,6 +101,7 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
             l2: self.l2,
             core,
             max_l1_ttl: self.max_l1_ttl,
+            outage_ttl: self.outage_ttl,
             holds_copies,
         });
         if holds_copies {
@@ -111,6 +129,7 @@ impl<L1: Backend, L2: Backend> Tiered<L1, L2> {
             l2,
             settings,
             max_l1_ttl: None,
+            outage_ttl: OUTAGE_TTL,
         }
     }
 
@@ -228,27 +247,84 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         }
     }
 
-    /// Keeps a value that `l2` has just stored, unless another write of the key came between. Only memory keeps it: the
-    /// writes of two callers could reach a remote `l1` in another order than `l2`.
-    async fn keep(&self, key: &str, stamp: Stamp, copy: Option<Draft>) {
-        match (self.l1.memory(), copy) {
-            (Some(memory), Some(draft)) => {
+    /// Keeps in memory what `l2` has just stored, unless another write of the key came between, or a computed value that it
+    /// could not store, for a short while. A remote `l1` is filled by reads alone: the writes of two callers could reach it in
+    /// another order than `l2`.
+    fn settle(
+        &self,
+        key: &str,
+        stamp: Stamp,
+        copy: Option<Draft>,
+        computed: bool,
+        stored: &Result<Stored>,
+    ) {
+        let copy = match stored {
+            Ok(Stored::Done) => copy,
+            Err(error) if computed && is_outage(error) => {
+                copy.and_then(|copy| self.meanwhile(copy))
+            }
+            _ => None,
+        };
+        let Some(memory) = self.l1.memory().filter(|_| self.holds_copies) else {
+            return;
+        };
+        match copy {
+            Some(draft) => {
                 let stored = self.l2.stored_key(key);
                 let keep = || memory.insert(key, draft.entry);
                 self.core.fence().keep(&stored, stamp, keep);
             }
-            _ => self.drop_copy(key).await,
+            None => memory.evict(key),
         }
     }
 
-    /// Drops a key from `l1`. Memory has heard of a fenced write already, but a write may come without a fence.
-    async fn drop_copy(&self, key: &str) {
-        if !self.holds_copies {
+    /// The copy of a computed value that `l2` could not store: short-lived, since `l2` may get another one from elsewhere.
+    fn meanwhile(&self, mut copy: Draft) -> Option<Draft> {
+        // A strict cache shows its callers what is wrong below.
+        if self.outage_ttl.is_zero() || self.core.settings().strict {
+            return None;
+        }
+        let latest = self.core.now().after(self.outage_ttl);
+        let expires = copy.entry.expires().min(latest);
+        copy.entry = copy.entry.with_deadline(expires);
+        Some(copy)
+    }
+
+    /// Drops a key from memory after a write. It has heard of a fenced one already, but a write may come without a fence.
+    fn drop_copy(&self, key: &str) {
+        if let Some(memory) = self.l1.memory().filter(|_| self.holds_copies) {
+            memory.evict(key);
+        }
+    }
+
+    /// Drops a key from an `l1` that is not memory, before `l2` is written: a reader who saw the new value there must not
+    /// meet the old one here. No copy gets in until the write is over.
+    async fn make_way(&self, keys: &[&str]) {
+        if !self.holds_copies || self.l1.memory().is_some() {
             return;
         }
-        match self.l1.memory() {
-            Some(memory) => memory.evict(key),
-            None => self.write_l1(key, self.l1.remove(key)).await,
+        let stored: Vec<_> = keys.iter().map(|key| self.l1.stored_key(key)).collect();
+        let fence = self.l1.core().fence();
+        let _writes: Vec<_> = stored.iter().map(|key| fence.write(key)).collect();
+        let removed = async {
+            match keys {
+                [key] => self.l1.remove(key).await.map(|_| ()),
+                _ => {
+                    let removed = self.l1.remove_many(keys).await;
+                    removed
+                        .into_iter()
+                        .try_for_each(|removed| removed.map(|_| ()))
+                }
+            }
+        };
+        // An l1 that hangs must leave l2 its time.
+        let bound = self.core.settings().store_timeout / 4;
+        let removed = match tokio::runtime::Handle::try_current() {
+            Ok(_) => tokio::time::timeout(bound, removed).await,
+            Err(_) => Ok(removed.await),
+        };
+        if !matches!(removed, Ok(Ok(()))) {
+            tracing::warn!(target: "larder", event = "l1_failed", "an l1 could not be told of a write: it may hold older values");
         }
     }
 
@@ -279,6 +355,14 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         let first = self.l1.memory().filter(|_| self.holds_copies);
         [first, self.l2.memory()].into_iter().flatten()
     }
+}
+
+/// Whether a store failed for reasons that have nothing to do with the value.
+fn is_outage(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy | ErrorKind::Rejected
+    )
 }
 
 // As a memory it is changed from above, past its own cache: fenced like any write, or a copy on its way from l2 to l1
@@ -374,29 +458,36 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
         let stamp = self.inner.stamp(key);
         let copy = self.inner.copy(key, &draft.entry);
+        let computed = draft.computed;
+        self.inner.make_way(&[key]).await;
         let stored = self.inner.l2.store(key, draft).await;
-        match stored {
-            Ok(Stored::Done) => self.inner.keep(key, stamp, copy).await,
-            _ => self.inner.drop_copy(key).await,
-        }
+        self.inner.settle(key, stamp, copy, computed, &stored);
         stored
     }
 
     async fn remove(&self, key: &str) -> Result<bool> {
+        self.inner.make_way(&[key]).await;
         let removed = self.inner.l2.remove(key).await;
-        self.inner.drop_copy(key).await;
+        self.inner.drop_copy(key);
         removed
     }
 
+    async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
+        self.inner.make_way(&[key]).await;
+        let retracted = self.inner.l2.retract(key, draft).await;
+        self.inner.drop_copy(key);
+        retracted
+    }
+
     async fn wipe(&self, prefix: &str) -> Result<()> {
-        let wiped = self.inner.l2.wipe(prefix).await;
         // The fence of a clear has emptied memory already.
+        let mut emptied = Ok(());
         if self.inner.l1.memory().is_none() && self.inner.holds_copies {
             let stored = self.inner.l1.stored_key(prefix);
             let _clear = self.inner.l1.core().fence().clear(&stored);
-            self.inner.l1.wipe(prefix).await?;
+            emptied = self.inner.l1.wipe(prefix).await;
         }
-        wiped
+        self.inner.l2.wipe(prefix).await.and(emptied)
     }
 
     async fn contains(&self, key: &str) -> Result<bool> {
@@ -408,14 +499,16 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
     }
 
     async fn retime(&self, key: &str, ttl: Option<Duration>) -> Result<bool> {
+        self.inner.make_way(&[key]).await;
         let answer = self.inner.l2.retime(key, ttl).await;
-        self.inner.drop_copy(key).await;
+        self.inner.drop_copy(key);
         answer
     }
 
     async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
+        self.inner.make_way(&[key]).await;
         let sum = self.inner.l2.add_to(key, by).await;
-        self.inner.drop_copy(key).await;
+        self.inner.drop_copy(key);
         sum
     }
 
@@ -464,23 +557,24 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
     async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
         let copy = |(key, draft): &(String, Draft)| {
             let stamp = self.inner.stamp(key);
-            (key.clone(), stamp, self.inner.copy(key, &draft.entry))
+            let copy = self.inner.copy(key, &draft.entry);
+            (key.clone(), stamp, copy, draft.computed)
         };
         let copies: Vec<_> = drafts.iter().map(copy).collect();
+        let keys: Vec<&str> = drafts.iter().map(|(key, _)| key.as_str()).collect();
+        self.inner.make_way(&keys).await;
         let answers = self.inner.l2.store_many(drafts).await;
-        for ((key, stamp, copy), answer) in copies.into_iter().zip(&answers) {
-            match answer {
-                Ok(Stored::Done) => self.inner.keep(&key, stamp, copy).await,
-                _ => self.inner.drop_copy(&key).await,
-            }
+        for ((key, stamp, copy, computed), answer) in copies.into_iter().zip(&answers) {
+            self.inner.settle(&key, stamp, copy, computed, answer);
         }
         answers
     }
 
     async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {
+        self.inner.make_way(keys).await;
         let answers = self.inner.l2.remove_many(keys).await;
         for key in keys {
-            self.inner.drop_copy(key).await;
+            self.inner.drop_copy(key);
         }
         answers
     }

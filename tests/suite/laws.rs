@@ -3,6 +3,7 @@
 mod coherence;
 mod failures;
 mod flights;
+mod outages;
 
 use larder::testing::Faulty;
 use larder::{Eviction, Moka, MokaBuilder, Ttl};

@@ -841,3 +841,79 @@ async fn no_storm_of_invalidations_leaves_an_older_value() {
         storm(tiers, Arc::new(below), writes).await;
     }
 }
+
+/// A store whose writes arrive and are not answered until it is told to: its caller hangs after the deed.
+#[derive(Clone)]
+struct Silent {
+    inner: Moka,
+    answered: Arc<tokio::sync::Notify>,
+}
+
+#[async_trait::async_trait]
+impl Backend for Silent {
+    fn core(&self) -> &Core {
+        self.inner.core()
+    }
+    async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
+        self.inner.fetch(key, want).await
+    }
+    async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
+        let computed = draft.computed;
+        let stored = self.inner.store(key, draft).await;
+        if computed {
+            self.answered.notified().await;
+        }
+        stored
+    }
+    async fn remove(&self, key: &str) -> Result<bool> {
+        self.inner.remove(key).await
+    }
+    async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
+        self.inner.retract(key, draft).await
+    }
+    async fn wipe(&self, prefix: &str) -> Result<()> {
+        self.inner.wipe(prefix).await
+    }
+    async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
+        self.inner.add_to(key, by).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_was_overtaken_takes_back_its_own_value_alone() {
+    let mut settings = Settings::default();
+    settings.store_timeout = ms(100);
+    let store = Silent {
+        inner: Moka::builder().settings(settings).build(),
+        answered: Arc::default(),
+    };
+    for many in [false, true] {
+        // Polled until it has stored, and then not for a long time.
+        let mut parked = if many {
+            let store = store.clone();
+            Box::pin(async move {
+                let compute = |_| async { HashMap::from([("k".to_owned(), 1_u64)]) };
+                let all = store.get_or_set_many(&["k"], MINUTE, compute).await;
+                all.unwrap()[0].unwrap()
+            }) as Pin<Box<dyn Future<Output = u64>>>
+        } else {
+            let store = store.clone();
+            Box::pin(async move {
+                store
+                    .get_or_set("k", MINUTE, || async { 1_u64 })
+                    .await
+                    .unwrap()
+            })
+        };
+        assert!(poll_once(&mut parked).await.is_pending());
+        store.delete("k").await.unwrap();
+        assert_eq!(store.incr("k", 5).await.unwrap(), 5, "many: {many}");
+        assert_eq!(parked.await, 1);
+        assert_eq!(
+            store.get::<u64>("k").await.unwrap(),
+            Some(5),
+            "many: {many}"
+        );
+        store.delete("k").await.unwrap();
+    }
+}

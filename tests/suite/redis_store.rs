@@ -10,6 +10,7 @@ use crate::fleet::eventually;
 use crate::support::Server;
 
 const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 struct User {
@@ -421,4 +422,92 @@ fn a_store_in_a_static_moves_to_the_next_runtime() {
         })
         .await;
     });
+}
+
+#[tokio::test]
+async fn several_connections_to_a_server_share_its_keys() {
+    let server = Server::start().await;
+    let cache = Redis::builder(&server.url(0))
+        .connections(3)
+        .client_name("several")
+        .connect()
+        .await
+        .unwrap();
+    let Value::BulkString(list) = server.raw(0, &["CLIENT", "LIST"]).await else {
+        panic!("no list")
+    };
+    let list = String::from_utf8_lossy(&list).into_owned();
+    assert_eq!(list.matches("name=several ").count(), 3);
+    let keys: Vec<String> = (0..60).map(|i| format!("key:{i}")).collect();
+    let pairs = keys.iter().map(|key| (key, key.clone()));
+    cache.set_many(pairs, MINUTE).await.unwrap();
+    for key in &keys {
+        assert_eq!(cache.get::<String>(key).await.unwrap().as_ref(), Some(key));
+    }
+    let read = cache.get_many::<String>(&keys).await.unwrap();
+    assert!(
+        read.iter()
+            .zip(&keys)
+            .all(|(read, key)| read.as_ref() == Some(key))
+    );
+    assert_eq!(cache.delete_many(&keys[..30]).await.unwrap(), 30);
+    cache.clear().await.unwrap();
+    assert_eq!(server.raw(0, &["DBSIZE"]).await, Value::Int(0));
+}
+
+#[tokio::test]
+async fn what_failed_while_the_server_was_away_is_made_up_for() {
+    for connections in [1, 3] {
+        let server = Server::start().await;
+        let cache = Redis::builder(&server.url(0))
+            .connections(connections)
+            .operation_timeout(Duration::from_millis(100))
+            .connect()
+            .await
+            .unwrap();
+        let keys: Vec<String> = (0..12).map(|i| format!("key:{i}")).collect();
+        for key in &keys {
+            cache.set(key, "old".to_owned(), MINUTE).await.unwrap();
+        }
+        server.pause();
+        eventually(SECOND * 5, "it counts as down", async || !cache.status().up).await;
+        for key in &keys[..3] {
+            cache.delete(key).await.unwrap_err();
+        }
+        cache.delete_many(&keys[3..6]).await.unwrap_err();
+        cache
+            .set(&keys[6], "new".to_owned(), MINUTE)
+            .await
+            .unwrap_err();
+        assert_eq!(cache.status().owed, 7);
+        server.resume();
+        eventually(SECOND * 5, "it is back", async || cache.status().up).await;
+        for (i, key) in keys.iter().enumerate() {
+            let expected = (i > 6).then(|| "old".to_owned());
+            assert_eq!(cache.get::<String>(key).await.unwrap(), expected, "{key}");
+        }
+        assert_eq!(cache.status().owed, 0);
+        // A clear that failed, too.
+        server.pause();
+        eventually(SECOND * 5, "it counts as down", async || !cache.status().up).await;
+        cache.clear().await.unwrap_err();
+        server.resume();
+        eventually(SECOND * 5, "it is back", async || cache.status().up).await;
+        assert_eq!(cache.get::<String>(&keys[9]).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_tiers_own_bound_holds_for_reads() {
+    let (server, l2) = started().await;
+    let tier = Tiered::builder(Moka::new(10), l2)
+        .store_timeout(Duration::from_millis(50))
+        .build();
+    tier.set("a", 1_i64, MINUTE).await.unwrap();
+    server.pause();
+    let began = Instant::now();
+    let _ = tier.get::<i64>("b").await;
+    let took = began.elapsed();
+    server.resume();
+    assert!(took < Duration::from_millis(150), "{took:?}");
 }

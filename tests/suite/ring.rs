@@ -130,7 +130,7 @@ async fn nodes_come_and_go_within_a_second() {
         };
         !String::from_utf8_lossy(&list).contains("name=larder ")
     };
-    eventually(SECOND * 2, "its connection is closed", alone).await;
+    eventually(SECOND * 4, "its connection is closed", alone).await;
     assert_eq!(cache.map_status().epoch, 2);
 }
 

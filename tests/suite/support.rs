@@ -35,6 +35,8 @@ pub(crate) struct Server {
     port: u16,
     dir: PathBuf,
     args: Vec<String>,
+    /// Further lines of its settings.
+    lines: String,
     running: Mutex<Option<Running>>,
 }
 
@@ -60,6 +62,32 @@ impl Server {
 
     /// Starts a server with further settings, as on its command line: `&["--maxmemory", "1mb"]`.
     pub(crate) async fn start_with(args: &[&str]) -> Self {
+        Self::launched(args, String::new()).await
+    }
+
+    /// Starts a replica of another server.
+    pub(crate) async fn replica_of(master: &Self) -> Self {
+        let mut lines = format!("replicaof 127.0.0.1 {}\n", master.port());
+        if let Some(password) = password() {
+            lines += &format!("masterauth {password}\n");
+        }
+        Self::launched(&[], lines).await
+    }
+
+    /// Starts a sentinel that watches a master by itself, and replaces it soon.
+    pub(crate) async fn sentinel_of(master: &Self, name: &str) -> Self {
+        let mut lines = format!(
+            "sentinel monitor {name} 127.0.0.1 {} 1\nsentinel down-after-milliseconds {name} 500\n\
+             sentinel failover-timeout {name} 3000\n",
+            master.port()
+        );
+        if let Some(password) = password() {
+            lines += &format!("sentinel auth-pass {name} {password}\n");
+        }
+        Self::launched(&["--sentinel"], lines).await
+    }
+
+    async fn launched(args: &[&str], lines: String) -> Self {
         show_logs();
         let mut last = String::new();
         for _ in 0..PORTS {
@@ -68,6 +96,7 @@ impl Server {
                 port,
                 dir: private_dir(port),
                 args: args.iter().map(ToString::to_string).collect(),
+                lines: lines.clone(),
                 running: Mutex::new(None),
             };
             match server.launch().await {
@@ -264,7 +293,11 @@ pub(crate) fn password() -> Option<String> {
 /// In a file rather than on the command line, where every user of the machine could read the password.
 fn settings(of: &Server) -> String {
     let (port, dir) = (of.port, of.dir.display());
-    let mut text = format!("bind 127.0.0.1\nport {port}\ndir {dir}\nsave \"\"\nappendonly no\n");
+    let mut text = format!("bind 127.0.0.1\nport {port}\ndir {dir}\n");
+    if !of.args.iter().any(|arg| arg == "--sentinel") {
+        text += "save \"\"\nappendonly no\n";
+    }
+    text += &of.lines;
     if let Some(password) = password() {
         text += &format!("requirepass {password}\n");
     }

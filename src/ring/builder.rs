@@ -1,0 +1,152 @@
+//! The settings of the store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backends::redis::{bound, connection_methods};
+use crate::core::{Core, Settings, setting_methods};
+use crate::error::Result;
+use crate::ringmap::Order;
+use crate::wire::{Connection, ConnectionSettings, Target};
+
+use super::follow::{Follower, MapSettings};
+use super::keys::MapKeys;
+use super::signals::Signals;
+use super::store::DistributedRedis;
+
+impl DistributedRedis {
+    /// Connects to the ring whose map the manager at `redis://[user[:password]@]host[:port][/db]` holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`DistributedRedisBuilder::connect`].
+    pub async fn connect(manager_url: &str) -> Result<Self> {
+        Self::builder(manager_url).connect().await
+    }
+
+    /// Settings first.
+    pub fn builder(manager_url: &str) -> DistributedRedisBuilder {
+        DistributedRedisBuilder::new(manager_url)
+    }
+}
+
+/// Settings of a [`DistributedRedis`].
+#[derive(Debug)]
+#[must_use]
+pub struct DistributedRedisBuilder {
+    manager: Result<Target>,
+    settings: Settings,
+    map: MapSettings,
+    map_name: Option<String>,
+}
+
+impl DistributedRedisBuilder {
+    pub(super) fn new(manager_url: &str) -> Self {
+        Self {
+            manager: Target::parse(manager_url),
+            settings: Settings::default(),
+            map: MapSettings {
+                keys: MapKeys::default(),
+                order: Order::Auto,
+                poll_interval: Duration::from_millis(500),
+                max_fields: 500_000,
+                snapshot_file: None,
+                start_without_map: false,
+                nodes: ConnectionSettings::default(),
+            },
+            map_name: None,
+        }
+    }
+
+    setting_methods!(settings);
+    connection_methods!(map.nodes);
+
+    /// Sets the key of the map in the manager, for several rings with one manager. `HASH_RING_MAP` unless set.
+    ///
+    /// Its epoch and history stand beside it: `HASH_RING_cart_MAP` has `HASH_RING_cart_META` and
+    /// `HASH_RING_cart_HISTORY`; a name without `_MAP` at its end has `_META` and `_HISTORY` appended. Names that begin
+    /// with `HASH_RING` are the better ones: no key of a cache is called so, and no `clear` of another ring or cache
+    /// takes them away where the manager's database is a node's too.
+    ///
+    /// ```no_run
+    /// # async fn example() -> larder::Result<()> {
+    /// use larder::DistributedRedis;
+    /// use larder::ring::{Publication, publish};
+    ///
+    /// let manager = "redis://127.0.0.1:6379/13";
+    /// let nodes = ["redis://127.0.0.1:7001/0", "redis://127.0.0.1:7002/0"];
+    /// publish(manager, &Publication::of_nodes(&nodes, 160).in_map("HASH_RING_cart_MAP")).await?;
+    /// let carts = DistributedRedis::builder(manager).map_name("HASH_RING_cart_MAP").connect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map_name(mut self, name: impl Into<String>) -> Self {
+        self.map_name = Some(name.into());
+        self
+    }
+
+    /// Sets by which rule the map is read. [`Order::Auto`] unless set: what the map says, else numeric with one warning.
+    pub fn order(mut self, order: Order) -> Self {
+        self.map.order = order;
+        self
+    }
+
+    /// Sets how often the map is read. 500 ms unless set; 10 ms at least. Where the manager's pushes are heard, ten
+    /// times that, as a safety net.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.map.poll_interval = interval.max(Duration::from_millis(10));
+        self
+    }
+
+    /// Sets how many fields a map may have before it counts as absurd. 500,000 unless set.
+    pub fn max_map_fields(mut self, fields: usize) -> Self {
+        self.map.max_fields = fields;
+        self
+    }
+
+    /// Starts even if there is no map or no manager: all keys are misses until there is one.
+    pub fn start_without_map(mut self, start: bool) -> Self {
+        self.map.start_without_map = start;
+        self
+    }
+
+    /// Saves each good map in this file, and starts from it where the manager gives none. The file holds the nodes'
+    /// passwords; it is readable by its owner alone.
+    pub fn snapshot(mut self, path: impl Into<PathBuf>) -> Self {
+        self.map.snapshot_file = Some(path.into());
+        self
+    }
+
+    /// The store, once it has a map.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the url or the map's name is wrong, the map is unusable, or it is to be read in another order than was
+    /// chosen; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if there is no map or no manager, unless
+    /// [`start_without_map`](Self::start_without_map) or [`snapshot`](Self::snapshot) allow for it. Nodes may be down.
+    pub async fn connect(mut self) -> Result<DistributedRedis> {
+        if let Some(name) = &self.map_name {
+            self.map.keys = MapKeys::named(name).map_err(|error| error.during("connect"))?;
+        }
+        bound(&mut self.settings, &mut self.map.nodes);
+        // Where the manager's database is a node's too, the map stays.
+        self.map.nodes.spared = self.map.keys.all().map(str::to_owned).to_vec();
+        let signals = Arc::new(Signals::default());
+        let manager = ConnectionSettings {
+            // A large map takes a while; nobody waits for it but the follower.
+            operation_timeout: Duration::from_secs(5).max(self.map.nodes.operation_timeout),
+            // An entry of the history is a whole map, whatever the bound on values.
+            max_reply_bytes: self.map.max_fields.saturating_mul(64).max(64 << 10),
+            connections: 1,
+            listener: Some(signals.listener(self.map.keys.all()[0])),
+            ..self.map.nodes.clone()
+        };
+        let clock = self.settings.clock.clone();
+        let manager = Connection::new(self.manager?, manager);
+        let follower = Follower::new(manager, self.map, clock, signals);
+        follower.begin().await?;
+        let core = Core::new(self.settings).bounding_reads(true);
+        Ok(DistributedRedis::over(core, follower))
+    }
+}

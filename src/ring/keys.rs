@@ -1,0 +1,85 @@
+//! The names of the three keys of a map.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::MAX_KEY_BYTES;
+
+/// The hash of positions and node urls, unless the map has another name.
+pub const MAP_KEY: &str = "HASH_RING_MAP";
+/// The hash of epoch, digest, lookup rule and writer.
+pub const META_KEY: &str = "HASH_RING_META";
+/// The hash of earlier maps by epoch.
+pub const HISTORY_KEY: &str = "HASH_RING_HISTORY";
+
+/// Where one map stands in its manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MapKeys {
+    pub(super) map: String,
+    pub(super) meta: String,
+    pub(super) history: String,
+}
+
+impl Default for MapKeys {
+    fn default() -> Self {
+        let [map, meta, history] = [MAP_KEY, META_KEY, HISTORY_KEY].map(str::to_owned);
+        Self { map, meta, history }
+    }
+}
+
+impl MapKeys {
+    /// The keys of the map `name`: `cart_MAP` has `cart_META` and `cart_HISTORY`, `cart` has them too.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if the name is empty, longer than 1,024 bytes or holds a control character.
+    pub(super) fn named(name: &str) -> Result<Self> {
+        let problem = if name.is_empty() {
+            "a map's name must not be empty"
+        } else if name.len() > MAX_KEY_BYTES {
+            "a map's name must not be longer than 1024 bytes"
+        } else if name.chars().any(char::is_control) {
+            "a map's name must not hold control characters"
+        } else {
+            let stem = name.strip_suffix("_MAP").unwrap_or(name);
+            return Ok(Self {
+                map: name.to_owned(),
+                meta: format!("{stem}_META"),
+                history: format!("{stem}_HISTORY"),
+            });
+        };
+        // The name is not repeated: in a url, what stands in its place may be a password.
+        Err(Error::new(ErrorKind::Config, problem))
+    }
+
+    /// All three.
+    pub(super) fn all(&self) -> [&str; 3] {
+        [&self.map, &self.meta, &self.history]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_from_the_maps() {
+        assert_eq!(MapKeys::named(MAP_KEY).unwrap(), MapKeys::default());
+        for (name, meta, history) in [
+            ("cart_MAP", "cart_META", "cart_HISTORY"),
+            ("cart", "cart_META", "cart_HISTORY"),
+            ("_MAP", "_META", "_HISTORY"),
+            ("MAP", "MAP_META", "MAP_HISTORY"),
+            ("a_MAP_b", "a_MAP_b_META", "a_MAP_b_HISTORY"),
+        ] {
+            assert_eq!(MapKeys::named(name).unwrap().all(), [name, meta, history]);
+        }
+    }
+
+    #[test]
+    fn unusable_names_are_refused() {
+        for name in ["", "a\nb", "\0", &"x".repeat(1025)] {
+            let error = MapKeys::named(name).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+        }
+        assert!(MapKeys::named(&"x".repeat(1024)).is_ok());
+    }
+}

@@ -1,0 +1,239 @@
+//! Reads the map, judges it, and takes it over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ringmap::Order;
+
+use super::file::Saved;
+use super::follow::{Follower, lock};
+use super::history::{History, lineage, missing};
+use super::map::{self, Meta, Reading};
+use super::signals::{SETTLE, SETTLE_LONGEST};
+use super::snapshot::{Placed, Snapshot};
+
+/// Maps up to this many fields are read whole each time.
+const SMALL: usize = 2000;
+
+/// Readings in a row that meet another epoch than was just told, at most.
+const READINGS: usize = 5;
+
+/// How long others may follow an earlier map: until then its nodes are told of deletes and writes.
+const OTHERS_FOLLOW: Duration = Duration::from_secs(2);
+
+impl Follower {
+    /// Reads the map and takes it over if it is good and new. A map found missing is looked for until it would have
+    /// been there if somebody was just rewriting it.
+    pub(super) async fn refresh(&self, whole: bool) -> Result<()> {
+        let until = Instant::now() + SETTLE_LONGEST;
+        let known_missing = lock(&self.progress).empty;
+        loop {
+            let missing = match self.read(whole).await? {
+                Some(reading) if reading.raw.fields.is_empty() => reading,
+                Some(reading) => {
+                    lock(&self.progress).empty = false;
+                    return self.accept(reading).await;
+                }
+                None => {
+                    lock(&self.progress).confirmed = Some(self.clock.now());
+                    return Ok(());
+                }
+            };
+            if known_missing || Instant::now() + SETTLE > until {
+                lock(&self.progress).empty = true;
+                return self.accept(missing).await;
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+
+    /// The map, with the history since the epoch in use; nothing if it seems to be the same.
+    async fn read(&self, whole: bool) -> Result<Option<Reading>> {
+        let (manager, keys) = (&self.manager, &self.settings.keys);
+        let (fields, meta) = map::probe(manager, keys).await?;
+        map::check_size(fields, self.settings.max_fields)?;
+        if !whole && fields > SMALL && self.seems_unchanged(fields, meta.as_ref()) {
+            return Ok(None);
+        }
+        let known = self.current.load().stated;
+        let mut newest = meta.map_or(0, |meta| meta.epoch);
+        // A map that is published between the two questions has another history.
+        for _ in 0..READINGS {
+            let reading = match map::read(manager, keys, missing(known, newest)).await {
+                // Who may read the map may not read its history everywhere.
+                Err(error) if error.kind() == ErrorKind::Rejected => {
+                    let reading = map::read(manager, keys, missing(0, 0)).await?;
+                    self.warn_of_history(newest);
+                    reading
+                }
+                reading => reading?,
+            };
+            let found = reading.raw.epoch();
+            if found == newest || found == known {
+                return Ok(Some(reading));
+            }
+            newest = found;
+        }
+        let why = "the map changes faster than it can be read";
+        Err(Error::new(ErrorKind::Unavailable, why).during("read the map"))
+    }
+
+    fn seems_unchanged(&self, fields: usize, meta: Option<&Meta>) -> bool {
+        let current = self.current.load();
+        current
+            .raw
+            .as_ref()
+            .is_some_and(|raw| raw.fields.len() == fields && raw.meta.as_ref() == meta)
+    }
+
+    async fn accept(&self, reading: Reading) -> Result<()> {
+        let current = self.current.load_full();
+        if current.raw.as_deref() != Some(&reading.raw) {
+            let (placed, unreadable) = self.place(&current, reading).await?;
+            self.warn(&placed.good);
+            if let Some(epoch) = unreadable {
+                self.warn_of_history(epoch);
+            }
+            self.replace(&current, placed).await;
+        }
+        let mut progress = lock(&self.progress);
+        (progress.confirmed, progress.last_error) = (Some(self.clock.now()), None);
+        Ok(())
+    }
+
+    /// Judges a map, and tells since when each key belongs to its owner. A large one is judged aside, where it keeps
+    /// nobody waiting.
+    async fn place(
+        &self,
+        current: &Arc<Snapshot>,
+        reading: Reading,
+    ) -> Result<(Placed, Option<u64>)> {
+        let (order, max_fields) = (self.settings.order, self.settings.max_fields);
+        let placed = if reading.raw.fields.len() <= SMALL {
+            placed(current, reading, order, max_fields)
+        } else {
+            let current = Arc::clone(current);
+            let aside = move || placed(&current, reading, order, max_fields);
+            let aside = tokio::task::spawn_blocking(aside).await;
+            aside.map_err(|_| Error::new(ErrorKind::Unavailable, "the runtime is ending"))?
+        };
+        placed.map_err(|error| error.with("key", &self.settings.keys.map))
+    }
+
+    async fn replace(&self, current: &Snapshot, placed: Placed) {
+        let epoch = placed.good.epoch;
+        let window = OTHERS_FOLLOW.max(self.settings.poll_interval.saturating_mul(2));
+        let next = Arc::new(current.next(placed, &self.settings.nodes, window));
+        self.current.store(Arc::clone(&next));
+        lock(&self.progress).changes += 1;
+        tracing::info!(target: "larder::ring", event = "map_changed", epoch, nodes = next.node_count(), positions = next.ring.positions());
+        if let (Some(path), Some(raw)) = (self.settings.snapshot_file.clone(), next.raw.clone()) {
+            let lineage = next.lineage.clone();
+            let write = move || Saved { raw, lineage }.write(&path);
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
+                tracing::warn!(target: "larder::ring", event = "map_not_saved", error = %error);
+            }
+        }
+    }
+
+    fn warn(&self, good: &map::GoodMap) {
+        if good.edited {
+            tracing::warn!(target: "larder::ring", event = "map_edited",
+                "the map does not fit its digest: somebody changed it who does not know its meta; what was stored until now \
+                 counts as too old for the keys that moved, and entries are written without an epoch");
+        }
+        let mut progress = lock(&self.progress);
+        if !progress.warned && good.rule_unknown {
+            progress.warned = true;
+            tracing::warn!(target: "larder::ring", event = "order_assumed",
+                "the map does not say in which order it is read: numeric is assumed; readers of the Python SDK sort as text \
+                 and place some keys elsewhere (choose Order::Lexicographic to follow them)");
+        }
+        if !progress.warned && good.epoch == 0 {
+            progress.warned = true;
+            tracing::info!(target: "larder::ring", event = "no_epoch",
+                "the map has no epoch: after a node left and came back, a value's ttl is the only bound on its age");
+        }
+    }
+
+    fn warn_of_history(&self, epoch: u64) {
+        let mut progress = lock(&self.progress);
+        if !progress.history_warned {
+            progress.history_warned = true;
+            tracing::warn!(target: "larder::ring", event = "history_unreadable", epoch,
+                "an entry of the map's history cannot be read: entries of that epoch and before are misses");
+        }
+    }
+
+    pub(super) fn failed(&self, error: &Error) {
+        let mut progress = lock(&self.progress);
+        let text = error.to_string();
+        if error.kind() == ErrorKind::Config || self.manager.is_up() {
+            progress.refused += 1;
+        }
+        // Once for each cause, not once a second.
+        if progress.last_error.as_ref() != Some(&text) {
+            tracing::warn!(target: "larder::ring", event = "map_refused", error = %text, "the last good map stays in use");
+        }
+        progress.last_error = Some(text);
+    }
+
+    /// Takes the map of the file over, if there is a good one.
+    pub(super) async fn restore(&self) -> bool {
+        let Some(path) = self.settings.snapshot_file.clone() else {
+            return false;
+        };
+        let read = tokio::task::spawn_blocking(move || Saved::load(&path)).await;
+        let Ok(Some(Saved { raw, lineage })) = read else {
+            return false;
+        };
+        let Ok(good) = raw.judge(self.settings.order, self.settings.max_fields) else {
+            return false;
+        };
+        self.warn(&good);
+        let placed = Placed {
+            stated: raw.epoch(),
+            good,
+            raw,
+            lineage,
+        };
+        let current = self.current.load_full();
+        let next = current.next(placed, &self.settings.nodes, Duration::ZERO);
+        self.current.store(Arc::new(next));
+        tracing::warn!(target: "larder::ring", event = "map_restored", "the manager gave no map: the one saved last is used");
+        true
+    }
+}
+
+/// A map that was read, judged, and the newest epoch whose entry in the history is unreadable.
+fn placed(
+    current: &Snapshot,
+    reading: Reading,
+    order: Order,
+    max_fields: usize,
+) -> Result<(Placed, Option<u64>)> {
+    let good = reading.raw.judge(order, max_fields)?;
+    let history = if *reading.epochs.end() == good.stated {
+        History::read(
+            reading.epochs,
+            reading.history,
+            good.ring.order(),
+            max_fields,
+        )
+    } else {
+        History::default()
+    };
+    let before = (&current.lineage, current.stated, &current.ring);
+    let (lineage, stated) = lineage(before, &good, &history);
+    let raw = Arc::new(reading.raw);
+    let placed = Placed {
+        good,
+        raw,
+        stated,
+        lineage,
+    };
+    Ok((placed, history.unreadable))
+}

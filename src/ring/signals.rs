@@ -1,0 +1,127 @@
+//! When the map is read: at a nudge, once it is quiet, and now and then without one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::wire::{Heard, Listener};
+
+/// A change is read this long after its last sign. The Python server publishes by `DEL` and then `HMSET`: who reads
+/// at the first sign meets an empty map more often than not.
+pub(super) const SETTLE: Duration = Duration::from_millis(30);
+
+/// A change is read this long after its first sign at the latest, however often others follow.
+pub(super) const SETTLE_LONGEST: Duration = Duration::from_millis(300);
+
+/// With pushes heard, reading without a sign is a safety net only.
+const RARER: u32 = 10;
+
+/// What makes the follower's task read the map. Not part of the follower, or waiting for it would keep it alive.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    nudge: Notify,
+    pushes_heard: AtomicBool,
+}
+
+impl Signals {
+    /// What the manager's connection tells of writes of the map.
+    pub(super) fn listener(self: &Arc<Self>, map_key: &str) -> Listener {
+        let signals = Arc::clone(self);
+        // The map alone: every publication writes it, and prefixes of one connection must not overlap.
+        Listener::new(vec![map_key.to_owned()], move |heard| match heard {
+            Heard::Begun => signals.hear_pushes(true),
+            Heard::Keys(_) | Heard::All => signals.nudge(),
+            Heard::Ended => signals.hear_pushes(false),
+        })
+    }
+
+    /// Something may have changed.
+    pub(super) fn nudge(&self) {
+        self.nudge.notify_one();
+    }
+
+    /// Says whether changes are pushed from now on. What changed while that was unsettled was not, so it is a nudge too.
+    pub(super) fn hear_pushes(&self, heard: bool) {
+        if self.pushes_heard.swap(heard, Ordering::AcqRel) != heard {
+            self.nudge();
+        }
+    }
+
+    pub(super) fn pushes_heard(&self) -> bool {
+        self.pushes_heard.load(Ordering::Acquire)
+    }
+
+    /// The time between two readings without a sign, where `interval` is the one without pushes.
+    pub(super) fn pause(&self, interval: Duration) -> Duration {
+        if self.pushes_heard() {
+            interval.saturating_mul(RARER)
+        } else {
+            interval
+        }
+    }
+
+    /// Waits for a nudge and until it is quiet after it, or until `due`. Whether there was a nudge.
+    pub(super) async fn wait(&self, due: Instant) -> bool {
+        if timeout_at(due, self.nudge.notified()).await.is_err() {
+            return false;
+        }
+        let until = Instant::now() + SETTLE_LONGEST;
+        let quiet = async { while timeout(SETTLE, self.nudge.notified()).await.is_ok() {} };
+        let _ = timeout_at(until, quiet).await;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_nudge_is_answered_once_it_is_quiet() {
+        let signals = Signals::default();
+        let began = Instant::now();
+        signals.nudge();
+        assert!(signals.wait(began + LONG).await);
+        assert_eq!(began.elapsed(), SETTLE);
+        assert!(!signals.wait(Instant::now() + LONG).await);
+        assert_eq!(began.elapsed(), SETTLE + LONG);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nudges_without_end_put_it_off_only_so_far() {
+        let signals = Arc::new(Signals::default());
+        let nudging = tokio::spawn({
+            let signals = Arc::clone(&signals);
+            async move {
+                loop {
+                    signals.nudge();
+                    tokio::time::sleep(SETTLE / 3).await;
+                }
+            }
+        });
+        let began = Instant::now();
+        assert!(signals.wait(began + LONG).await);
+        let waited = began.elapsed();
+        assert!(waited >= SETTLE_LONGEST && waited <= SETTLE_LONGEST + SETTLE);
+        nudging.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pushes_make_readings_rarer_and_their_loss_is_a_sign() {
+        let signals = Signals::default();
+        assert_eq!(signals.pause(SETTLE), SETTLE);
+        signals.hear_pushes(true);
+        assert_eq!(signals.pause(SETTLE), SETTLE * 10);
+        assert!(signals.wait(Instant::now() + LONG).await);
+        signals.hear_pushes(true);
+        assert!(!signals.wait(Instant::now() + LONG).await);
+        signals.hear_pushes(false);
+        assert!(signals.wait(Instant::now() + LONG).await);
+        assert!(!signals.pushes_heard());
+    }
+}

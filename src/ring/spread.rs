@@ -1,0 +1,90 @@
+//! Many keys at once: one command to each node, all nodes at once.
+
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
+
+use crate::error::{Error, Result};
+use crate::wire::node::Node;
+use crate::wire::scatter;
+
+use super::snapshot::Snapshot;
+
+/// Keys in one message to a former owner.
+const BATCH: usize = 1000;
+
+/// Each item with the index of its key's node, or the same error for all where there are no nodes.
+pub(super) fn owned<K>(
+    snapshot: &Snapshot,
+    items: impl IntoIterator<Item = K>,
+    key: impl Fn(&K) -> &str,
+) -> Result<Vec<(usize, K)>> {
+    items
+        .into_iter()
+        .map(|item| Ok((snapshot.owner(key(&item))?, item)))
+        .collect()
+}
+
+/// Groups items by node and asks all nodes at once; the answers are in the order of the items.
+pub(super) async fn on_each<K, R, F>(
+    items: Vec<(usize, K)>,
+    owners: &Snapshot,
+    ask: impl Fn(Node, Vec<K>) -> F,
+) -> Vec<Result<R>>
+where
+    F: Future<Output = Vec<Result<R>>>,
+{
+    let asked = {
+        // Not held while the answers are waited for.
+        let ask = ask;
+        scatter(items, owners.node_count(), |owner, items| {
+            let count = items.len();
+            let answers = owners.node(owner).map(|node| ask(node.clone(), items));
+            async move {
+                match answers {
+                    Ok(answers) => answers.await,
+                    Err(error) => all_failed(count, &error),
+                }
+            }
+        })
+    };
+    asked.answers().await
+}
+
+/// The same error for each of some keys.
+pub(super) fn all_failed<R>(count: usize, error: &Error) -> Vec<Result<R>> {
+    (0..count).map(|_| Err(error.clone())).collect()
+}
+
+/// The nodes that owned some keys lately, for those who still follow an earlier map.
+pub(super) struct Former(Vec<(Node, Vec<String>)>);
+
+impl Former {
+    pub(super) fn of<'k>(snapshot: &Snapshot, keys: impl IntoIterator<Item = &'k str>) -> Self {
+        let mut nodes: HashMap<String, (Node, Vec<String>), ahash::RandomState> =
+            HashMap::default();
+        for key in keys {
+            for node in snapshot.former_owners(key) {
+                let label = node.label().to_owned();
+                let (_, keys) = nodes.entry(label).or_insert_with(|| (node, Vec::new()));
+                keys.push(key.to_owned());
+            }
+        }
+        Self(nodes.into_values().collect())
+    }
+
+    /// Removes the keys there. As well as it goes: a node that left is down more often than not, and what it keeps is
+    /// too old for the ring once it is back.
+    pub(super) async fn forget(self) {
+        let removals = self.0.into_iter().map(|(node, keys)| async move {
+            for keys in keys.chunks(BATCH) {
+                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+                // One bound is waited for at most.
+                if node.remove_many(&keys).await.iter().all(Result::is_err) {
+                    break;
+                }
+            }
+        });
+        join_all(removals).await;
+    }
+}

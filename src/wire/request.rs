@@ -1,0 +1,98 @@
+//! What an operation sends through a link.
+
+use std::future::Future;
+
+use redis::{Cmd, Pipeline, ServerError, Value};
+
+use super::get::{Failure, Found, Get, Got};
+use super::slot::Link;
+
+/// Something that is sent at once and answered at once.
+pub(super) trait Request: Sync {
+    type Answer: Send;
+
+    /// Whether it sees to its own bound once it is sent.
+    const BOUNDED: bool = false;
+
+    /// Whether it changes nothing, so that it may be sent a second time.
+    fn is_read(&self) -> bool;
+
+    fn send(&self, link: &Link) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
+
+    /// The server's refusal, if that is what it answered.
+    fn refusal(answer: &Self::Answer) -> Option<&ServerError>;
+}
+
+/// One command.
+pub(super) struct One<'a> {
+    pub(super) cmd: &'a Cmd,
+    pub(super) read: bool,
+}
+
+impl Request for One<'_> {
+    type Answer = Value;
+
+    fn is_read(&self) -> bool {
+        self.read
+    }
+
+    async fn send(&self, link: &Link) -> Result<Value, Failure> {
+        let mut conn = link.conn();
+        // Boxed, for it is large, and every layer above would hold it twice.
+        Ok(Box::pin(conn.send_packed_command(self.cmd)).await?)
+    }
+
+    fn refusal(answer: &Value) -> Option<&ServerError> {
+        match answer {
+            Value::ServerError(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Several commands, with the number of replies that come.
+pub(super) struct Many<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) replies: usize,
+    pub(super) read: bool,
+}
+
+impl Request for Many<'_> {
+    type Answer = Vec<Value>;
+
+    fn is_read(&self) -> bool {
+        self.read
+    }
+
+    async fn send(&self, link: &Link) -> Result<Vec<Value>, Failure> {
+        let mut conn = link.conn();
+        let replies = conn.send_packed_commands(self.pipeline, 0, self.replies);
+        Ok(Box::pin(replies).await?)
+    }
+
+    fn refusal(answer: &Vec<Value>) -> Option<&ServerError> {
+        // MULTI itself is allowed where nothing inside it is.
+        answer.iter().find_map(One::refusal)
+    }
+}
+
+impl Request for Get<'_> {
+    type Answer = Got;
+    const BOUNDED: bool = true;
+
+    fn is_read(&self) -> bool {
+        true
+    }
+
+    async fn send(&self, link: &Link) -> Result<Got, Failure> {
+        let here = link.is_at(self.here);
+        link.gather.ask(self, || link.conn(), here).await
+    }
+
+    fn refusal(answer: &Got) -> Option<&ServerError> {
+        match &answer.found {
+            Found::Refused(error) => Some(error),
+            _ => None,
+        }
+    }
+}

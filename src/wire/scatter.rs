@@ -1,0 +1,84 @@
+//! Many items, each for one of several places, asked for all at once.
+
+use std::future::Future;
+
+use futures_util::future::join_all;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What was asked of each place, with where its answers belong.
+pub(crate) struct Asked<F> {
+    groups: Vec<(Vec<usize>, F)>,
+    total: usize,
+}
+
+/// Groups items by place and asks every place for all of its own. There are `places` places, numbered from 0.
+pub(crate) fn scatter<K, F>(
+    items: impl IntoIterator<Item = (usize, K)>,
+    places: usize,
+    ask: impl Fn(usize, Vec<K>) -> F,
+) -> Asked<F> {
+    let mut groups: Vec<(Vec<usize>, Vec<K>)> = Vec::new();
+    groups.resize_with(places, Default::default);
+    let mut total = 0;
+    for (index, (place, item)) in items.into_iter().enumerate() {
+        if let Some((indexes, items)) = groups.get_mut(place) {
+            indexes.push(index);
+            items.push(item);
+        }
+        total += 1;
+    }
+    let groups = groups.into_iter().enumerate();
+    let groups = groups
+        .filter(|(_, (indexes, _))| !indexes.is_empty())
+        .map(|(place, (indexes, items))| (indexes, ask(place, items)))
+        .collect();
+    Asked { groups, total }
+}
+
+impl<R, F: Future<Output = Vec<Result<R>>>> Asked<F> {
+    /// The answers of all places, which work at the same time, in the order of the items.
+    pub(crate) async fn answers(self) -> Vec<Result<R>> {
+        let mut answers: Vec<Option<Result<R>>> = Vec::new();
+        answers.resize_with(self.total, || None);
+        let asked = self.groups.into_iter();
+        let asked = asked.map(|(indexes, asked)| async { (indexes, asked.await) });
+        for (indexes, answered) in join_all(asked).await {
+            for (index, answer) in indexes.into_iter().zip(answered) {
+                answers[index] = Some(answer);
+            }
+        }
+        let too_little = || Error::new(ErrorKind::Unavailable, "the node answered too little");
+        answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(|| Err(too_little())))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_come_in_the_order_of_the_items() {
+        let items = [(2, "a"), (0, "b"), (2, "c"), (1, "d"), (7, "nowhere")];
+        let answers = scatter(items, 3, |place, items: Vec<&str>| async move {
+            let answer = |item: &str| Ok(format!("{item}{place}"));
+            // The second place answers too little.
+            items
+                .into_iter()
+                .filter(|_| place != 1)
+                .map(answer)
+                .collect()
+        });
+        let answers: Vec<_> = answers
+            .answers()
+            .await
+            .into_iter()
+            .map(Result::ok)
+            .collect();
+        let expected = [Some("a2"), Some("b0"), Some("c2"), None, None];
+        assert_eq!(answers, expected.map(|answer| answer.map(str::to_owned)));
+    }
+}

@@ -1,0 +1,147 @@
+//! A manager Redis behind several addresses, or behind sentinels.
+
+use std::time::Duration;
+
+use larder::ring::{Publication, publish};
+use larder::{Cache, DistributedRedis, ErrorKind, Redis};
+use redis::Value;
+
+use crate::fleet::eventually;
+use crate::support::{Server, password};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn credentials() -> String {
+    password().map_or_else(String::new, |password| format!(":{password}@"))
+}
+
+/// The url that leads to the master by a sentinel, whose own password is the same.
+fn through(sentinels: &[&Server], db: u8) -> String {
+    let places: Vec<String> = sentinels
+        .iter()
+        .map(|sentinel| format!("127.0.0.1:{}", sentinel.port()))
+        .collect();
+    let own = password().map_or_else(String::new, |own| format!("?sentinel_password={own}"));
+    let (user, places) = (credentials(), places.join(","));
+    format!("redis+sentinel://{user}{places}/the-manager/{db}{own}")
+}
+
+async fn master_and_replica() -> (Server, Server) {
+    let master = Server::start().await;
+    let replica = Server::replica_of(&master).await;
+    let linked = async || {
+        let info = replica.raw(0, &["INFO", "replication"]).await;
+        matches!(info, Value::BulkString(info) if String::from_utf8_lossy(&info).contains("master_link_status:up"))
+    };
+    eventually(10 * SECOND, "the replica follows", linked).await;
+    (master, replica)
+}
+
+/// Whether a sentinel knows of the replica, without which there is nobody to promote.
+async fn knows_replica(sentinel: &Server) -> bool {
+    let answer = sentinel
+        .try_raw(0, &["SENTINEL", "REPLICAS", "the-manager"])
+        .await;
+    matches!(answer, Ok(Value::Array(replicas)) if !replicas.is_empty())
+}
+
+#[tokio::test]
+async fn a_ring_follows_its_manager_through_a_failover() {
+    let (master, replica) = master_and_replica().await;
+    let sentinel = Server::sentinel_of(&master, "the-manager").await;
+    let node = Server::start().await;
+    publish(&master.url(13), &Publication::of_nodes(&[node.url(0)], 40))
+        .await
+        .unwrap();
+    let knows = async || knows_replica(&sentinel).await;
+    eventually(15 * SECOND, "the sentinel knows the replica", knows).await;
+    let nobody = Server::start().await;
+    nobody.kill();
+    let cache = DistributedRedis::builder(&through(&[&nobody, &sentinel], 13))
+        .poll_interval(Duration::from_millis(50))
+        .connect()
+        .await
+        .unwrap();
+    assert_eq!(cache.map_status().epoch, 1);
+    master.kill();
+    cache.set("a", 1_u8, MINUTE).await.unwrap();
+    let promoted = async || {
+        // It hangs up on its clients when it changes its part.
+        let role = replica.try_raw(0, &["ROLE"]).await;
+        matches!(role, Ok(Value::Array(role)) if role.first() == Some(&Value::BulkString("master".into())))
+    };
+    eventually(30 * SECOND, "the replica is promoted", promoted).await;
+    publish(
+        &replica.url(13),
+        &Publication::of_nodes(&[node.url(0), node.url(1)], 40),
+    )
+    .await
+    .unwrap();
+    let heard = async || cache.map_status().nodes.len() == 2;
+    eventually(5 * SECOND, "the map of the new master is heard of", heard).await;
+    cache.set("b", 1_u8, MINUTE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_behind_a_sentinel_is_the_master() {
+    let (master, replica) = master_and_replica().await;
+    let sentinel = Server::sentinel_of(&master, "the-manager").await;
+    let cache = Redis::connect(&through(&[&sentinel], 3)).await.unwrap();
+    cache.set("a", 1_u8, MINUTE).await.unwrap();
+    if password().is_none() {
+        let url = through(&[&sentinel], 3);
+        let opened = larder::open(&url).await.unwrap();
+        assert_eq!(opened.get::<u8>("a").await.unwrap(), Some(1));
+        let node = Publication::of_nodes(&[master.url(0)], 8);
+        publish(&master.url(3), &node).await.unwrap();
+        let url = url.replace("redis+", "ring+");
+        larder::open(&url).await.unwrap();
+    }
+    assert_eq!(
+        master.raw(3, &["GET", "a"]).await,
+        Value::BulkString("1".into())
+    );
+    assert_eq!(cache.status().label, "the-manager/3");
+    // A name that the sentinel does not know, and a place that is no sentinel.
+    let unknown = through(&[&sentinel], 3).replace("the-manager", "nobody");
+    let error = Redis::connect(&unknown).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let error = Redis::connect(&through(&[&replica], 3)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+}
+
+#[tokio::test]
+async fn a_manager_of_several_addresses_is_the_first_that_answers() {
+    let (first, second, node) = (
+        Server::start().await,
+        Server::start().await,
+        Server::start().await,
+    );
+    let map = Publication::of_nodes(&[node.url(0)], 40);
+    for manager in [&first, &second] {
+        publish(&manager.url(13), &map).await.unwrap();
+    }
+    let (user, a, b) = (credentials(), first.port(), second.port());
+    let url = format!("redis://{user}127.0.0.1:{a},127.0.0.1:{b}/13");
+    let cache = DistributedRedis::builder(&url)
+        .poll_interval(Duration::from_millis(50))
+        .connect()
+        .await
+        .unwrap();
+    first.kill();
+    cache.set("a", 1_u8, MINUTE).await.unwrap();
+    publish(
+        &second.url(13),
+        &Publication::of_nodes(&[node.url(0), node.url(1)], 40),
+    )
+    .await
+    .unwrap();
+    let heard = async || cache.map_status().nodes.len() == 2;
+    eventually(5 * SECOND, "the second address is followed", heard).await;
+    // From nothing, with the first address dead.
+    let again = DistributedRedis::connect(&url).await.unwrap();
+    assert_eq!(again.map_status().epoch, 2);
+    let by_url = larder::open(&url.replace("redis:", "ring:")).await.unwrap();
+    by_url.set("b", 1_u8, MINUTE).await.unwrap();
+}
