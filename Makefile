@@ -1,7 +1,7 @@
 # `make test` is the first command to run; CONTRIBUTING.md says the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help test demo bench check fmt clippy docs deny vectors examples
+.PHONY: help test faults demo bench check fmt clippy docs deny vectors examples
 
 # Further arguments for cargo: make test ARGS="-- --nocapture"
 ARGS ?=
@@ -16,11 +16,15 @@ test: ## every test, doc tests too, on real servers (found or fetched)
 	@server=$$(scripts/redis-server.sh) && echo "server: $$server: $$("$$server" --version)" && \
 	LARDER_REDIS_SERVER="$$server" cargo test --workspace --all-features $(ARGS)
 
+faults: ## what each fault costs against what it may cost, as a table (ARGS="-- blackhole" for some)
+	@server=$$(scripts/redis-server.sh) && \
+	LARDER_REDIS_SERVER="$$server" cargo test --all-features --test faults $(ARGS)
+
 demo: ## the tiered example on a manager and three nodes of its own
 	@scripts/demo.sh
 
-bench: ## the benches
-	cargo bench --all-features $(ARGS)
+bench: ## the benches, on real servers (found or fetched)
+	@server=$$(scripts/redis-server.sh) && LARDER_REDIS_SERVER="$$server" cargo bench --all-features $(ARGS)
 
 check: fmt clippy docs deny vectors examples ## everything else that must hold
 
