@@ -57,6 +57,15 @@ impl Clock {
         }
     }
 
+    /// The time at an instant that has just been read, which saves reading it again.
+    #[cfg(feature = "redis")]
+    pub(crate) fn at(&self, instant: Instant) -> Moment {
+        match &self.by_hand {
+            Some(_) => self.now(),
+            None => Moment(1).after(instant.saturating_duration_since(starts().exact)),
+        }
+    }
+
     /// Whether `moment` has surely not come yet, told by a clock that costs less and is at most some milliseconds off.
     /// Within [`MARGIN`] of it the answer is no, and only [`now`](Self::now) can tell.
     #[cfg(feature = "moka")]

@@ -20,12 +20,19 @@ pub fn check(key: &str) -> Result<()> {
         "a key must not be longer than 1024 bytes, prefix included"
     } else if RESERVED.iter().any(|prefix| key.starts_with(prefix)) {
         "keys that begin with lk:, __larder or HASH_RING are reserved"
-    } else if key.chars().any(char::is_control) {
+    } else if has_control(key) {
         "a key must not hold control characters"
     } else {
         return Ok(());
     };
     Err(Error::new(ErrorKind::Key, problem).with("key", key))
+}
+
+/// Whether a key holds a control character. Nearly all keys are ASCII, where looking at bytes is enough.
+fn has_control(key: &str) -> bool {
+    let bytes = key.as_bytes();
+    let ascii = |found, byte: &u8| found | (*byte < b' ') | (*byte == 0x7f);
+    bytes.iter().fold(false, ascii) || (!key.is_ascii() && key.chars().any(char::is_control))
 }
 
 #[cfg(test)]

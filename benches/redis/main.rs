@@ -2,8 +2,9 @@
 //!
 //! Peers run in turns, round by round, so that each ratio compares neighbours in time. A figure is the median of all
 //! rounds with its least and greatest. The servers are processes of this bench's own, on this machine: throughput is
-//! what client and servers reach together, CPU is the client's alone. Arguments are ignored;
-//! `LARDER_BENCH_ROUNDS=3` shortens it. Which server: as for the tests, `LARDER_REDIS_SERVER`, then PATH.
+//! what client and servers reach together, CPU is the client's alone. An argument runs one group alone:
+//! `get_1`, `get_32`, `get_256` or `get_many`; `LARDER_BENCH_ROUNDS=3` shortens it. Which server: as for the tests,
+//! `LARDER_REDIS_SERVER`, then PATH.
 //!
 //! One caller waits for a wakeup on each side of every read, and what that takes depends on which core the system
 //! puts whom: rounds of one and the same peer lie up to ten times apart. So the throughput of one caller says little
@@ -61,12 +62,25 @@ fn main() {
         let setting = Setting::new().await;
         let mut ratios = Vec::new();
         for callers in [1, 32, 256] {
-            ratios.extend(single::run(&setting, callers, rounds).await);
+            if chosen(&format!("get_{callers}")) {
+                ratios.extend(single::run(&setting, callers, rounds).await);
+            }
         }
-        ratios.extend(many::run(&setting, rounds).await);
+        if chosen("get_many") {
+            ratios.extend(many::run(&setting, rounds).await);
+        }
         println!();
         ratios.iter().for_each(|line| println!("{line}"));
     });
+}
+
+/// Whether a group is to run: named in the arguments, in which the flags of cargo are passed over, or none is.
+fn chosen(group: &str) -> bool {
+    let mut names = env::args()
+        .skip(1)
+        .filter(|name| !name.starts_with('-'))
+        .peekable();
+    names.peek().is_none() || names.any(|name| name == group)
 }
 
 /// The servers, filled, and everything that reads from them.

@@ -1,5 +1,6 @@
 //! One Redis server.
 
+use std::task::Waker;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use crate::core::{Core, Settings, setting_methods};
 use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
+use crate::wire::fetch::{Together, together};
 use crate::wire::node::Node;
 use crate::wire::{ConnectionSettings, NodeStatus, Target};
 
@@ -186,7 +188,11 @@ impl Backend for Redis {
     }
 
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
-        self.node.fetch(&self.core, key, want).await
+        let join = |waker: &Waker| self.node.join(&self.core, key, want, waker);
+        match together(&self.core, key, want, join).await {
+            Together::Done(answer) => answer,
+            Together::Rest(came) => Box::pin(self.node.fetch(&self.core, key, want, came)).await,
+        }
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

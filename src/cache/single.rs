@@ -158,7 +158,8 @@ pub(super) async fn fetched<C: Cache>(cache: &C, key: &str, want: Want) -> Resul
     if core.bounds_reads() {
         cache.fetch(key, want).await
     } else {
-        bounded(core, cache.fetch(key, want)).await
+        // Boxed, so that the future of a store that sees to it itself stays small.
+        Box::pin(bounded(core, cache.fetch(key, want))).await
     }
 }
 

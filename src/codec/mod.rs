@@ -313,10 +313,18 @@ impl Format {
 
 /// The low half of xxh3-64 of the name, a zero byte and the version, little endian.
 fn schema_id(name: &str, version: u32) -> u32 {
-    let mut text = Vec::with_capacity(name.len() + 5);
-    text.extend_from_slice(name.as_bytes());
-    text.push(0);
-    text.extend_from_slice(&version.to_le_bytes());
+    // Asked for at every read. Most names are short.
+    let mut room = [0; 128];
+    let [v0, v1, v2, v3] = version.to_le_bytes();
+    let hash = match room.get_mut(..name.len() + 5) {
+        Some(text) => {
+            let (start, end) = text.split_at_mut(name.len());
+            start.copy_from_slice(name.as_bytes());
+            end.copy_from_slice(&[0, v0, v1, v2, v3]);
+            xxh3_64(text)
+        }
+        None => xxh3_64(&[name.as_bytes(), &[0, v0, v1, v2, v3]].concat()),
+    };
     // The cut is meant: 32 bits tell types apart well enough where a checksum and a decoder follow.
-    u32::try_from(xxh3_64(&text) & u64::from(u32::MAX)).unwrap_or_default()
+    u32::try_from(hash & u64::from(u32::MAX)).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! The store over the ring.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ringmap::{Ring, label};
 use crate::ttl::Remaining;
+use crate::wire::fetch::{Came, Together, together};
 use crate::wire::node::Node;
 
 use super::follow::Follower;
@@ -77,6 +79,12 @@ impl DistributedRedis {
         Ok(draft)
     }
 
+    async fn fetch_by_itself(&self, key: &str, want: Want, came: Option<Came>) -> Result<Answer> {
+        let snapshot = self.snapshot();
+        let node = snapshot.node_of(key)?;
+        node.fetch(&self.core, key, want, came).await
+    }
+
     fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.follower.current())
     }
@@ -113,9 +121,17 @@ impl Backend for DistributedRedis {
     }
 
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
-        let snapshot = self.snapshot();
-        let answer = snapshot.node_of(key)?.fetch(&self.core, key, want).await?;
-        Ok(self.judged(&snapshot, key, answer))
+        let join = |waker: &Waker| {
+            let snapshot = self.follower.current();
+            let node = snapshot.node_of(key).ok()?;
+            node.join(&self.core, key, want, waker)
+        };
+        let answer = match together(&self.core, key, want, join).await {
+            Together::Done(answer) => answer?,
+            Together::Rest(came) => Box::pin(self.fetch_by_itself(key, want, came)).await?,
+        };
+        // By the map of now, if it has changed meanwhile: what moved is out of date on the node that was asked.
+        Ok(self.judged(&self.follower.current(), key, answer))
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

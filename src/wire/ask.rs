@@ -12,7 +12,7 @@ const SHORT: usize = 64;
 
 /// What a caller comes to.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Got(Got),
     /// The link did not answer in time.
     Late,
@@ -40,7 +40,8 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub(super) fn new(key: &str, pttl: bool) -> Self {
+    /// A key to be asked for; `waker` is the caller's, if it is at hand.
+    pub(super) fn new(key: &str, pttl: bool, since: Instant, waker: Option<Waker>) -> Self {
         let (text, length) = (key.as_bytes(), key.len());
         let mut bytes = [0; SHORT];
         let key = match bytes.get_mut(..length) {
@@ -53,8 +54,8 @@ impl Ask {
         Self {
             key,
             pttl,
-            since: Instant::now(),
-            state: Mutex::new(State::Waiting(None)),
+            since,
+            state: Mutex::new(State::Waiting(waker)),
         }
     }
 
@@ -80,16 +81,19 @@ impl Ask {
         Arc::strong_count(self) > 1
     }
 
-    /// Gives the caller an answer; the first one counts.
-    pub(super) fn answer(&self, answer: Answer) {
+    /// Gives the caller an answer; the first one counts. Let go of before the caller is woken, which then frees it: memory is
+    /// cheapest where it is given back by who took it.
+    pub(super) fn answer(self: Arc<Self>, answer: Answer) {
         let mut state = self.lock();
-        if let State::Waiting(waker) = &mut *state {
-            let waker = waker.take();
-            *state = State::Answered(answer);
-            drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+        let waker = match &mut *state {
+            State::Waiting(waker) => waker.take(),
+            _ => return,
+        };
+        *state = State::Answered(answer);
+        drop(state);
+        drop(self);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
@@ -121,11 +125,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_answer_counts_and_wakes() {
-        let ask = Arc::new(Ask::new("k", false));
+        let ask = Arc::new(Ask::new("k", false, Instant::now(), None));
         let answering = Arc::clone(&ask);
         let answered = tokio::spawn(async move {
             tokio::task::yield_now().await;
-            answering.answer(Answer::Late);
+            Arc::clone(&answering).answer(Answer::Late);
             answering.answer(Answer::Lost);
         });
         assert!(matches!(poll_fn(|cx| ask.poll(cx)).await, Answer::Late));
@@ -137,7 +141,10 @@ mod tests {
     fn keys_of_any_length_are_kept() {
         for length in [0, 1, SHORT - 1, SHORT, SHORT + 1, 1024] {
             let key = "k".repeat(length);
-            assert_eq!(Ask::new(&key, true).key(), key.as_bytes());
+            assert_eq!(
+                Ask::new(&key, true, Instant::now(), None).key(),
+                key.as_bytes()
+            );
         }
     }
 }

@@ -2,15 +2,18 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Pipeline, ServerError, Value, cmd};
 use tokio::runtime::{self, Handle};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::exchange::{exchange, link};
+use super::ask::{Answer as Joint, Ask};
+use super::exchange::{Joined, exchange, join, link, rejoined};
 use super::get::{Get, Got};
 use super::replay::{Replay, Takeover, Unanswered};
 use super::reply::{no_answer, no_runtime, server_error};
@@ -221,13 +224,51 @@ impl Connection {
     ///
     /// Those of [`run`](Self::run), except that what the server refused is part of the answer.
     pub(crate) async fn get(&self, key: &str, pttl: bool) -> Result<Got> {
-        let get = Get {
+        let since = Instant::now();
+        let joined = poll_fn(|cx| Poll::Ready(self.join(key, pttl, since, cx.waker()))).await;
+        match joined {
+            Some(joined) => {
+                let answer = joined.answer().await;
+                self.rejoined(key, pttl, &joined, answer).await
+            }
+            None => exchange(self.shared(), "get", &self.request(key, pttl)?).await,
+        }
+    }
+
+    /// As [`get`](Self::get), if others read at this moment: nothing is held while the answer comes, which is given to
+    /// [`rejoined`](Self::rejoined) unless it is a value or nothing at all.
+    pub(crate) fn join(
+        &self,
+        key: &str,
+        pttl: bool,
+        since: Instant,
+        waker: &Waker,
+    ) -> Option<Joined> {
+        let here = Handle::try_current().ok()?.id();
+        let ask = || Ask::new(key, pttl, since, Some(waker.clone()));
+        join(self.shared(), here, ask)
+    }
+
+    /// What becomes of a get that joined others and got this answer.
+    pub(crate) async fn rejoined(
+        &self,
+        key: &str,
+        pttl: bool,
+        joined: &Joined,
+        answer: Joint,
+    ) -> Result<Got> {
+        let get = self.request(key, pttl)?;
+        rejoined(self.shared(), &get, joined, answer).await
+    }
+
+    fn request<'a>(&'a self, key: &'a str, pttl: bool) -> Result<Get<'a>> {
+        Ok(Get {
             key,
             pttl,
             bound: self.shared().settings.operation_timeout,
             here: self.runtime("get")?,
-        };
-        exchange(self.shared(), "get", &get).await
+            load: &self.shared().load,
+        })
     }
 
     /// Sends several commands at once and answers their replies in order. What the server refused is a

@@ -1,13 +1,17 @@
 //! One request and its answer, within one bound.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::Duration;
 
 use redis::ServerError;
+use tokio::runtime;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::get::Failure;
+use super::ask::{Answer, Ask};
+use super::get::{Failure, Get, Got};
 use super::reply::{code, exchange_error, no_answer, server_error};
 use super::request::Request;
 use super::slot::{Link, Mark, Phase, Shared};
@@ -16,14 +20,6 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Before a read is sent again to a server that said "not now".
 const NOT_NOW: Duration = Duration::from_millis(50);
-
-/// The link to send through, if there is one.
-fn up(shared: &Shared) -> Option<Arc<Link>> {
-    match &shared.slot.borrow().phase {
-        Phase::Up(link) => Some(Arc::clone(link)),
-        _ => None,
-    }
-}
 
 /// The link to send through. Waits only while a first attempt to connect is under way.
 pub(super) async fn link(shared: &Arc<Shared>) -> Result<Arc<Link>> {
@@ -64,8 +60,7 @@ pub(super) async fn exchange<R: Request>(
     };
     let mut used = None;
     let until = Instant::now() + shared.settings.operation_timeout;
-    // What is rare is boxed: every caller's future holds the rest, and small ones cost least.
-    let answer = match up(shared) {
+    let answer = match shared.up() {
         Some(link) if R::BOUNDED => once(shared, link, request, &mut used).await,
         Some(link) => timeout_at(until, once(shared, link, request, &mut used))
             .await
@@ -74,6 +69,18 @@ pub(super) async fn exchange<R: Request>(
             .await
             .unwrap_or(Err(Failed::Late)),
     };
+    concluded(shared, operation, request, until, used, answer).await
+}
+
+/// Sends a read again where that is worth it, and says why there is no answer if there is none.
+async fn concluded<R: Request>(
+    shared: &Arc<Shared>,
+    operation: &'static str,
+    request: &R,
+    until: Instant,
+    mut used: Used,
+    answer: Result<R::Answer, Failed>,
+) -> Result<R::Answer> {
     let answer = match Again::after::<R>(&answer).filter(|_| request.is_read()) {
         Some(again) => {
             let second = second_try(shared, request, again, &mut used);
@@ -117,8 +124,7 @@ async fn second_try<R: Request>(
     again: Again,
     used: &mut Used,
 ) -> Option<Result<R::Answer, Failed>> {
-    let (last, _) = used.as_ref()?;
-    let last = Arc::clone(last);
+    let last = used.as_ref().map(|(link, _)| Arc::clone(link));
     let _retry = shared.load.retry()?;
     let link = again.link(shared, last).await?;
     Some(once(shared, link, request, used).await)
@@ -147,17 +153,17 @@ impl Again {
     }
 
     /// The link to send again through, once there is one; none if the node turns out to be gone.
-    async fn link(self, shared: &Arc<Shared>, last: Arc<Link>) -> Option<Arc<Link>> {
+    async fn link(self, shared: &Arc<Shared>, last: Option<Arc<Link>>) -> Option<Arc<Link>> {
         match self {
             Self::NotNow => {
                 sleep(NOT_NOW).await;
-                Some(last)
+                last
             }
             Self::Broken => {
                 let mut slot = shared.slot.subscribe();
                 let tried = slot.borrow().failed;
                 let settled = slot.wait_for(|slot| match &slot.phase {
-                    Phase::Up(link) => !Arc::ptr_eq(link, &last),
+                    Phase::Up(link) => !last.as_ref().is_some_and(|last| Arc::ptr_eq(link, last)),
                     Phase::Down { .. } | Phase::Connecting { .. } => slot.failed > tried,
                     Phase::Idle | Phase::Closed => true,
                 });
@@ -179,7 +185,18 @@ async fn once<R: Request>(
 ) -> Result<R::Answer, Failed> {
     let mark = link.mark();
     let (link, _) = used.insert((link, mark));
-    let answer = match request.send(link).await {
+    let sent = request.send(link).await;
+    noted::<R>(shared, link, mark, sent)
+}
+
+/// What an outcome says about the link that it came from.
+fn noted<R: Request>(
+    shared: &Shared,
+    link: &Arc<Link>,
+    mark: Mark,
+    outcome: Result<R::Answer, Failure>,
+) -> Result<R::Answer, Failed> {
+    let answer = match outcome {
         Ok(answer) => answer,
         Err(Failure::Late) => return Err(Failed::Late),
         Err(Failure::Broken(error)) => {
@@ -199,6 +216,65 @@ async fn once<R: Request>(
         None => link.served(),
     }
     Ok(answer)
+}
+
+/// A get that goes with others, and what its link was like when it was asked for.
+pub(crate) struct Joined {
+    ask: Arc<Ask>,
+    mark: Mark,
+}
+
+/// Has a key asked for together with others, if there are any on their way: nothing but their queue is locked, and nothing is
+/// held while the answer comes. Otherwise the way is [`exchange`].
+pub(super) fn join(
+    shared: &Shared,
+    here: runtime::Id,
+    ask: impl FnOnce() -> Ask,
+) -> Option<Joined> {
+    // Elsewhere a timer is needed.
+    shared.with_up(|link| {
+        let max = shared.settings.max_in_flight;
+        let here = link.is_at(here);
+        let ask = here.then(|| link.gather.join(ask, &shared.load, max))??;
+        let mark = link.mark();
+        Some(Joined { ask, mark })
+    })
+}
+
+impl Joined {
+    /// Waits for the answer. To be awaited at once, in the turn in which it was joined: its waker is registered, so the
+    /// first look is spared.
+    pub(crate) async fn answer(&self) -> Answer {
+        let mut looked = true;
+        poll_fn(|cx| {
+            if std::mem::take(&mut looked) {
+                return Poll::Pending;
+            }
+            self.ask.poll(cx)
+        })
+        .await
+    }
+}
+
+/// What becomes of a get that joined others and came back with `answer`.
+pub(super) async fn rejoined(
+    shared: &Arc<Shared>,
+    get: &Get<'_>,
+    joined: &Joined,
+    answer: Answer,
+) -> Result<Got> {
+    let Joined { ask, mark } = joined;
+    let until = ask.since() + shared.settings.operation_timeout;
+    let used = shared.marked(*mark).map(|link| (link, *mark));
+    let answer = match (&used, Failure::of(answer)) {
+        (Some((link, mark)), outcome) => noted::<Get>(shared, link, *mark, outcome),
+        (None, Ok(got)) => Ok(got),
+        (None, Err(Failure::Late)) => Err(Failed::Late),
+        (None, Err(Failure::Broken(error))) => {
+            Err(Failed::With(exchange_error(&shared.target, error)))
+        }
+    };
+    concluded(shared, "get", get, until, used, answer).await
 }
 
 /// Whether the server would refuse any other operation too. Not what befalls writes alone, such as `OOM` or `READONLY`.

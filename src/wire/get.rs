@@ -8,6 +8,9 @@ use redis::{RedisError, ServerError, Value};
 use tokio::runtime;
 use tokio::time::error::Elapsed;
 
+use super::ask::Answer;
+use super::load::Load;
+
 /// One key, asked for together with others.
 pub(super) struct Get<'a> {
     pub(super) key: &'a str,
@@ -15,6 +18,8 @@ pub(super) struct Get<'a> {
     pub(super) bound: Duration,
     /// The runtime of the caller.
     pub(super) here: runtime::Id,
+    /// Of the connection.
+    pub(super) load: &'a Load,
 }
 
 /// What stands under a key.
@@ -69,6 +74,15 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// What came of a gathered get.
+    pub(super) fn of(answer: Answer) -> Result<Got, Self> {
+        match answer {
+            Answer::Got(got) => Ok(got),
+            Answer::Late => Err(Self::Late),
+            Answer::Lost => Err(Self::lost()),
+        }
+    }
+
     /// The connection is gone.
     pub(super) fn lost() -> Self {
         Self::Broken(io::Error::from(io::ErrorKind::BrokenPipe).into())

@@ -12,6 +12,8 @@ const MIN_RETRIES: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct Load {
     in_flight: AtomicUsize,
+    /// Gathered gets among what is under way, which are counted where they are queued.
+    gathered: AtomicUsize,
     retrying: AtomicUsize,
     pub(super) refused: AtomicU64,
     pub(super) retries: AtomicU64,
@@ -30,11 +32,22 @@ impl Drop for Place<'_> {
 impl Load {
     /// A place for an operation; none, and counted, where `max` are taken.
     pub(super) fn enter(&self, max: usize) -> Option<Place<'_>> {
-        let place = take(&self.in_flight, max);
+        let gathered = self.gathered.load(Relaxed);
+        let place = take(&self.in_flight, max.saturating_sub(gathered));
         if place.is_none() {
             self.refused.fetch_add(1, Relaxed);
         }
         place
+    }
+
+    /// Whether there is room for one more gathered get, where `gathered` are under way.
+    pub(super) fn admits(&self, gathered: usize, max: usize) -> bool {
+        gathered + self.in_flight.load(Relaxed) < max
+    }
+
+    /// So many gathered gets are under way.
+    pub(super) fn set_gathered(&self, gathered: usize) {
+        self.gathered.store(gathered, Relaxed);
     }
 
     /// A place for a second try of an operation, within a budget: the share of operations that Envoy proxy allows.

@@ -1,10 +1,12 @@
 //! One Redis server: its address, Larder's own connection to it, and what a store asks of it.
 
 mod ask;
+mod batch;
 mod command;
 mod connection;
 mod dial;
 mod exchange;
+pub(crate) mod fetch;
 mod flaps;
 mod gather;
 mod get;

@@ -3,29 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value, cmd};
 
 #[cfg(feature = "ring")]
 use super::NodeAddr;
-use super::command::{deadline, integer, millis, set, stored, unlink};
-use super::get::Found;
+use super::command::{integer, millis, set, stored, unlink};
 use super::reply::code;
 use super::scatter::scatter;
 use super::settings::Share;
 use super::target::Target;
 use super::wipe::{is_final, wipe};
 use super::{Connection, ConnectionSettings};
-use crate::clock::Moment;
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Stored, Want, When};
+use crate::entry::{Draft, Stored, When};
 use crate::error::{Error, ErrorKind, Result};
-use crate::refusal::Refusal;
 use crate::ttl::Remaining;
 
 /// Keys in one `MGET` or pipeline: a server does little else meanwhile.
-const BATCH: usize = 1000;
+pub(super) const BATCH: usize = 1000;
 
 /// Compares and removes.
 const RETRACT: &str = r"
@@ -72,7 +68,7 @@ impl NodeStatus {
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     /// Several by choice. A key always takes the same one, or its `SET` and `DEL` could change places.
-    connections: Arc<[Connection]>,
+    pub(super) connections: Arc<[Connection]>,
 }
 
 impl Node {
@@ -118,7 +114,7 @@ impl Node {
         &self.connections[self.place(key)]
     }
 
-    fn place(&self, key: &str) -> usize {
+    pub(super) fn place(&self, key: &str) -> usize {
         Share::index_of(key.as_bytes(), self.connections.len())
     }
 
@@ -160,62 +156,6 @@ impl Node {
     #[cfg(feature = "ring")]
     pub(crate) fn leads_to(&self, addr: &NodeAddr) -> bool {
         matches!(self.connections[0].target(), Target::Node(own) if own == addr)
-    }
-
-    pub(crate) async fn fetch(&self, core: &Core, key: &str, want: Want) -> Result<Answer> {
-        let now = core.now();
-        let connection = self.connection(key);
-        let got = connection.get(key, want.deadline).await?;
-        let reply = match got.found {
-            Found::Nothing => Ok(None),
-            Found::Bytes(bytes) => Ok(Some(bytes)),
-            Found::Refused(error) => Err(connection.server_error("get", &error)),
-            Found::Strange => return Err(strange(connection, "get")),
-        };
-        let deadline = if want.deadline {
-            deadline(got.pttl, now)
-        } else {
-            Moment::NEVER
-        };
-        let raw = Raw {
-            reply,
-            deadline,
-            now,
-        };
-        raw.open(core, key, want)
-    }
-
-    pub(crate) async fn fetch_many(
-        &self,
-        core: &Core,
-        keys: &[&str],
-        want: Want,
-    ) -> Vec<Result<Answer>> {
-        if let [key] = keys {
-            return vec![self.fetch(core, key, want).await];
-        }
-        let raw = self.read_many(core, keys, want).await;
-        let each = keys.iter().zip(raw);
-        each.map(|(key, raw)| raw?.open(core, key, want)).collect()
-    }
-
-    /// What stands under many keys, as it is. Whoever asks several nodes opens it when all have answered: while the others'
-    /// answers come in, that would only get in their way.
-    pub(crate) async fn read_many(
-        &self,
-        core: &Core,
-        keys: &[&str],
-        want: Want,
-    ) -> Vec<Result<Raw>> {
-        if let [connection] = &*self.connections {
-            return read_all(connection, core, keys, want).await;
-        }
-        let items = keys.iter().map(|key| (self.place(key), *key));
-        scatter(items, self.connections.len(), |place, keys| async move {
-            read_all(&self.connections[place], core, &keys, want).await
-        })
-        .answers()
-        .await
     }
 
     pub(crate) async fn store(&self, core: &Core, key: &str, draft: &Draft) -> Result<Stored> {
@@ -402,101 +342,6 @@ impl Node {
     }
 }
 
-async fn read_all(
-    connection: &Connection,
-    core: &Core,
-    keys: &[&str],
-    want: Want,
-) -> Vec<Result<Raw>> {
-    let mut all = Vec::with_capacity(keys.len());
-    for keys in keys.chunks(BATCH) {
-        match read_batch(connection, core, keys, want).await {
-            Ok(raw) => all.extend(raw.into_iter().map(Ok)),
-            Err(error) => all.extend(keys.iter().map(|_| Err(error.clone()))),
-        }
-    }
-    all
-}
-
-async fn read_batch(
-    connection: &Connection,
-    core: &Core,
-    keys: &[&str],
-    want: Want,
-) -> Result<Vec<Raw>> {
-    let now = core.now();
-    let mut mget = cmd("MGET");
-    keys.iter().for_each(|key| {
-        mget.arg(*key);
-    });
-    let (values, lives) = if want.deadline {
-        let mut both = redis::pipe();
-        both.atomic().add_command(mget);
-        keys.iter().for_each(|key| {
-            both.cmd("PTTL").arg(*key);
-        });
-        let replies = connection.read_pipeline("get", &both).await?;
-        let mut replies = replies.into_iter();
-        let values = checked(connection, "get", replies.next().unwrap_or(Value::Nil))?;
-        (values, replies.collect())
-    } else {
-        (connection.read("get", &mget).await?, Vec::new())
-    };
-    let values = match values {
-        Value::Array(values) if values.len() == keys.len() => values,
-        _ => return Err(strange(connection, "get")),
-    };
-    let mut lives = lives.into_iter();
-    let raw = values.into_iter().map(|value| Raw {
-        reply: match checked(connection, "get", value) {
-            Ok(Value::Nil) => Ok(None),
-            Ok(Value::BulkString(bytes)) => Ok(Some(bytes.into())),
-            Ok(_) => Err(strange(connection, "get")),
-            Err(error) => Err(error),
-        },
-        deadline: if want.deadline {
-            deadline(lives.next().as_ref().and_then(integer), now)
-        } else {
-            Moment::NEVER
-        },
-        now,
-    });
-    Ok(raw.collect())
-}
-
-/// What stands under a key, as the server answered.
-pub(crate) struct Raw {
-    reply: Result<Option<Bytes>>,
-    deadline: Moment,
-    now: Moment,
-}
-
-impl Raw {
-    /// The entry that it is. What is no value for this reader is a miss, counted.
-    pub(crate) fn open(self, core: &Core, key: &str, want: Want) -> Result<Answer> {
-        let bytes = match self.reply {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(Answer::default()),
-            Err(error) => {
-                let why = match error.kind() {
-                    ErrorKind::TooLarge => Refusal::TooLarge,
-                    _ if code(&error) == Some("WRONGTYPE") => Refusal::WrongType,
-                    _ => return Err(error),
-                };
-                core.refuse(key, why);
-                return Ok(Answer::refused(why));
-            }
-        };
-        match core.format().open(key, &bytes, want.kind, self.now) {
-            Ok(entry) => Ok(entry.with_deadline(self.deadline).into()),
-            Err(why) => {
-                core.refuse(key, why);
-                Ok(Answer::refused(why))
-            }
-        }
-    }
-}
-
 /// Sends commands in one go and answers for each of them.
 async fn each<R>(
     connection: &Connection,
@@ -523,14 +368,18 @@ async fn each<R>(
     commands.into_iter().map(answer).collect()
 }
 
-fn checked(connection: &Connection, operation: &'static str, reply: Value) -> Result<Value> {
+pub(super) fn checked(
+    connection: &Connection,
+    operation: &'static str,
+    reply: Value,
+) -> Result<Value> {
     match reply {
         Value::ServerError(error) => Err(connection.server_error(operation, &error)),
         reply => Ok(reply),
     }
 }
 
-fn strange(connection: &Connection, operation: &'static str) -> Error {
+pub(super) fn strange(connection: &Connection, operation: &'static str) -> Error {
     let why = "the server's answer has another form than expected";
     Error::new(ErrorKind::Decode, why)
         .during(operation)

@@ -86,7 +86,7 @@ impl Request for Get<'_> {
 
     async fn send(&self, link: &Link) -> Result<Got, Failure> {
         let here = link.is_at(self.here);
-        link.gather.ask(self, || link.conn(), here).await
+        link.gather.ask(self, || link.conn(), here, self.load).await
     }
 
     fn refusal(answer: &Got) -> Option<&ServerError> {

@@ -59,6 +59,22 @@ fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
+/// A bulk string's header of up to six digits that is there as a whole: nearly all there are, and read at a third of the cost.
+fn short_bulk(input: &[u8]) -> Option<(usize, u64)> {
+    let [b'$', digits @ ..] = input else {
+        return None;
+    };
+    let mut length = 0;
+    for (at, byte) in digits.iter().enumerate().take(7) {
+        match byte {
+            b'0'..=b'9' if at < 6 => length = length * 10 + u64::from(byte - b'0'),
+            b'\r' if at > 0 && digits.get(at + 1) == Some(&b'\n') => return Some((at + 3, length)),
+            _ => return None,
+        }
+    }
+    None
+}
+
 /// Reads the type byte, and the length behind it where the type has one.
 ///
 /// Stricter than redis-rs, which takes signs, blanks and any negative length: a length that two readers
@@ -71,6 +87,9 @@ fn head(input: &[u8]) -> io::Result<Head> {
         b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => return Ok(Head::Line),
         b'$' | b'=' | b'!' | b'*' | b'~' | b'%' | b'>' | b'|' => {}
         _ => return Err(invalid("the server's answer is no RESP")),
+    }
+    if let Some((header, length)) = short_bulk(input) {
+        return Ok(Head::Bulk { header, length });
     }
     let line = &input[1..input.len().min(MAX_HEADER)];
     let end = line.iter().position(|byte| *byte == b'\r');

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::{self, Handle};
 use tokio::sync::watch;
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     pub(super) label: String,
     pub(super) settings: ConnectionSettings,
     pub(super) slot: watch::Sender<Slot>,
+    /// The link of a slot that is up, for those who only want that: read without a lock.
+    up: ArcSwapOption<Link>,
     pub(super) load: Load,
     pub(super) replay: Arc<Replay>,
     pub(super) timeouts: AtomicU64,
@@ -69,6 +72,8 @@ pub(super) enum Phase {
 
 /// One connection that is up.
 pub(super) struct Link {
+    /// No other link of this process has it.
+    serial: u64,
     conn: MultiplexedConnection,
     home: runtime::Id,
     /// How often the task that drives the connection ran.
@@ -83,6 +88,8 @@ pub(super) struct Link {
 /// The state of a link when an operation began.
 #[derive(Clone, Copy)]
 pub(super) struct Mark {
+    /// The link's serial number.
+    link: u64,
     beats: u64,
     misses: u32,
     sick: u32,
@@ -91,7 +98,9 @@ pub(super) struct Mark {
 impl Link {
     /// A link over `conn`, driven on the runtime `home`.
     pub(super) fn new(conn: MultiplexedConnection, home: runtime::Id) -> Self {
+        static LINKS: AtomicU64 = AtomicU64::new(0);
         Self {
+            serial: LINKS.fetch_add(1, Relaxed),
             conn,
             home,
             beats: AtomicU64::new(0),
@@ -117,6 +126,7 @@ impl Link {
 
     pub(super) fn mark(&self) -> Mark {
         Mark {
+            link: self.serial,
             beats: self.beats.load(Relaxed),
             misses: self.misses.load(Relaxed),
             sick: self.sick.load(Relaxed),
@@ -172,6 +182,13 @@ impl Phase {
     pub(super) fn is_up(&self, link: &Arc<Link>) -> bool {
         matches!(self, Self::Up(up) if Arc::ptr_eq(up, link))
     }
+
+    fn link(&self) -> Option<Arc<Link>> {
+        match self {
+            Self::Up(link) => Some(Arc::clone(link)),
+            _ => None,
+        }
+    }
 }
 
 impl Shared {
@@ -179,6 +196,7 @@ impl Shared {
         Self {
             label: target.label(),
             target,
+            up: ArcSwapOption::empty(),
             slot: watch::Sender::new(Slot {
                 term: 0,
                 home: None,
@@ -205,7 +223,22 @@ impl Shared {
 
     /// Whether callers have a link to send through.
     pub(super) fn is_up(&self) -> bool {
-        matches!(self.slot.borrow().phase, Phase::Up(_))
+        self.up.load().is_some()
+    }
+
+    /// The link to send through, if there is one.
+    pub(super) fn up(&self) -> Option<Arc<Link>> {
+        self.up.load_full()
+    }
+
+    /// What `with` makes of the link to send through, if there is one.
+    pub(super) fn with_up<R>(&self, with: impl FnOnce(&Link) -> Option<R>) -> Option<R> {
+        with(self.up.load().as_ref()?)
+    }
+
+    /// The link that `mark` was made at, unless it was given up since.
+    pub(super) fn marked(&self, mark: Mark) -> Option<Arc<Link>> {
+        self.up().filter(|link| link.serial == mark.link)
     }
 
     /// `error`, with the operation it befell and the node's label.
@@ -228,6 +261,7 @@ impl Shared {
                 slot.term += 1;
                 slot.home = Some(here);
                 std::mem::swap(&mut slot.phase, &mut past);
+                self.up.store(slot.phase.link());
                 begun = Some(slot.term);
             }
             begun.is_some()
@@ -241,7 +275,10 @@ impl Shared {
     pub(super) fn change(&self, next: impl FnOnce(&mut Slot) -> Option<Phase>) -> bool {
         let mut past = None;
         self.slot.send_if_modified(|slot| {
-            past = next(slot).map(|phase| std::mem::replace(&mut slot.phase, phase));
+            past = next(slot).map(|phase| {
+                self.up.store(phase.link());
+                std::mem::replace(&mut slot.phase, phase)
+            });
             past.is_some()
         });
         past.is_some()

@@ -175,22 +175,26 @@ async fn serve(shared: &Arc<Shared>, link: Arc<Link>, mut driver: Driver) -> Opt
     };
     let bound = shared.settings.operation_timeout;
     let _watched = Watched(tokio::spawn(watch(Arc::downgrade(&link), bound)).abort_handle());
-    let mut gathered = Box::pin(gather(Arc::clone(&link), shared.settings.operation_timeout));
+    let gathering = Gathering {
+        shared: Arc::clone(shared),
+        link: Arc::clone(&link),
+    };
+    // It has the guard from here on, polled or not.
+    let mut gathered = Box::pin(async move { gathering.serve(bound).await });
     let why = {
         let driven = poll_fn(|cx| {
             link.beat();
             driver.as_mut().poll(cx)
         });
-        // What was gathered is sent before the driver's turn. The driver comes late, since under load it uses up the
-        // task's budget of each turn.
+        // The driver comes last, since under load it uses up the task's budget of each turn.
         let kept = first(
             keep_alive(shared, &link, shared.settings.ping_interval),
             repay_as_owed(shared, &link),
         );
-        let working = first(&mut gathered, first(driven, kept));
+        let working = first(&mut gathered, first(kept, driven));
         match first(given_up, working).await {
             First::Left(why) => why,
-            First::Right(First::Right(First::Right(First::Left(error) | First::Right(error)))) => {
+            First::Right(First::Right(First::Left(First::Left(error) | First::Right(error)))) => {
                 Some(error)
             }
             First::Right(_) => Some(ended(shared)),
@@ -220,6 +224,28 @@ async fn pinged(shared: &Shared, link: &Link) -> Result<()> {
     }
 }
 
+/// The gathered gets of a link. However their service ends, nobody waits for it any more.
+struct Gathering {
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+}
+
+impl Gathering {
+    async fn serve(&self, bound: Duration) {
+        let Self { shared, link } = self;
+        let served = || link.served();
+        link.gather
+            .serve(link.conn(), bound, &shared.load, served)
+            .await;
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        self.link.gather.abandon(&self.shared.load);
+    }
+}
+
 /// Ends the watch over a link with the link's own task.
 struct Watched(AbortHandle);
 
@@ -232,18 +258,12 @@ impl Drop for Watched {
 /// Sees to it that callers of gathered gets are told, even if the link's own task has no turn.
 async fn watch(link: Weak<Link>, bound: Duration) {
     loop {
-        sleep(bound.max(Duration::from_millis(10))).await;
+        sleep((bound / 8).max(Duration::from_millis(10))).await;
         match link.upgrade() {
             Some(link) => link.gather.expire(bound),
             None => return,
         }
     }
-}
-
-/// Sends the gets that were gathered on a link, until it takes no more.
-async fn gather(link: Arc<Link>, bound: Duration) {
-    let conn = link.conn();
-    link.gather.serve(conn, bound).await;
 }
 
 /// What comes before anybody uses a link: a node that keeps falling over must answer for a while, and deletes that failed

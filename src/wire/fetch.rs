@@ -1,0 +1,252 @@
+//! What stands under the keys of one server: read, and opened.
+
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use redis::{Value, cmd};
+
+use super::Connection;
+use super::ask::Answer as Joint;
+use super::command::{deadline, integer};
+use super::exchange::Joined;
+use super::get::{Found, Got};
+use super::node::{BATCH, Node, checked, strange};
+use super::reply::code;
+use super::scatter::scatter;
+use crate::clock::Moment;
+use crate::core::Core;
+use crate::entry::{Answer, Want};
+use crate::error::{ErrorKind, Result};
+use crate::refusal::Refusal;
+
+/// A get that goes with others to its node, of which it holds nothing meanwhile.
+pub(crate) struct Joining {
+    joined: Joined,
+    since: Moment,
+}
+
+/// A get that came back with something else than a value or nothing.
+pub(crate) struct Came {
+    joining: Joining,
+    with: Joint,
+}
+
+/// How far [`together`] got.
+pub(crate) enum Together {
+    Done(Result<Answer>),
+    /// [`Node::fetch`] does the rest.
+    Rest(Option<Came>),
+}
+
+/// Reads one key together with others, if `join` finds any on their way. Apart from [`Node::fetch`] because nearly all reads
+/// of a busy store end here, and need a small future only.
+pub(crate) async fn together(
+    core: &Core,
+    key: &str,
+    want: Want,
+    mut join: impl FnMut(&Waker) -> Option<Joining>,
+) -> Together {
+    let Some(joining) = poll_fn(|cx| Poll::Ready(join(cx.waker()))).await else {
+        return Together::Rest(None);
+    };
+    let (reply, pttl) = match joining.joined.answer().await {
+        Joint::Got(Got {
+            found: Found::Bytes(bytes),
+            pttl,
+        }) => (Some(bytes), pttl),
+        Joint::Got(Got {
+            found: Found::Nothing,
+            pttl,
+        }) => (None, pttl),
+        with => return Together::Rest(Some(Came { joining, with })),
+    };
+    let raw = Raw::new(Ok(reply), pttl, want, joining.since);
+    Together::Done(raw.open(core, key, want))
+}
+
+impl Node {
+    /// Sends a key along with others that are on their way to this node, if there are any.
+    pub(crate) fn join(
+        &self,
+        core: &Core,
+        key: &str,
+        want: Want,
+        waker: &Waker,
+    ) -> Option<Joining> {
+        // Before the question: what is left of a life counts from here.
+        let now = Instant::now();
+        let connection = self.connection(key);
+        let joined = connection.join(key, want.deadline, now.into(), waker)?;
+        let since = core.settings().clock.at(now);
+        Some(Joining { joined, since })
+    }
+
+    /// Reads one key, or goes on with what [`together`] left.
+    pub(crate) async fn fetch(
+        &self,
+        core: &Core,
+        key: &str,
+        want: Want,
+        came: Option<Came>,
+    ) -> Result<Answer> {
+        let connection = self.connection(key);
+        let (got, since) = match came {
+            Some(Came { joining, with }) => {
+                let Joining { joined, since } = joining;
+                let got = connection.rejoined(key, want.deadline, &joined, with);
+                (got.await?, since)
+            }
+            None => {
+                let since = core.now();
+                (connection.get(key, want.deadline).await?, since)
+            }
+        };
+        let reply = match got.found {
+            Found::Nothing => Ok(None),
+            Found::Bytes(bytes) => Ok(Some(bytes)),
+            Found::Refused(error) => Err(connection.server_error("get", &error)),
+            Found::Strange => return Err(strange(connection, "get")),
+        };
+        Raw::new(reply, got.pttl, want, since).open(core, key, want)
+    }
+
+    pub(crate) async fn fetch_many(
+        &self,
+        core: &Core,
+        keys: &[&str],
+        want: Want,
+    ) -> Vec<Result<Answer>> {
+        if let [key] = keys {
+            return vec![self.fetch(core, key, want, None).await];
+        }
+        let raw = self.read_many(core, keys, want).await;
+        let each = keys.iter().zip(raw);
+        each.map(|(key, raw)| raw?.open(core, key, want)).collect()
+    }
+
+    /// What stands under many keys, as it is. Whoever asks several nodes opens it when all have answered: while the others'
+    /// answers come in, that would only get in their way.
+    pub(crate) async fn read_many(
+        &self,
+        core: &Core,
+        keys: &[&str],
+        want: Want,
+    ) -> Vec<Result<Raw>> {
+        if let [connection] = &*self.connections {
+            return read_all(connection, core, keys, want).await;
+        }
+        let items = keys.iter().map(|key| (self.place(key), *key));
+        scatter(items, self.connections.len(), |place, keys| async move {
+            read_all(&self.connections[place], core, &keys, want).await
+        })
+        .answers()
+        .await
+    }
+}
+
+async fn read_all(
+    connection: &Connection,
+    core: &Core,
+    keys: &[&str],
+    want: Want,
+) -> Vec<Result<Raw>> {
+    let mut all = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(BATCH) {
+        match read_batch(connection, core, keys, want).await {
+            Ok(raw) => all.extend(raw.into_iter().map(Ok)),
+            Err(error) => all.extend(keys.iter().map(|_| Err(error.clone()))),
+        }
+    }
+    all
+}
+
+async fn read_batch(
+    connection: &Connection,
+    core: &Core,
+    keys: &[&str],
+    want: Want,
+) -> Result<Vec<Raw>> {
+    let now = core.now();
+    let mut mget = cmd("MGET");
+    keys.iter().for_each(|key| {
+        mget.arg(*key);
+    });
+    let (values, lives) = if want.deadline {
+        let mut both = redis::pipe();
+        both.atomic().add_command(mget);
+        keys.iter().for_each(|key| {
+            both.cmd("PTTL").arg(*key);
+        });
+        let replies = connection.read_pipeline("get", &both).await?;
+        let mut replies = replies.into_iter();
+        let values = checked(connection, "get", replies.next().unwrap_or(Value::Nil))?;
+        (values, replies.collect())
+    } else {
+        (connection.read("get", &mget).await?, Vec::new())
+    };
+    let values = match values {
+        Value::Array(values) if values.len() == keys.len() => values,
+        _ => return Err(strange(connection, "get")),
+    };
+    let mut lives = lives.into_iter();
+    let raw = values.into_iter().map(|value| {
+        let reply = match checked(connection, "get", value) {
+            Ok(Value::Nil) => Ok(None),
+            Ok(Value::BulkString(bytes)) => Ok(Some(bytes.into())),
+            Ok(_) => Err(strange(connection, "get")),
+            Err(error) => Err(error),
+        };
+        let pttl = lives.next().as_ref().and_then(integer);
+        Raw::new(reply, pttl, want, now)
+    });
+    Ok(raw.collect())
+}
+
+/// What stands under a key, as the server answered.
+pub(crate) struct Raw {
+    reply: Result<Option<Bytes>>,
+    deadline: Moment,
+    now: Moment,
+}
+
+impl Raw {
+    /// The answer to a question of `now`.
+    fn new(reply: Result<Option<Bytes>>, pttl: Option<i64>, want: Want, now: Moment) -> Self {
+        let deadline = if want.deadline {
+            deadline(pttl, now)
+        } else {
+            Moment::NEVER
+        };
+        Self {
+            reply,
+            deadline,
+            now,
+        }
+    }
+
+    /// The entry that it is. What is no value for this reader is a miss, counted.
+    pub(crate) fn open(self, core: &Core, key: &str, want: Want) -> Result<Answer> {
+        let bytes = match self.reply {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(Answer::default()),
+            Err(error) => {
+                let why = match error.kind() {
+                    ErrorKind::TooLarge => Refusal::TooLarge,
+                    _ if code(&error) == Some("WRONGTYPE") => Refusal::WrongType,
+                    _ => return Err(error),
+                };
+                core.refuse(key, why);
+                return Ok(Answer::refused(why));
+            }
+        };
+        match core.format().open(key, &bytes, want.kind, self.now) {
+            Ok(entry) => Ok(entry.with_deadline(self.deadline).into()),
+            Err(why) => {
+                core.refuse(key, why);
+                Ok(Answer::refused(why))
+            }
+        }
+    }
+}
