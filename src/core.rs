@@ -13,6 +13,9 @@ use crate::refusal::Refusal;
 use crate::stats::{Counters, Stats};
 use crate::ttl::Ttl;
 
+/// The longest bound there is: a day. Instants that are further off cannot be told on every system.
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How a store behaves for its callers, whatever it is made of.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -22,7 +25,8 @@ pub struct Settings {
     /// How long callers wait for a leader that neither finishes nor goes away before one of them computes too.
     /// 5 seconds unless set.
     pub leader_patience: Duration,
-    /// The bound on one call of the store. 2 seconds unless set; a store over a network bounds itself far below it.
+    /// The bound on one call of the store. 2 seconds unless set, a day at most; a store over a network bounds itself far
+    /// below it.
     pub store_timeout: Duration,
     /// Whether `get_or_set` answers a store's errors instead of computing past them. Off unless set.
     pub strict: bool,
@@ -42,6 +46,13 @@ impl Default for Settings {
             format: Format::default(),
             clock: Clock::default(),
         }
+    }
+}
+
+impl Settings {
+    fn bounded(mut self) -> Self {
+        self.store_timeout = self.store_timeout.min(MAX_WAIT);
+        self
     }
 }
 
@@ -91,7 +102,7 @@ impl Core {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         };
         Self(Arc::new(Inner {
-            settings,
+            settings: settings.bounded(),
             shared: Arc::new(shared),
             counters: Counters::default(),
             bounds_reads: false,
@@ -103,7 +114,7 @@ impl Core {
     pub fn above(below: &Self, settings: Settings) -> Self {
         let shared = Arc::clone(&below.0.shared);
         Self(Arc::new(Inner {
-            settings,
+            settings: settings.bounded(),
             shared,
             counters: Counters::default(),
             bounds_reads: false,

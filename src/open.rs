@@ -22,8 +22,8 @@ const MAX_DEPTH: usize = 8;
 /// |---|---|
 /// | `null:` | [`Null`] |
 /// | `moka://?max=100000` | [`Moka`](crate::Moka); also `max_bytes=`, `eviction=lru` or `tinylfu`, `idle=` seconds |
-/// | `redis://[user[:password]@]host[:port][/db]` | [`Redis`](crate::Redis); also `timeout_ms=`, `connect_timeout_ms=` |
-/// | `ring://[user[:password]@]host[:port][/db]` | [`DistributedRedis`](crate::DistributedRedis) with that manager; also the two of `redis`, `order=auto`, `numeric` or `lex`, `start_without_map=true`, `snapshot=` path, `map=` name |
+/// | `redis://[user[:password]@]host[:port][/db]` | [`Redis`](crate::Redis); also `timeout_ms=`, `connect_timeout_ms=`, `connections=`, `max_in_flight=` |
+/// | `ring://[user[:password]@]host[:port][/db]` | [`DistributedRedis`](crate::DistributedRedis) with that manager; also those of `redis`, `order=auto`, `numeric` or `lex`, `start_without_map=true`, `snapshot=` path, `map=` name |
 /// | `redis+sentinel://[user[:password]@]host[:port],host[:port]/NAME[/db]`, `ring+sentinel://...` | the same with the master that these sentinels know by that name |
 /// | `tiered:L1,L2` | [`Tiered`]; `tiered?l1_ttl=30:L1,L2` bounds copies in `L1`, in seconds; also `outage_ttl_ms=` |
 /// | `prefixed:PREFIX,URL` | [`Prefixed`] |
@@ -168,16 +168,38 @@ fn moka(_: &str, _: Parameters<'_>) -> Result<SharedCache> {
 }
 
 #[cfg(feature = "redis")]
+const CONNECTION: [&str; 4] = [
+    "timeout_ms",
+    "connect_timeout_ms",
+    "connections",
+    "max_in_flight",
+];
+
+/// The parameters that every store over servers takes, for its builder.
+#[cfg(feature = "redis")]
+macro_rules! connection_parameters {
+    ($builder:ident, $parameters:ident) => {
+        if let Some(ms) = $parameters.number("timeout_ms")? {
+            $builder = $builder.operation_timeout(Duration::from_millis(ms));
+        }
+        if let Some(ms) = $parameters.number("connect_timeout_ms")? {
+            $builder = $builder.connect_timeout(Duration::from_millis(ms));
+        }
+        if let Some(count) = $parameters.number("connections")? {
+            $builder = $builder.connections(usize::try_from(count).unwrap_or(usize::MAX));
+        }
+        if let Some(count) = $parameters.number("max_in_flight")? {
+            $builder = $builder.max_in_flight(usize::try_from(count).unwrap_or(usize::MAX));
+        }
+    };
+}
+
+#[cfg(feature = "redis")]
 async fn redis(address: &str, mut parameters: Parameters<'_>) -> Result<SharedCache> {
     let mut builder =
         crate::backends::redis::Redis::builder(address).settings(parameters.settings()?);
-    if let Some(ms) = parameters.number("timeout_ms")? {
-        builder = builder.operation_timeout(Duration::from_millis(ms));
-    }
-    if let Some(ms) = parameters.number("connect_timeout_ms")? {
-        builder = builder.connect_timeout(Duration::from_millis(ms));
-    }
-    parameters.done("redis", &["timeout_ms", "connect_timeout_ms"])?;
+    connection_parameters!(builder, parameters);
+    parameters.done("redis", &CONNECTION)?;
     Ok(Arc::new(builder.connect().await?))
 }
 
@@ -190,12 +212,7 @@ async fn redis(_: &str, _: Parameters<'_>) -> Result<SharedCache> {
 async fn ring(address: &str, mut parameters: Parameters<'_>) -> Result<SharedCache> {
     let mut builder =
         crate::ring::DistributedRedis::builder(address).settings(parameters.settings()?);
-    if let Some(ms) = parameters.number("timeout_ms")? {
-        builder = builder.operation_timeout(Duration::from_millis(ms));
-    }
-    if let Some(ms) = parameters.number("connect_timeout_ms")? {
-        builder = builder.connect_timeout(Duration::from_millis(ms));
-    }
+    connection_parameters!(builder, parameters);
     if let Some(order) = parameters.take("order") {
         builder = builder.order(
             order
@@ -212,15 +229,8 @@ async fn ring(address: &str, mut parameters: Parameters<'_>) -> Result<SharedCac
     if let Some(name) = parameters.take("map") {
         builder = builder.map_name(decoded(name, "map")?);
     }
-    let known = [
-        "timeout_ms",
-        "connect_timeout_ms",
-        "order",
-        "start_without_map",
-        "snapshot",
-        "map",
-    ];
-    parameters.done("ring", &known)?;
+    let own = ["order", "start_without_map", "snapshot", "map"];
+    parameters.done("ring", &[&CONNECTION[..], &own].concat())?;
     Ok(Arc::new(builder.connect().await?))
 }
 

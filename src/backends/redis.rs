@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::backend::Backend;
-use crate::core::{Core, Settings, setting_methods};
+use crate::core::{Core, MAX_WAIT, Settings, setting_methods};
 use crate::entry::{Answer, Draft, Stored, Want};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ttl::Remaining;
 use crate::wire::fetch::{Together, together};
 use crate::wire::node::Node;
@@ -96,11 +96,18 @@ impl RedisBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the url is wrong; the message says which part.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the url is wrong, or names several places; the message says which
+    /// part.
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for `rediss://`.
     pub fn build(mut self) -> Result<Redis> {
         bound(&mut self.settings, &mut self.connection);
-        let node = Node::new(self.target?, &self.connection);
+        let target = self.target?;
+        if matches!(target, Target::InTurn(_)) {
+            // What was deleted at the second would come back with the first.
+            let why = "several places in turn are for a ring's manager: values stand at one, or at the master that sentinels know";
+            return Err(Error::new(ErrorKind::Config, why));
+        }
+        let node = Node::new(target, &self.connection);
         if tokio::runtime::Handle::try_current().is_ok() {
             node.start()?;
         }
@@ -126,14 +133,16 @@ impl RedisBuilder {
 /// Fits the bounds of a store and of its connections to each other: the longest reply worth reading is the largest
 /// value with its envelope, and a call of the store may take some operations.
 pub(crate) fn bound(settings: &mut Settings, connection: &mut ConnectionSettings) {
+    connection.operation_timeout = connection.operation_timeout.min(MAX_WAIT);
+    connection.connect_timeout = connection.connect_timeout.min(MAX_WAIT);
+    connection.ping_timeout = connection.operation_timeout;
     connection.max_reply_bytes = settings.format.max_bytes().saturating_add(64);
     let calls = connection.operation_timeout.saturating_mul(4);
     settings.store_timeout = settings.store_timeout.max(calls);
 }
 
 impl Redis {
-    /// Connects to `redis://[user[:password]@]host[:port][/db]`. With several places, `host:port,host:port`, the first that
-    /// answers is taken. `redis+sentinel://[user[:password]@]host[:port],host[:port]/NAME[/db]` is the master `NAME` that these
+    /// Connects to `redis://[user[:password]@]host[:port][/db]`. `redis+sentinel://[user[:password]@]host[:port],host[:port]/NAME[/db]` is the master `NAME` that these
     /// sentinels know; their own credentials stand in `?sentinel_user=` and `?sentinel_password=`.
     ///
     /// # Errors
@@ -236,7 +245,7 @@ impl Backend for Redis {
     }
 
     async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {
-        self.node.remove_many(keys).await
+        self.node.remove_many(&self.core, keys).await
     }
 
     async fn close(&self) {

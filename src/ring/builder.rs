@@ -136,6 +136,8 @@ impl DistributedRedisBuilder {
         let manager = ConnectionSettings {
             // A large map takes a while; nobody waits for it but the follower.
             operation_timeout: Duration::from_secs(5).max(self.map.nodes.operation_timeout),
+            // But one that answers no longer is noticed as soon as a node would be.
+            ping_timeout: Duration::from_millis(500).max(self.map.nodes.ping_timeout),
             // An entry of the history is a whole map, whatever the bound on values.
             max_reply_bytes: self.map.max_fields.saturating_mul(64).max(64 << 10),
             connections: 1,

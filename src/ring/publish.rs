@@ -170,6 +170,7 @@ pub async fn publish(manager_url: &str, publication: &Publication) -> Result<u64
     let ring = Ring::from_map(publication.positions.iter().cloned());
     let settings = ConnectionSettings {
         operation_timeout: Duration::from_secs(5),
+        ping_timeout: Duration::from_secs(5),
         client_name: Some("larder-publish".to_owned()),
         ..ConnectionSettings::default()
     };

@@ -80,7 +80,7 @@ impl Former {
             for keys in keys.chunks(BATCH) {
                 let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
                 // One bound is waited for at most.
-                if node.remove_many(&keys).await.iter().all(Result::is_err) {
+                if !node.forget(&keys).await {
                     break;
                 }
             }

@@ -284,7 +284,9 @@ impl Backend for DistributedRedis {
         let former = Former::of(&snapshot, keys.iter().copied());
         match owned(&snapshot, keys.iter().copied(), |key| key) {
             Ok(items) => {
-                let ask = |node: Node, keys: Vec<_>| async move { node.remove_many(&keys).await };
+                let core = &self.core;
+                let ask =
+                    |node: Node, keys: Vec<_>| async move { node.remove_many(core, &keys).await };
                 join(on_each(items, &snapshot, ask), former.forget())
                     .await
                     .0

@@ -1,6 +1,5 @@
 //! Larder's own supervised connection to one node.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -8,15 +7,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue, Pipeline, ServerError, Value, cmd};
+use redis::{Cmd, FromRedisValue, Pipeline, ServerError, Value};
 use tokio::runtime::{self, Handle};
 use tokio::time::{Instant, timeout};
 
 use super::ask::{Answer as Joint, Ask};
 use super::exchange::{Joined, exchange, join, link, rejoined};
 use super::get::{Get, Got};
-use super::replay::{Replay, Takeover, Unanswered};
-use super::reply::{no_answer, no_runtime, server_error};
+use super::replay::Replay;
+use super::reply::{no_runtime, server_error};
 use super::request::{Many, One};
 use super::settings::ConnectionSettings;
 use super::slot::Shared;
@@ -38,14 +37,6 @@ pub(crate) struct Counters {
     pub(crate) refused: u64,
     /// Deletes that failed and are to be made up for.
     pub(crate) owed: usize,
-}
-
-/// Whether the server may hold an older value than this failed write was to leave.
-fn may_leave_older(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy | ErrorKind::Rejected
-    )
 }
 
 /// A connection to one node, which is made when first used and made again whenever it breaks.
@@ -225,6 +216,9 @@ impl Connection {
     /// Those of [`run`](Self::run), except that what the server refused is part of the answer.
     pub(crate) async fn get(&self, key: &str, pttl: bool) -> Result<Got> {
         let since = Instant::now();
+        if self.owes(key) {
+            return Ok(Got::nothing());
+        }
         let joined = poll_fn(|cx| Poll::Ready(self.join(key, pttl, since, cx.waker()))).await;
         match joined {
             Some(joined) => {
@@ -244,6 +238,9 @@ impl Connection {
         since: Instant,
         waker: &Waker,
     ) -> Option<Joined> {
+        if !self.shared().replay.is_clear() {
+            return None;
+        }
         let here = Handle::try_current().ok()?.id();
         let ask = || Ask::new(key, pttl, since, Some(waker.clone()));
         join(self.shared(), here, ask)
@@ -349,81 +346,6 @@ impl Connection {
         }
     }
 
-    /// Runs a write of keys. If it fails in a way that may leave older values in place, or is dropped under way, the keys
-    /// are owed a delete, which is made up for before the node counts as up again. An earlier debt of theirs ends with a
-    /// write that succeeds and leaves nothing older, as `settles` says.
-    ///
-    /// # Errors
-    ///
-    /// Those of the write; [`ErrorKind::Timeout`] where a delete that makes up for an earlier one takes too long.
-    pub(crate) async fn owing<R>(
-        &self,
-        keys: &[&str],
-        write: impl Future<Output = Result<R>> + Send,
-        settles: impl Fn(&R) -> bool + Send,
-    ) -> Result<R> {
-        let debts = self.taken_over(keys).await?;
-        let unanswered = Unanswered::new(&self.shared().replay, keys);
-        let answer = write.await;
-        match &answer {
-            Err(error) if may_leave_older(error) => return answer,
-            Ok(done) if settles(done) => debts.settle(|_| true),
-            _ => {}
-        }
-        unanswered.answered();
-        answer
-    }
-
-    /// As [`owing`](Self::owing), with an answer for each key.
-    pub(crate) async fn owing_each<R>(
-        &self,
-        keys: &[&str],
-        writes: impl Future<Output = Vec<Result<R>>> + Send,
-    ) -> Vec<Result<R>> {
-        let debts = match self.taken_over(keys).await {
-            Ok(debts) => debts,
-            Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
-        };
-        let unanswered = Unanswered::new(&self.shared().replay, keys);
-        let answers = writes.await;
-        let failed = |(key, answer): (&&'_ str, &Result<R>)| match answer {
-            Err(error) if may_leave_older(error) => Some((*key).to_owned()),
-            _ => None,
-        };
-        let owed: HashSet<String> = keys.iter().zip(&answers).filter_map(failed).collect();
-        debts.settle(|key| !owed.contains(key));
-        unanswered.answered();
-        if !owed.is_empty() {
-            let replay = &self.shared().replay;
-            replay.owe(owed.iter().map(String::as_str));
-        }
-        answers
-    }
-
-    /// Makes up for what a key is owed, before a write that builds on what stands there.
-    ///
-    /// # Errors
-    ///
-    /// Those of the delete; [`ErrorKind::Timeout`] as in [`owing`](Self::owing).
-    pub(crate) async fn paid(&self, key: &str) -> Result<()> {
-        let debts = self.taken_over(&[key]).await?;
-        if !debts.is_empty() {
-            self.run::<i64>("unlink", cmd("UNLINK").arg(key)).await?;
-            debts.settle(|_| true);
-        }
-        Ok(())
-    }
-
-    async fn taken_over(&self, keys: &[&str]) -> Result<Takeover<'_>> {
-        let bound = self.shared().settings.operation_timeout / 2;
-        let debts = self.shared().replay.enter(keys, bound).await;
-        debts.ok_or_else(|| {
-            // Nothing was sent, so the write has failed.
-            self.shared().replay.owe(keys.iter().copied());
-            self.named(no_answer(bound), "make up for a failed delete")
-        })
-    }
-
     /// Whether a key may be removed with others of its prefix.
     pub(crate) fn may_wipe(&self, key: &[u8]) -> bool {
         self.shared().settings.may_wipe(key)
@@ -458,18 +380,18 @@ impl Connection {
     }
 
     /// The runtime that the caller runs on.
-    fn runtime(&self, operation: &'static str) -> Result<runtime::Id> {
+    pub(super) fn runtime(&self, operation: &'static str) -> Result<runtime::Id> {
         match Handle::try_current() {
             Ok(here) => Ok(here.id()),
             Err(_) => Err(self.named(no_runtime(), operation)),
         }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 
-    fn named(&self, error: Error, operation: &'static str) -> Error {
+    pub(super) fn named(&self, error: Error, operation: &'static str) -> Error {
         self.shared().named(error, operation)
     }
 }
@@ -491,6 +413,8 @@ impl fmt::Debug for Connection {
 
 #[cfg(test)]
 mod corners;
+#[cfg(test)]
+mod debts;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

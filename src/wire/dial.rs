@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value, cmd};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::BufReader;
 use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::greet::{ask, credentials, greet};
@@ -228,10 +230,7 @@ fn wrong_answer(addr: &NodeAddr, why: &str) -> Error {
 
 /// Connects to the first of the host's addresses that answers; each gets its share of `bound`.
 async fn dial(addr: &NodeAddr, bound: Duration) -> io::Result<TcpStream> {
-    let places: Vec<_> = lookup_host((addr.host(), addr.port()))
-        .await?
-        .take(8)
-        .collect();
+    let places = looked_up(addr).await?;
     let share = bound / u32::try_from(places.len().max(1)).unwrap_or(1);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for place in places {
@@ -242,6 +241,23 @@ async fn dial(addr: &NodeAddr, bound: Duration) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// The addresses of a host. A look-up that hangs goes on after its caller has given up, in a thread that others could use; so
+/// there are a few of them at most in the whole process.
+async fn looked_up(addr: &NodeAddr) -> io::Result<Vec<SocketAddr>> {
+    static LOOKUPS: Semaphore = Semaphore::const_new(8);
+    let host = addr.host();
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![(ip, addr.port()).into()]);
+    }
+    let place = (host.to_owned(), addr.port());
+    let permit = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+    let lookup = tokio::spawn(async move {
+        let _permit = permit;
+        Ok(lookup_host(place).await?.take(8).collect())
+    });
+    lookup.await.map_err(io::Error::other)?
 }
 
 /// Sends at once, and notices a peer that went away without a word. Closed, it takes back what the peer has not

@@ -16,6 +16,7 @@ use super::reply::{code, exchange_error, no_answer, server_error};
 use super::request::Request;
 use super::slot::{Link, Mark, Phase, Shared};
 use super::supervisor;
+use super::target::Target;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Before a read is sent again to a server that said "not now".
@@ -83,11 +84,8 @@ async fn concluded<R: Request>(
 ) -> Result<R::Answer> {
     let answer = match Again::after::<R>(&answer).filter(|_| request.is_read()) {
         Some(again) => {
-            let second = second_try(shared, request, again, &mut used);
-            match Box::pin(timeout_at(until, second)).await {
-                Ok(second) => second.unwrap_or(answer),
-                Err(_) => Err(Failed::Late),
-            }
+            let second = second_try(shared, request, again, until, &mut used);
+            Box::pin(second).await.unwrap_or(answer)
         }
         None => answer,
     };
@@ -122,12 +120,14 @@ async fn second_try<R: Request>(
     shared: &Arc<Shared>,
     request: &R,
     again: Again,
+    until: Instant,
     used: &mut Used,
 ) -> Option<Result<R::Answer, Failed>> {
     let last = used.as_ref().map(|(link, _)| Arc::clone(link));
+    let link = timeout_at(until, again.link(shared, last)).await.ok()??;
     let _retry = shared.load.retry()?;
-    let link = again.link(shared, last).await?;
-    Some(once(shared, link, request, used).await)
+    let answer = timeout_at(until, once(shared, link, request, used)).await;
+    Some(answer.unwrap_or(Err(Failed::Late)))
 }
 
 /// Why a read is worth sending again.
@@ -207,7 +207,7 @@ fn noted<R: Request>(
             return Err(Failed::With(error));
         }
     };
-    match R::refusal(&answer).filter(|refusal| is_sick(refusal)) {
+    match R::refusal(&answer).filter(|refusal| is_sick(&shared.target, refusal)) {
         Some(refusal) if link.ailing(mark) => {
             let error = server_error(&shared.target, refusal);
             shared.report(link, &shared.named(error, "serve"));
@@ -277,12 +277,14 @@ pub(super) async fn rejoined(
     concluded(shared, "get", get, until, used, answer).await
 }
 
-/// Whether the server would refuse any other operation too. Not what befalls writes alone, such as `OOM` or `READONLY`.
-fn is_sick(refusal: &ServerError) -> bool {
-    matches!(
-        refusal.code(),
-        "NOAUTH" | "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN"
-    )
+/// Whether the server would refuse any other operation too. Not what befalls writes alone, such as `OOM` or `READONLY`; but
+/// where sentinels know of another master, `READONLY` tells that this one is none any more.
+fn is_sick(target: &Target, refusal: &ServerError) -> bool {
+    match refusal.code() {
+        "NOAUTH" | "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" => true,
+        "READONLY" => matches!(target, Target::Sentinel { .. }),
+        _ => false,
+    }
 }
 
 /// No answer came in time, from the link that was `used` if it came to that.

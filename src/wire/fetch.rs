@@ -2,17 +2,18 @@
 
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
-use std::time::Instant;
 
 use bytes::Bytes;
 use redis::{Value, cmd};
+use tokio::time::Instant;
 
 use super::Connection;
 use super::ask::Answer as Joint;
 use super::command::{deadline, integer};
 use super::exchange::Joined;
 use super::get::{Found, Got};
-use super::node::{BATCH, Node, checked, strange};
+use super::node::{Node, checked, strange};
+use super::owing::batches;
 use super::reply::code;
 use super::scatter::scatter;
 use crate::clock::Moment;
@@ -76,7 +77,7 @@ impl Node {
         waker: &Waker,
     ) -> Option<Joining> {
         // Before the question: what is left of a life counts from here.
-        let now = Instant::now();
+        let now = std::time::Instant::now();
         let connection = self.connection(key);
         let joined = connection.join(key, want.deadline, now.into(), waker)?;
         let since = core.settings().clock.at(now);
@@ -134,12 +135,13 @@ impl Node {
         keys: &[&str],
         want: Want,
     ) -> Vec<Result<Raw>> {
+        let until = self.last_batch(core);
         if let [connection] = &*self.connections {
-            return read_all(connection, core, keys, want).await;
+            return read_all(connection, core, keys, want, until).await;
         }
         let items = keys.iter().map(|key| (self.place(key), *key));
         scatter(items, self.connections.len(), |place, keys| async move {
-            read_all(&self.connections[place], core, &keys, want).await
+            read_all(&self.connections[place], core, &keys, want, until).await
         })
         .answers()
         .await
@@ -151,14 +153,17 @@ async fn read_all(
     core: &Core,
     keys: &[&str],
     want: Want,
+    until: Instant,
 ) -> Vec<Result<Raw>> {
     let mut all = Vec::with_capacity(keys.len());
-    for keys in keys.chunks(BATCH) {
+    for range in batches(keys.len()).take_while(|_| Instant::now() < until) {
+        let keys = &keys[range];
         match read_batch(connection, core, keys, want).await {
             Ok(raw) => all.extend(raw.into_iter().map(Ok)),
             Err(error) => all.extend(keys.iter().map(|_| Err(error.clone()))),
         }
     }
+    all.resize_with(keys.len(), || Err(connection.too_late("get")));
     all
 }
 
@@ -169,6 +174,7 @@ async fn read_batch(
     want: Want,
 ) -> Result<Vec<Raw>> {
     let now = core.now();
+    let owed: Vec<bool> = keys.iter().map(|key| connection.owes(key)).collect();
     let mut mget = cmd("MGET");
     keys.iter().for_each(|key| {
         mget.arg(*key);
@@ -191,8 +197,10 @@ async fn read_batch(
         _ => return Err(strange(connection, "get")),
     };
     let mut lives = lives.into_iter();
-    let raw = values.into_iter().map(|value| {
+    let raw = values.into_iter().zip(owed).map(|(value, owed)| {
         let reply = match checked(connection, "get", value) {
+            // What should be gone is nothing.
+            _ if owed => Ok(None),
             Ok(Value::Nil) => Ok(None),
             Ok(Value::BulkString(bytes)) => Ok(Some(bytes.into())),
             Ok(_) => Err(strange(connection, "get")),

@@ -52,6 +52,10 @@ impl Got {
         })
     }
 
+    pub(super) fn nothing() -> Self {
+        Self::from(Found::Nothing)
+    }
+
     pub(super) fn refused(refusal: ServerError) -> Self {
         Self::from(Found::Refused(refusal))
     }

@@ -14,6 +14,7 @@ mod greet;
 mod guard;
 mod load;
 pub(crate) mod node;
+mod owing;
 mod race;
 mod repay;
 mod replay;

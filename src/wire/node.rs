@@ -1,14 +1,17 @@
 //! What a store asks of one server. Keys are whole, as stored.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value, cmd};
+use tokio::time::Instant;
 
 #[cfg(feature = "ring")]
 use super::NodeAddr;
 use super::command::{integer, millis, set, stored, unlink};
+use super::owing::batches;
 use super::reply::code;
 use super::scatter::scatter;
 use super::settings::Share;
@@ -20,12 +23,9 @@ use crate::entry::{Draft, Stored, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ttl::Remaining;
 
-/// Keys in one `MGET` or pipeline: a server does little else meanwhile.
-pub(super) const BATCH: usize = 1000;
-
-/// Compares and removes.
+/// Compares and removes. What is no string is not this value.
 const RETRACT: &str = r"
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
+if redis.pcall('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
 return 0
 ";
 
@@ -174,8 +174,7 @@ impl Node {
         if draft.replaces() {
             connection.owing(&[key], store, |_| true).await
         } else if draft.when == When::IfAbsent {
-            connection.paid(key).await?;
-            store.await
+            connection.paying(key, store).await
         } else {
             store.await
         }
@@ -187,27 +186,12 @@ impl Node {
         drafts: &[(String, Draft)],
     ) -> Vec<Result<Stored>> {
         let items = drafts.iter().map(|draft| (self.place(&draft.0), draft));
+        let until = self.last_batch(core);
         scatter(
             items,
             self.connections.len(),
-            |place, drafts: Vec<&(String, Draft)>| async move {
-                let connection = &self.connections[place];
-                let mut answers = Vec::with_capacity(drafts.len());
-                for drafts in drafts.chunks(BATCH) {
-                    let command = |(key, draft): &&(String, Draft)| {
-                        set(core, key, draft).map(|set| set.unwrap_or_else(|| unlink(key)))
-                    };
-                    let commands = drafts.iter().map(command).collect();
-                    let each = each(connection, "set", commands, |reply| Some(stored(&reply)));
-                    let replaced = drafts.iter().filter(|(_, draft)| draft.replaces());
-                    answers.extend(if replaced.clone().count() == drafts.len() {
-                        let keys: Vec<&str> = replaced.map(|(key, _)| key.as_str()).collect();
-                        connection.owing_each(&keys, each).await
-                    } else {
-                        each.await
-                    });
-                }
-                answers
+            |place, drafts: Vec<_>| async move {
+                store_all(&self.connections[place], core, &drafts, until).await
             },
         )
         .answers()
@@ -237,44 +221,57 @@ impl Node {
             .await;
         match removed {
             Ok(removed) => Ok(removed > 0),
-            // What stands there is no string, and so not this.
-            Err(error) if code(&error) == Some("WRONGTYPE") => Ok(false),
             // Without the right to run scripts: rather a value lost than one that should be gone.
             Err(error) if code(&error) == Some("NOPERM") => self.remove(key).await,
             Err(error) => Err(error),
         }
     }
 
-    pub(crate) async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {
+    pub(crate) async fn remove_many(&self, core: &Core, keys: &[&str]) -> Vec<Result<bool>> {
         let items = keys.iter().map(|key| (self.place(key), *key));
+        let until = self.last_batch(core);
         scatter(
             items,
             self.connections.len(),
             |place, keys: Vec<&str>| async move {
-                let connection = &self.connections[place];
-                let mut answers = Vec::with_capacity(keys.len());
-                for keys in keys.chunks(BATCH) {
-                    let commands = keys.iter().map(|key| Ok(unlink(key))).collect();
-                    let each = each(connection, "unlink", commands, |reply| {
-                        integer(&reply).map(|n| n > 0)
-                    });
-                    answers.extend(connection.owing_each(keys, each).await);
-                }
-                answers
+                remove_all(&self.connections[place], &keys, until).await
             },
         )
         .answers()
         .await
     }
 
+    /// Removes keys as well as it goes: what fails is owed nothing. Whether any of it succeeded.
+    #[cfg(feature = "ring")]
+    pub(crate) async fn forget(&self, keys: &[&str]) -> bool {
+        let unlinked = keys.iter().map(|key| async {
+            let connection = self.connection(key);
+            connection.run::<i64>("unlink", &unlink(key)).await
+        });
+        join_all(unlinked).await.iter().any(Result::is_ok)
+    }
+
+    /// When a bulk call begins its last batch at the latest, so that it ends within the bound on a call of the store: past
+    /// that the answers of all nodes would be lost for one that is slow.
+    pub(super) fn last_batch(&self, core: &Core) -> Instant {
+        let one = 2 * self.connections[0].operation_timeout();
+        Instant::now() + core.settings().store_timeout.saturating_sub(one).max(one)
+    }
+
     pub(crate) async fn contains(&self, key: &str) -> Result<bool> {
         let connection = self.connection(key);
+        if connection.owes(key) {
+            return Ok(false);
+        }
         let there: i64 = connection.read("exists", cmd("EXISTS").arg(key)).await?;
         Ok(there > 0)
     }
 
     pub(crate) async fn remaining(&self, key: &str) -> Result<Option<Remaining>> {
         let connection = self.connection(key);
+        if connection.owes(key) {
+            return Ok(None);
+        }
         let left: i64 = connection.read("pttl", cmd("PTTL").arg(key)).await?;
         Ok(match u64::try_from(left) {
             Ok(left) => Some(Remaining::For(Duration::from_millis(left))),
@@ -288,18 +285,17 @@ impl Node {
         match ttl {
             Some(ttl) if ttl.is_zero() => self.remove(key).await,
             Some(ttl) => {
-                connection.paid(key).await?;
                 let mut expire = cmd("PEXPIRE");
                 expire.arg(key).arg(millis(ttl));
-                let done: i64 = connection.run("pexpire", &expire).await?;
-                Ok(done > 0)
+                let done = connection.run::<i64>("pexpire", &expire);
+                Ok(connection.paying(key, done).await? > 0)
             }
             None => {
-                connection.paid(key).await?;
                 // PERSIST alone answers alike for a key without a deadline and for none.
                 let mut both = redis::pipe();
                 both.atomic().cmd("PERSIST").arg(key).cmd("EXISTS").arg(key);
-                let there = connection.run_pipeline("persist", &both).await?.pop();
+                let done = connection.run_pipeline("persist", &both);
+                let there = connection.paying(key, done).await?.pop();
                 let there = checked(connection, "persist", there.unwrap_or(Value::Nil))?;
                 integer(&there)
                     .map(|n| n > 0)
@@ -310,10 +306,10 @@ impl Node {
 
     pub(crate) async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
         let connection = self.connection(key);
-        connection.paid(key).await?;
         let mut incr = cmd("INCRBY");
         incr.arg(key).arg(by);
-        let sum = connection.run("incrby", &incr).await;
+        let sum = connection.run("incrby", &incr);
+        let sum = connection.paying(key, sum).await;
         sum.map_err(|error: Error| {
             let kind = match code(&error) {
                 Some("ERR") if error.message().contains("overflow") => ErrorKind::Overflow,
@@ -329,7 +325,17 @@ impl Node {
     /// node counts as up again, unless it never will be.
     pub(crate) async fn wipe(&self, prefix: &str) -> Result<()> {
         let connection = &self.connections[0];
-        let wiped = wipe(connection, prefix, |key| connection.may_wipe(key)).await;
+        let wipe = async {
+            // A value that is still on its way through another connection would come after its removal.
+            let (ping, others) = (cmd("PING"), self.connections[1..].iter());
+            let pings = others.map(|other| other.run::<Value>("ping", &ping));
+            join_all(pings)
+                .await
+                .into_iter()
+                .collect::<Result<Vec<_>>>()?;
+            wipe(connection, prefix, |key| connection.may_wipe(key)).await
+        };
+        let wiped = wipe.await;
         if wiped
             .as_ref()
             .is_err_and(|error| error.kind() != ErrorKind::Busy && !is_final(error))
@@ -340,6 +346,42 @@ impl Node {
         }
         wiped
     }
+}
+
+/// Stores drafts a batch at a time, none of which begins after `until`.
+async fn store_all(
+    connection: &Connection,
+    core: &Core,
+    drafts: &[&(String, Draft)],
+    until: Instant,
+) -> Vec<Result<Stored>> {
+    let store = |range: Range<usize>| {
+        let command = |(key, draft): &&(String, Draft)| {
+            set(core, key, draft).map(|set| set.unwrap_or_else(|| unlink(key)))
+        };
+        let commands = drafts[range].iter().map(command).collect();
+        each(connection, "set", commands, |reply| Some(stored(&reply)))
+    };
+    if drafts.iter().all(|(_, draft)| draft.replaces()) {
+        let keys: Vec<&str> = drafts.iter().map(|(key, _)| key.as_str()).collect();
+        return connection.owing_each(&keys, until, store).await;
+    }
+    let mut answers = Vec::with_capacity(drafts.len());
+    for range in batches(drafts.len()).take_while(|_| Instant::now() < until) {
+        answers.extend(store(range).await);
+    }
+    answers.resize_with(drafts.len(), || Err(connection.too_late("set")));
+    answers
+}
+
+async fn remove_all(connection: &Connection, keys: &[&str], until: Instant) -> Vec<Result<bool>> {
+    let remove = |range: Range<usize>| {
+        let commands = keys[range].iter().map(|key| Ok(unlink(key))).collect();
+        each(connection, "unlink", commands, |reply| {
+            integer(&reply).map(|n| n > 0)
+        })
+    };
+    connection.owing_each(keys, until, remove).await
 }
 
 /// Sends commands in one go and answers for each of them.

@@ -43,20 +43,20 @@ impl Carrier for Bare<'_> {
 /// same: they are tried again.
 pub(super) async fn repay_all(shared: &Shared, link: &Link) -> Result<()> {
     let bare = Bare { shared, link };
-    while let Some(prefix) = shared.replay.prefix() {
+    while let Some(emptying) = shared.replay.empty() {
         let settings = &shared.settings;
         let chosen = |key: &[u8]| settings.share.holds(key) && settings.may_wipe(key);
-        match wipe(&bare, &prefix, chosen).await {
+        match wipe(&bare, &emptying.prefix, chosen).await {
             Err(error) if !is_final(&error) => return Err(error),
             Err(error) => {
                 // The ttl is the bound on what is left.
                 tracing::error!(target: "larder::wire", event = "not_emptied", node = %shared.label, error = %error);
-                shared.replay.emptied(&prefix);
+                shared.replay.emptied(&emptying);
             }
             Ok(()) => {
                 tracing::warn!(target: "larder::wire", event = "node_emptied", node = %shared.label,
                     "too many deletes had failed to remember each");
-                shared.replay.emptied(&prefix);
+                shared.replay.emptied(&emptying);
             }
         }
     }
@@ -75,7 +75,7 @@ pub(super) async fn repay_as_owed(shared: &Arc<Shared>, link: &Link) -> Error {
     let bare = Bare { shared, link };
     loop {
         shared.replay.owed().await;
-        if shared.replay.prefix().is_some() {
+        if shared.replay.is_to_empty() {
             // Nobody may write meanwhile.
             let why = "too many deletes failed: the node is emptied before it is used again";
             return Error::new(ErrorKind::Unavailable, why).with("node", &shared.label);

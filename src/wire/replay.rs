@@ -5,15 +5,14 @@
 //! much of it, and everything under the longest prefix that the keys have in common is removed instead.
 //!
 //! A later write of an owed key takes the debt over: if it succeeds, nothing is owed any more. It never overlaps with the
-//! delete that makes up for the earlier one, which would remove what it has just written.
+//! delete that makes up for the earlier one, which would remove what it has just written. Until then what stands under the
+//! key is nothing to its readers: memory would go on to answer it after the delete, of which nobody tells it.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 type Keys = HashSet<Box<str>, ahash::RandomState>;
 
@@ -24,11 +23,30 @@ struct State {
     under_way: Keys,
     /// What all keys to be removed begin with.
     prefix: Option<String>,
+    /// How often something came to be owed under a prefix.
+    emptyings: u64,
 }
 
 impl State {
     fn is_clear(&self) -> bool {
         self.owed.is_empty() && self.under_way.is_empty() && self.prefix.is_none()
+    }
+
+    fn holds(&self, key: &str) -> bool {
+        let prefix = self.prefix.as_ref();
+        self.owed.contains(key)
+            || self.under_way.contains(key)
+            || prefix.is_some_and(|prefix| key.starts_with(prefix.as_str()))
+    }
+
+    fn owe_all(&mut self, prefix: String) {
+        self.emptyings += 1;
+        self.prefix = self
+            .prefix
+            .take()
+            .into_iter()
+            .chain([prefix])
+            .reduce(common);
     }
 }
 
@@ -72,7 +90,7 @@ impl Replay {
                 state.owed.insert(key.into());
                 if state.owed.len() > self.max {
                     let all = state.owed.drain().map(String::from).reduce(common);
-                    state.prefix = state.prefix.take().into_iter().chain(all).reduce(common);
+                    state.owe_all(all.unwrap_or_default());
                 }
             }
         });
@@ -80,10 +98,17 @@ impl Replay {
 
     /// The removal of all keys that begin with `prefix` failed.
     pub(super) fn owe_all(&self, prefix: &str) {
-        self.change(|state| {
-            let prefixes = state.prefix.take().into_iter().chain([prefix.to_owned()]);
-            state.prefix = prefixes.reduce(common);
-        });
+        self.change(|state| state.owe_all(prefix.to_owned()));
+    }
+
+    /// Whether nothing at all is owed.
+    pub(super) fn is_clear(&self) -> bool {
+        self.clear.load(Ordering::Acquire)
+    }
+
+    /// Whether what stands under a key should be gone.
+    pub(super) fn owes(&self, key: &str) -> bool {
+        !self.is_clear() && self.lock().holds(key)
     }
 
     /// How many keys are owed a delete, and whether so many were that everything under a prefix is.
@@ -99,15 +124,15 @@ impl Replay {
     }
 
     /// Begins a write of keys: it takes their debts over. Waits while one of them is being deleted; none if that takes
-    /// longer than `bound`.
-    pub(super) async fn enter<'r>(
-        &'r self,
-        keys: &[&str],
-        bound: Duration,
-    ) -> Option<Takeover<'r>> {
-        let taken = |keys| Takeover { replay: self, keys };
-        if self.clear.load(Ordering::Acquire) {
-            return Some(taken(Vec::new()));
+    /// past `until`.
+    pub(super) async fn enter<'r>(&'r self, keys: &[&str], until: Instant) -> Option<Takeover<'r>> {
+        let taken = |keys, waited| Takeover {
+            replay: self,
+            keys,
+            waited,
+        };
+        if self.is_clear() {
+            return Some(taken(Vec::new(), false));
         }
         let quiet = async {
             loop {
@@ -120,7 +145,8 @@ impl Replay {
                 changed.await;
             }
         };
-        timeout(bound, quiet).await.ok().map(taken)
+        let owed = timeout_at(until, quiet).await.ok()?;
+        Some(taken(owed, true))
     }
 
     /// Those of the keys that are owed; nothing while one of them is being deleted.
@@ -166,20 +192,36 @@ impl Replay {
         (!keys.is_empty()).then_some(Round { replay: self, keys })
     }
 
-    /// The prefix under which everything is to be removed.
-    pub(super) fn prefix(&self) -> Option<String> {
-        self.lock().prefix.clone()
+    /// Whether everything under a prefix is to be removed.
+    pub(super) fn is_to_empty(&self) -> bool {
+        self.lock().prefix.is_some()
     }
 
-    /// Everything under `prefix` has been removed, while nobody wrote.
-    pub(super) fn emptied(&self, prefix: &str) {
+    /// Begins to remove everything under a prefix, keys that are owed included; those that come to be owed from here on may
+    /// have been passed already.
+    pub(super) fn empty(&self) -> Option<Emptying> {
         self.change(|state| {
-            if state.prefix.as_deref() == Some(prefix) {
+            let prefix = state.prefix.clone()?;
+            state.owed.retain(|key| !key.starts_with(&prefix));
+            let number = state.emptyings;
+            Some(Emptying { prefix, number })
+        })
+    }
+
+    /// Everything under the prefix has been removed, or never can be.
+    pub(super) fn emptied(&self, emptying: &Emptying) {
+        self.change(|state| {
+            if state.emptyings == emptying.number {
                 state.prefix = None;
             }
-            state.owed.retain(|key| !key.starts_with(prefix));
         });
     }
+}
+
+/// The removal of everything under a prefix.
+pub(super) struct Emptying {
+    pub(super) prefix: String,
+    number: u64,
 }
 
 /// The longest text that both begin with.
@@ -198,9 +240,15 @@ fn common(mut a: String, b: String) -> String {
 pub(super) struct Takeover<'r> {
     replay: &'r Replay,
     keys: Vec<Box<str>>,
+    waited: bool,
 }
 
 impl Takeover<'_> {
+    /// Whether there was nothing to look at.
+    pub(super) fn is_easy(&self) -> bool {
+        !self.waited
+    }
+
     /// Whether nothing was owed.
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
@@ -232,7 +280,13 @@ impl<'a> Unanswered<'a> {
         Self { replay, keys }
     }
 
-    pub(super) fn answered(mut self) {
+    /// The first so many of them have their answer.
+    pub(super) fn answered(&mut self, count: usize) {
+        self.keys = self.keys.get(count..).unwrap_or_default();
+    }
+
+    /// All of them have.
+    pub(super) fn done(mut self) {
         self.keys = &[];
     }
 }
@@ -282,10 +336,18 @@ impl Drop for Round<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(20);
     const LONG: Duration = Duration::from_secs(5);
+
+    fn after(bound: Duration) -> Instant {
+        Instant::now() + bound
+    }
 
     fn owing(keys: &[&str]) -> Replay {
         let replay = Replay::new(3);
@@ -312,17 +374,47 @@ mod tests {
     #[test]
     fn too_many_keys_become_what_they_have_in_common() {
         let replay = owing(&["app:user:1", "app:user:2", "app:users", "app:ü"]);
-        assert_eq!(replay.prefix().as_deref(), Some("app:"));
+        assert_eq!(replay.empty().unwrap().prefix, "app:");
         assert_eq!(replay.debts(), (0, true));
         replay.owe(["other"]);
-        assert_eq!(replay.prefix().as_deref(), Some("app:"));
+        let before = replay.empty().unwrap();
+        assert_eq!(before.prefix, "app:");
         replay.owe_all("ap:");
-        assert_eq!(replay.prefix().as_deref(), Some("ap"));
         replay.owe(["apple"]);
-        replay.emptied("app:");
-        assert_eq!(replay.debts(), (2, true));
-        replay.emptied("ap");
+        replay.emptied(&before);
+        assert_eq!(replay.debts(), (2, true), "more is to be emptied by now");
+        let now = replay.empty().unwrap();
+        assert_eq!(now.prefix, "ap");
+        replay.emptied(&now);
         assert_eq!(replay.debts(), (1, false), "other is owed still");
+    }
+
+    #[test]
+    fn what_comes_to_be_owed_during_an_emptying_outlives_it() {
+        let replay = Replay::new(3);
+        replay.owe_all("app:");
+        let emptying = replay.empty().unwrap();
+        // The emptying may have passed them already.
+        replay.owe(["app:1"]);
+        replay.emptied(&emptying);
+        assert_eq!(replay.debts(), (1, false));
+        replay.owe_all("app:");
+        let emptying = replay.empty().unwrap();
+        replay.owe_all("app:");
+        replay.emptied(&emptying);
+        assert_eq!(replay.debts(), (0, true), "once more from the start");
+    }
+
+    #[test]
+    fn what_is_owed_is_nothing_to_readers() {
+        let replay = owing(&["a", "b"]);
+        let round = replay.begin(1).unwrap();
+        assert!(replay.owes("a") && replay.owes("b") && !replay.owes("c"));
+        round.settle();
+        replay.begin(1).unwrap().settle();
+        assert!(replay.is_clear() && !replay.owes("a"));
+        replay.owe_all("c");
+        assert!(replay.owes("cd") && !replay.owes("d"));
     }
 
     #[test]
@@ -339,15 +431,15 @@ mod tests {
     async fn a_write_that_succeeds_takes_the_debt_with_it() {
         let replay = owing(&["a", "b"]);
         replay
-            .enter(&["a", "c"], LONG)
+            .enter(&["a", "c"], after(LONG))
             .await
             .unwrap()
             .settle(|_| true);
         assert_eq!(replay.debts(), (1, false));
-        drop(replay.enter(&["b"], LONG).await);
+        drop(replay.enter(&["b"], after(LONG)).await);
         assert_eq!(replay.debts(), (1, false), "it failed, or was dropped");
         replay
-            .enter(&["a", "b"], LONG)
+            .enter(&["a", "b"], after(LONG))
             .await
             .unwrap()
             .settle(|key| key == "a");
@@ -358,11 +450,15 @@ mod tests {
     async fn a_write_waits_for_the_delete_of_its_key() {
         let replay = owing(&["a"]);
         let round = replay.begin(9).unwrap();
-        let write = replay.enter(&["a"], LONG);
+        let write = replay.enter(&["a"], after(LONG));
         tokio::pin!(write);
         assert!(timeout(SHORT, &mut write).await.is_err());
-        assert!(replay.enter(&["a"], SHORT).await.is_none());
-        replay.enter(&["b"], LONG).await.unwrap().settle(|_| true);
+        assert!(replay.enter(&["a"], after(SHORT)).await.is_none());
+        replay
+            .enter(&["b"], after(LONG))
+            .await
+            .unwrap()
+            .settle(|_| true);
         round.settle();
         timeout(LONG, write)
             .await

@@ -13,6 +13,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) connect_timeout: Duration,
     /// For one operation, the wait in the queue and for the first connection included.
     pub(crate) operation_timeout: Duration,
+    /// For the answer to a `PING`: with three of them unanswered a connection is given up.
+    pub(crate) ping_timeout: Duration,
     /// Between two `PING`s; 10 ms at least.
     pub(crate) ping_interval: Duration,
     /// The longest pause between two attempts to connect.
@@ -40,12 +42,14 @@ impl Default for ConnectionSettings {
         Self {
             connect_timeout: Duration::from_millis(500),
             operation_timeout: Duration::from_millis(250),
+            ping_timeout: Duration::from_millis(250),
             ping_interval: Duration::from_secs(1),
             max_backoff: Duration::from_secs(1),
             // A value of 8 MiB with its envelope.
             max_reply_bytes: (8 << 20) + (64 << 10),
             max_in_flight: 16_384,
-            max_unsettled: 10_000,
+            // Above what can be refused at once while the server is well: nothing is emptied for that.
+            max_unsettled: 4 * 16_384,
             connections: 1,
             share: Share { index: 0, of: 1 },
             spared: Vec::new(),

@@ -215,7 +215,7 @@ async fn serve(shared: &Arc<Shared>, link: Arc<Link>, mut driver: Driver) -> Opt
 
 /// Sends one `PING`, which must be answered.
 async fn pinged(shared: &Shared, link: &Link) -> Result<()> {
-    let bound = shared.settings.operation_timeout;
+    let bound = shared.settings.ping_timeout;
     let (mut conn, ping) = (link.conn(), redis::cmd("PING"));
     match timeout(bound, conn.send_packed_command(&ping)).await {
         Ok(Ok(_)) => Ok(()),
@@ -309,7 +309,7 @@ impl Drop for Listening<'_> {
 /// Sends `PING` again and again; answers when the link is found broken.
 async fn keep_alive(shared: &Shared, link: &Link, interval: Duration) -> Error {
     let interval = interval.max(Duration::from_millis(10));
-    let bound = shared.settings.operation_timeout;
+    let bound = shared.settings.ping_timeout;
     let ping = redis::cmd("PING");
     let mut pause = interval;
     loop {

@@ -82,12 +82,13 @@ impl Target {
         self.addrs().any(NodeAddr::is_tls)
     }
 
-    /// How many connections one attempt may have to open, one after the other.
+    /// How often one attempt may take a connect timeout.
     pub(super) fn steps(&self) -> u32 {
         let steps = match self {
             Self::Node(_) => 1,
             Self::InTurn(addrs) => addrs.len(),
-            Self::Sentinel { sentinels, .. } => 2 * sentinels.len(),
+            // To the sentinel, its word, to the master, its role.
+            Self::Sentinel { sentinels, .. } => 4 * sentinels.len(),
         };
         u32::try_from(steps).unwrap_or(u32::MAX).max(1)
     }

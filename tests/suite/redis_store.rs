@@ -511,3 +511,62 @@ async fn a_tiers_own_bound_holds_for_reads() {
     server.resume();
     assert!(took < Duration::from_millis(150), "{took:?}");
 }
+
+/// The node stays up and keeps its older value for a while. It must not get into memory, from where nobody would evict it
+/// once the delete is made up for.
+#[tokio::test]
+async fn what_a_failed_write_left_behind_does_not_get_into_memory() {
+    let (server, redis) = started().await;
+    let cache = Tiered::new(Moka::new(100), redis.clone());
+    let refuse = async |replicas: &str| {
+        let setting = ["CONFIG", "SET", "min-replicas-to-write", replicas];
+        server.raw(0, &setting).await;
+    };
+    for key in ["set", "deleted"] {
+        cache.set(key, "old".to_owned(), MINUTE).await.unwrap();
+    }
+    refuse("1").await;
+    let set = cache.set("set", "new".to_owned(), MINUTE).await;
+    assert_eq!(set.unwrap_err().kind(), ErrorKind::Rejected);
+    let deleted = cache.delete("deleted").await;
+    assert_eq!(deleted.unwrap_err().kind(), ErrorKind::Rejected);
+    for key in ["set", "deleted"] {
+        assert_eq!(cache.get::<String>(key).await.unwrap(), None);
+    }
+    refuse("0").await;
+    eventually(5 * SECOND, "made up for", async || redis.status().owed == 0).await;
+    for key in ["set", "deleted"] {
+        assert_eq!(cache.get::<String>(key).await.unwrap(), None);
+        assert_eq!(server.raw(0, &["EXISTS", key]).await, Value::Int(0));
+    }
+}
+
+#[tokio::test]
+async fn no_bound_is_too_long() {
+    let server = Server::start().await;
+    let redis = Redis::builder(&server.url(0))
+        .operation_timeout(Duration::MAX)
+        .connect_timeout(Duration::MAX)
+        .store_timeout(Duration::MAX)
+        .connect()
+        .await
+        .unwrap();
+    redis.set("k", 1_u64, MINUTE).await.unwrap();
+    assert_eq!(redis.get::<u64>("k").await.unwrap(), Some(1));
+    let memory = Moka::builder().store_timeout(Duration::MAX).build();
+    memory.set("k", 1_u64, Duration::MAX).await.unwrap();
+    assert_eq!(memory.get::<u64>("k").await.unwrap(), Some(1));
+}
+
+/// Values stand at one place: what was deleted at the second would come back with the first.
+#[tokio::test]
+async fn a_store_takes_no_places_in_turn() {
+    let error = Redis::connect("redis://127.0.0.1:1,127.0.0.1:2/0").await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Config);
+    let (server, _) = started().await;
+    let url = format!("{}?connections=2&max_in_flight=100", server.url(0));
+    let cache = larder::open(&url).await.unwrap();
+    cache.set("k", 1_u64, MINUTE).await.unwrap();
+    let names = server.raw(0, &["CLIENT", "LIST"]).await;
+    assert!(format!("{names:?}").matches("name=larder").count() >= 2);
+}

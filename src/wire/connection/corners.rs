@@ -101,7 +101,7 @@ async fn keys_beside_one_that_is_being_deleted_are_owed_too() {
     set(conn, "b", "old").await.unwrap();
     conn.shared().replay.owe(["a"]);
     let round = conn.shared().replay.begin(9).unwrap();
-    let answers = node.remove_many(&["a", "b"]).await;
+    let answers = node.remove_many(&Core::default(), &["a", "b"]).await;
     assert!(answers.iter().all(Result::is_err));
     drop(round);
     sleep(Duration::from_millis(1500)).await;
