@@ -41,6 +41,7 @@ clippy: ## lints, warnings denied: no feature, each feature alone, all
 	{ set +x; } 2>/dev/null; done
 	cargo clippy --no-default-features --all-targets -- -D warnings
 	cargo clippy --workspace --all-features --all-targets -- -D warnings
+	cargo clippy --all-features --test faults -- -D warnings
 
 docs: ## documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features

@@ -96,7 +96,8 @@ async fn concluded<R: Request>(
     }
 }
 
-type Used = Option<(Arc<Link>, Mark)>;
+/// The link that was last sent through, and what it was like then.
+type Used = Option<Mark>;
 
 /// Why there is no answer, in the words of the house.
 enum Failed {
@@ -123,7 +124,7 @@ async fn second_try<R: Request>(
     until: Instant,
     used: &mut Used,
 ) -> Option<Result<R::Answer, Failed>> {
-    let last = used.as_ref().map(|(link, _)| Arc::clone(link));
+    let last = (*used)?;
     let link = timeout_at(until, again.link(shared, last)).await.ok()??;
     let _retry = shared.load.retry()?;
     let answer = timeout_at(until, once(shared, link, request, used)).await;
@@ -153,17 +154,17 @@ impl Again {
     }
 
     /// The link to send again through, once there is one; none if the node turns out to be gone.
-    async fn link(self, shared: &Arc<Shared>, last: Option<Arc<Link>>) -> Option<Arc<Link>> {
+    async fn link(self, shared: &Arc<Shared>, last: Mark) -> Option<Arc<Link>> {
         match self {
             Self::NotNow => {
                 sleep(NOT_NOW).await;
-                last
+                shared.up()
             }
             Self::Broken => {
                 let mut slot = shared.slot.subscribe();
                 let tried = slot.borrow().failed;
                 let settled = slot.wait_for(|slot| match &slot.phase {
-                    Phase::Up(link) => !last.as_ref().is_some_and(|last| Arc::ptr_eq(link, last)),
+                    Phase::Up(link) => !link.made(last),
                     Phase::Down { .. } | Phase::Connecting { .. } => slot.failed > tried,
                     Phase::Idle | Phase::Closed => true,
                 });
@@ -184,9 +185,9 @@ async fn once<R: Request>(
     used: &mut Used,
 ) -> Result<R::Answer, Failed> {
     let mark = link.mark();
-    let (link, _) = used.insert((link, mark));
-    let sent = request.send(link).await;
-    noted::<R>(shared, link, mark, sent)
+    *used = Some(mark);
+    let sent = request.send(&link).await;
+    noted::<R>(shared, &link, mark, sent)
 }
 
 /// What an outcome says about the link that it came from.
@@ -265,16 +266,15 @@ pub(super) async fn rejoined(
 ) -> Result<Got> {
     let Joined { ask, mark } = joined;
     let until = ask.since() + shared.settings.operation_timeout;
-    let used = shared.marked(*mark).map(|link| (link, *mark));
-    let answer = match (&used, Failure::of(answer)) {
-        (Some((link, mark)), outcome) => noted::<Get>(shared, link, *mark, outcome),
+    let answer = match (shared.marked(*mark), Failure::of(answer)) {
+        (Some(link), outcome) => noted::<Get>(shared, &link, *mark, outcome),
         (None, Ok(got)) => Ok(got),
         (None, Err(Failure::Late)) => Err(Failed::Late),
         (None, Err(Failure::Broken(error))) => {
             Err(Failed::With(exchange_error(&shared.target, error)))
         }
     };
-    concluded(shared, "get", get, until, used, answer).await
+    concluded(shared, "get", get, until, Some(*mark), answer).await
 }
 
 /// Whether the server would refuse any other operation too. Not what befalls writes alone, such as `OOM` or `READONLY`; but
@@ -291,7 +291,9 @@ fn is_sick(target: &Target, refusal: &ServerError) -> bool {
 fn unanswered(shared: &Arc<Shared>, operation: &'static str, used: Used) -> Error {
     let error = shared.named(no_answer(shared.settings.operation_timeout), operation);
     shared.timeouts.fetch_add(1, Relaxed);
-    if let Some((link, mark)) = used {
+    if let Some(mark) = used
+        && let Some(link) = shared.marked(mark)
+    {
         supervisor::unanswered(shared, &link, mark, &error);
     }
     error

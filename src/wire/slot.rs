@@ -133,6 +133,11 @@ impl Link {
         }
     }
 
+    /// Whether `mark` was made at this link.
+    pub(super) fn made(&self, mark: Mark) -> bool {
+        self.serial == mark.link
+    }
+
     /// Somebody is there, be it to say no.
     pub(super) fn answered(&self) {
         clear(&self.misses);
@@ -238,7 +243,7 @@ impl Shared {
 
     /// The link that `mark` was made at, unless it was given up since.
     pub(super) fn marked(&self, mark: Mark) -> Option<Arc<Link>> {
-        self.up().filter(|link| link.serial == mark.link)
+        self.up().filter(|link| link.made(mark))
     }
 
     /// `error`, with the operation it befell and the node's label.
