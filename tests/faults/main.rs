@@ -63,6 +63,7 @@ macro_rules! rows {
 const ROWS: &[Row] = rows![
     "1" node::node_killed,
     "2" node::node_restarts_empty,
+    "N3" node::memory_outlives_an_outage,
     "4" topology::node_ejected_and_back,
     "5" topology::node_ejected_twice,
     "6" network::slower_than_the_deadline,

@@ -1,8 +1,11 @@
 //! One node of a ring.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-use larder::{Cache, DistributedRedis};
+use futures_util::future::join_all;
+use larder::{Cache, DistributedRedis, Moka, Tiered};
 use tokio::time::sleep;
 
 use crate::fleet::Fleet;
@@ -115,5 +118,72 @@ pub(crate) async fn node_restarts_empty() -> Report {
         after.failures() + after.missed,
     );
     report.none("wrong", away.wrong + refill.wrong + after.wrong);
+    report
+}
+
+/// Memory above a node that is killed, and above one that hangs: what is computed meanwhile is kept for `outage_ttl`.
+pub(crate) async fn memory_outlives_an_outage() -> Report {
+    const SPAN: Duration = Duration::from_secs(4);
+    let mut report = Report::default();
+    for frozen in [false, true] {
+        let (fleet, ring, [its, others]) = ring_of_three().await;
+        let cache = Tiered::builder(Moka::new(10_000), ring)
+            .outage_ttl(SECOND)
+            .build();
+        if frozen {
+            fleet.nodes[0].pause();
+        } else {
+            fleet.nodes[0].kill();
+        }
+        let computes: Arc<Vec<AtomicU64>> = Arc::new(its.iter().map(|_| 0.into()).collect());
+        let began = Instant::now();
+        let callers = (0..16).map(|caller| {
+            let (cache, its, computes) = (cache.clone(), its.clone(), Arc::clone(&computes));
+            tokio::spawn(async move {
+                let mut tally = Tally::default();
+                // Each begins elsewhere, so that all keys are wanted at once.
+                for at in (caller * its.len() / 16..its.len())
+                    .chain(0..its.len())
+                    .cycle()
+                {
+                    if began.elapsed() > SPAN {
+                        break;
+                    }
+                    if tally.read_or_compute(&cache, &its[at]).await {
+                        computes[at].fetch_add(1, Relaxed);
+                    }
+                    sleep(Duration::from_micros(100)).await;
+                }
+                tally
+            })
+        });
+        let mut all = Tally::default();
+        for caller in join_all(callers).await {
+            all.add(caller.expect("a caller"));
+        }
+        let name = if frozen { "frozen" } else { "killed" };
+        let most = computes.iter().map(|count| count.load(Relaxed)).max();
+        let spans = SPAN.as_secs() + 1;
+        report.at_most(
+            &format!("{name}: computes of a key in {SPAN:?}, at most"),
+            most.unwrap_or_default(),
+            spans,
+        );
+        report.none(
+            &format!("{name}: errors of get_or_set, wrong"),
+            all.failures() + all.wrong,
+        );
+        // A read and a store, each up to its bound.
+        report.within(&format!("{name}: max get_or_set"), all.max(), D * 2);
+        let mut rest = Tally::default();
+        for key in &others {
+            let _ = rest.read(&cache, key).await;
+        }
+        report.none(
+            &format!("{name}: others' errors, misses"),
+            rest.failures() + rest.missed,
+        );
+        report.note(format!("{name}: {}", all.summary()));
+    }
     report
 }
