@@ -79,7 +79,12 @@ impl DistributedRedis {
         Ok(draft)
     }
 
-    async fn fetch_by_itself(&self, key: &str, want: Want, came: Option<Came>) -> Result<Answer> {
+    async fn fetch_by_itself(
+        &self,
+        key: &str,
+        want: Want,
+        came: Option<Box<Came>>,
+    ) -> Result<Answer> {
         let snapshot = self.snapshot();
         let node = snapshot.node_of(key)?;
         node.fetch(&self.core, key, want, came).await

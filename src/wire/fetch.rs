@@ -38,7 +38,7 @@ pub(crate) struct Came {
 pub(crate) enum Together {
     Done(Result<Answer>),
     /// [`Node::fetch`] does the rest.
-    Rest(Option<Came>),
+    Rest(Option<Box<Came>>),
 }
 
 /// Reads one key together with others, if `join` finds any on their way. Apart from [`Node::fetch`] because nearly all reads
@@ -61,7 +61,7 @@ pub(crate) async fn together(
             found: Found::Nothing,
             pttl,
         }) => (None, pttl),
-        with => return Together::Rest(Some(Came { joining, with })),
+        with => return Together::Rest(Some(Box::new(Came { joining, with }))),
     };
     let raw = Raw::new(Ok(reply), pttl, want, joining.since);
     Together::Done(raw.open(core, key, want))
@@ -90,11 +90,12 @@ impl Node {
         core: &Core,
         key: &str,
         want: Want,
-        came: Option<Came>,
+        came: Option<Box<Came>>,
     ) -> Result<Answer> {
         let connection = self.connection(key);
         let (got, since) = match came {
-            Some(Came { joining, with }) => {
+            Some(came) => {
+                let Came { joining, with } = *came;
                 let Joining { joined, since } = joining;
                 let got = connection.rejoined(key, want.deadline, &joined, with);
                 (got.await?, since)
