@@ -15,12 +15,16 @@ use crate::ringmap::Order;
 use crate::wire::{Connection, ConnectionSettings};
 
 use super::keys::MapKeys;
+use super::recent::Recent;
 use super::signals::Signals;
 use super::snapshot::{MapStatus, Progress, Snapshot};
 
 /// Without any sign of a change the whole map is read at least this often: a writer that knows nothing of
 /// Larder can change it without changing its size.
 const FULL_READ: Duration = Duration::from_secs(5);
+
+/// How long others may follow an earlier map: until then its nodes are told of deletes and writes.
+const OTHERS_FOLLOW: Duration = Duration::from_secs(2);
 
 /// How the map is read and believed.
 #[derive(Clone, Debug)]
@@ -34,6 +38,13 @@ pub(super) struct MapSettings {
     pub(super) nodes: ConnectionSettings,
 }
 
+impl MapSettings {
+    /// How long an earlier map counts: others may still follow it, and this process may have followed it for too long.
+    pub(super) fn window(&self) -> Duration {
+        OTHERS_FOLLOW.max(self.poll_interval.saturating_mul(2))
+    }
+}
+
 /// The map in use, and what keeps it current.
 #[derive(Debug)]
 pub(super) struct Follower {
@@ -43,6 +54,7 @@ pub(super) struct Follower {
     pub(super) current: ArcSwap<Snapshot>,
     pub(super) progress: Mutex<Progress>,
     pub(super) signals: Arc<Signals>,
+    pub(super) recent: Recent,
     /// The newest epoch that an entry told of.
     told: AtomicU64,
     /// Whether the task is there. Its runtime may end before the store does.
@@ -59,6 +71,7 @@ impl Follower {
         signals: Arc<Signals>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            recent: Recent::new(settings.window()),
             manager,
             settings,
             clock,
@@ -115,6 +128,11 @@ impl Follower {
             present,
         ));
         *lock(&self.task) = Some(task.abort_handle());
+    }
+
+    /// How long former nodes are waited for, at most: no longer than the present one.
+    pub(super) fn patience(&self) -> Duration {
+        self.settings.nodes.operation_timeout
     }
 
     /// The map may have changed: it is read soon, once it is quiet.

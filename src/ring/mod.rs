@@ -12,11 +12,13 @@ mod leftover;
 mod lineage;
 mod map;
 mod publish;
+mod recent;
 mod refresh;
 mod signals;
 mod snapshot;
 mod spread;
 mod store;
+mod write;
 
 pub use crate::ringmap::{
     Order, Ring, fields_for_readers, key_hash, label, positions_for, python_positions,

@@ -21,24 +21,25 @@ const SMALL: usize = 2000;
 /// Readings in a row that meet another epoch than was just told, at most.
 const READINGS: usize = 5;
 
-/// How long others may follow an earlier map: until then its nodes are told of deletes and writes.
-const OTHERS_FOLLOW: Duration = Duration::from_secs(2);
-
 impl Follower {
     /// Reads the map and takes it over if it is good and new. A map found missing is looked for until it would have
     /// been there if somebody was just rewriting it.
     pub(super) async fn refresh(&self, whole: bool) -> Result<()> {
-        let until = Instant::now() + SETTLE_LONGEST;
+        let began = Instant::now();
+        let until = began + SETTLE_LONGEST;
         let known_missing = lock(&self.progress).empty;
         loop {
             let missing = match self.read(whole).await? {
                 Some(reading) if reading.raw.fields.is_empty() => reading,
                 Some(reading) => {
                     lock(&self.progress).empty = false;
-                    return self.accept(reading).await;
+                    self.accept(reading).await?;
+                    self.recent.confirmed(began);
+                    return Ok(());
                 }
                 None => {
                     lock(&self.progress).confirmed = Some(self.clock.now());
+                    self.recent.confirmed(began);
                     return Ok(());
                 }
             };
@@ -123,11 +124,18 @@ impl Follower {
         placed.map_err(|error| error.with("key", &self.settings.keys.map))
     }
 
+    /// Swaps the snapshot, with what the new owners of keys have not heard of.
+    fn put_in_place(&self, current: &Snapshot, next: &Arc<Snapshot>) {
+        let mut recent = self.recent.hold();
+        recent.owe(current, next);
+        self.current.store(Arc::clone(next));
+    }
+
     async fn replace(&self, current: &Snapshot, placed: Placed) {
         let epoch = placed.good.epoch;
-        let window = OTHERS_FOLLOW.max(self.settings.poll_interval.saturating_mul(2));
+        let window = self.settings.window();
         let next = Arc::new(current.next(placed, &self.settings.nodes, window));
-        self.current.store(Arc::clone(&next));
+        self.put_in_place(current, &next);
         lock(&self.progress).changes += 1;
         tracing::info!(target: "larder::ring", event = "map_changed", epoch, nodes = next.node_count(), positions = next.ring.positions());
         if let (Some(path), Some(raw)) = (self.settings.snapshot_file.clone(), next.raw.clone()) {

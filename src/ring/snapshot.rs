@@ -196,7 +196,37 @@ impl Snapshot {
     /// Every node that there is a connection to.
     pub(super) fn all_nodes(&self) -> impl Iterator<Item = &Node> {
         let lately = self.previous.iter().flat_map(|map| map.nodes.iter());
-        self.nodes.iter().chain(lately).flatten()
+        self.present_nodes().chain(lately.flatten())
+    }
+
+    /// The nodes of this map.
+    pub(super) fn present_nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().flatten()
+    }
+
+    /// The nodes of earlier maps that are not of this one.
+    pub(super) fn former_nodes(&self) -> Vec<Node> {
+        let now = Instant::now();
+        let lately = self.previous.iter().filter(|map| map.until > now);
+        let mut former: Vec<Node> = Vec::new();
+        for node in lately.flat_map(|map| map.nodes.iter().flatten()) {
+            let known = |other: &Node| other.label() == node.label();
+            if !self.has(node.label()) && !former.iter().any(known) {
+                former.push(node.clone());
+            }
+        }
+        former
+    }
+
+    /// Whether a node of this label is of this map.
+    pub(super) fn has(&self, label: &str) -> bool {
+        self.present_nodes().any(|node| node.label() == label)
+    }
+
+    /// Whether a key belongs to another node in `next`. Another password makes no other node.
+    pub(super) fn moves(&self, next: &Self, key: &str) -> bool {
+        let (now, then) = (self.ring.node_for(key), next.ring.node_for(key));
+        now != then && now.map(label) != then.map(label)
     }
 
     /// The index of the node that a key belongs to.

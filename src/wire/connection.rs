@@ -429,6 +429,12 @@ impl Connection {
         self.shared().settings.may_wipe(key)
     }
 
+    /// A key is owed a delete: soon, or before the node counts as up.
+    #[cfg(feature = "ring")]
+    pub(crate) fn owe(&self, key: &str) {
+        self.shared().replay.owe([key]);
+    }
+
     /// Everything under `prefix` should have been removed, and some of it may not have been. It will be, before the node
     /// counts as up again.
     pub(crate) fn owe_all(&self, prefix: &str) {

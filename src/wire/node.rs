@@ -334,11 +334,42 @@ impl Node {
             .as_ref()
             .is_err_and(|error| error.kind() != ErrorKind::Busy && !is_final(error))
         {
-            self.connections
-                .iter()
-                .for_each(|connection| connection.owe_all(prefix));
+            self.owe_all(prefix);
         }
         wiped
+    }
+
+    /// Everything under `prefix` is removed before the node is used, or used again.
+    pub(crate) fn owe_all(&self, prefix: &str) {
+        self.connections
+            .iter()
+            .for_each(|connection| connection.owe_all(prefix));
+    }
+
+    /// A key is owed a delete, as if one had failed.
+    #[cfg(feature = "ring")]
+    pub(crate) fn owe(&self, key: &str) {
+        self.connection(key).owe(key);
+    }
+
+    /// Removes keys without a word about what becomes of it: nothing is owed if it fails.
+    #[cfg(feature = "ring")]
+    pub(crate) async fn forget(&self, keys: &[&str]) {
+        let mut shares = vec![Vec::new(); self.connections.len()];
+        for key in keys {
+            shares[self.place(key)].push(*key);
+        }
+        let shares = self.connections.iter().zip(&shares);
+        let forget = shares.map(|(connection, keys)| async move {
+            for keys in keys.chunks(BATCH) {
+                let mut unlink = cmd("UNLINK");
+                unlink.arg(keys);
+                if connection.run::<i64>("unlink", &unlink).await.is_err() {
+                    break;
+                }
+            }
+        });
+        join_all(forget).await;
     }
 }
 

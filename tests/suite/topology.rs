@@ -13,23 +13,23 @@ use redis::Value;
 use crate::fleet::{Fleet, eventually};
 use crate::support::Server;
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 /// Within which a change is heard of, on a busy machine.
-const HEARD: Duration = Duration::from_secs(5);
+pub(crate) const HEARD: Duration = Duration::from_secs(5);
 
 /// Text: integers are stored bare, without an epoch.
 fn text(round: usize) -> String {
     format!("round {round}")
 }
 
-fn keys(count: usize) -> Vec<String> {
+pub(crate) fn keys(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("key:{i}")).collect()
 }
 
 impl Fleet {
     /// Publishes a map of some of the nodes, and waits until the caches follow it.
-    async fn publish(&self, nodes: &[usize], caches: &[&DistributedRedis]) -> u64 {
+    pub(crate) async fn publish(&self, nodes: &[usize], caches: &[&DistributedRedis]) -> u64 {
         let urls = self.node_urls();
         let urls: Vec<&String> = nodes.iter().map(|node| &urls[*node]).collect();
         let map = Publication::of_nodes(&urls, 40);
@@ -65,7 +65,7 @@ impl Fleet {
     }
 
     /// A cache whose operations do not fail because the machine is busy.
-    async fn patient(&self) -> DistributedRedis {
+    pub(crate) async fn patient(&self) -> DistributedRedis {
         self.reading_every(Duration::from_millis(20)).await
     }
 
@@ -75,7 +75,7 @@ impl Fleet {
     }
 
     /// A cache that is not told of changes and hardly ever looks for them.
-    async fn deaf(&self) -> DistributedRedis {
+    pub(crate) async fn deaf(&self) -> DistributedRedis {
         let user = [
             "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "-client",
         ];
@@ -94,7 +94,13 @@ impl Fleet {
             .expect("the ring is connected")
     }
 
-    fn node_of(&self, cache: &DistributedRedis, key: &str) -> usize {
+    /// Waits until no node owes a delete any more.
+    pub(crate) async fn settled(&self, cache: &DistributedRedis) {
+        let settled = async || cache.map_status().nodes.iter().all(|node| node.owed == 0);
+        eventually(HEARD, "what was owed is paid", settled).await;
+    }
+
+    pub(crate) fn node_of(&self, cache: &DistributedRedis, key: &str) -> usize {
         let port = self.owner(cache, key).port();
         self.nodes
             .iter()
@@ -195,8 +201,10 @@ async fn moves(fleet: &Fleet, cache: &DistributedRedis, with_meta: bool) -> usiz
             keep(&fleet.nodes[0], &keys).await,
             keep(&fleet.nodes[1], &keys).await,
         ];
-        put_back(&fleet.nodes[2], &held).await;
         follow(&[0, 1, 2]).await;
+        // What was written lately is removed there with the change.
+        fleet.settled(cache).await;
+        put_back(&fleet.nodes[2], &held).await;
         old += stale(cache, &keys, &text(2 * round + 1)).await;
         set_all(cache, &keys, &text(2 * round + 2)).await;
         let moved = |kept: &[(String, Vec<u8>)], node: usize| -> Vec<(String, Vec<u8>)> {
@@ -241,8 +249,9 @@ async fn with_a_leftover(check: impl AsyncFn(&DistributedRedis, &str)) {
     assert!(cache.add(key, text(1), MINUTE).await.unwrap());
     assert!(!cache.add(key, text(2), MINUTE).await.unwrap());
     assert!(cache.delete(key).await.unwrap());
-    put_back(&fleet.nodes[2], &held).await;
     fleet.publish(&[0, 1, 2], &[&cache]).await;
+    fleet.settled(&cache).await;
+    put_back(&fleet.nodes[2], &held).await;
     check(&cache, key).await;
 }
 
@@ -323,7 +332,6 @@ async fn an_edit_is_judged_too() {
     fleet.publish_without_meta(&[0], &cache).await;
     assert_eq!(cache.map_status().epoch, 0);
     set_all(&cache, &keys, &text(1)).await;
-    put_back(&fleet.nodes[1], &held).await;
     // Taken back by hand, so that the digest fits again.
     let Value::Array(fields) = original else {
         panic!("no map")
@@ -339,6 +347,8 @@ async fn an_edit_is_judged_too() {
     fleet.manager.raw(13, &["DEL", "HASH_RING_MAP"]).await;
     fleet.manager.raw(13, &hset).await;
     eventually(HEARD, "taken back", async || cache.map_status().epoch == 1).await;
+    fleet.settled(&cache).await;
+    put_back(&fleet.nodes[1], &held).await;
     assert_eq!(stale(&cache, &keys, &text(1)).await, 0);
     // What is written now is read, although nothing was published.
     set_all(&cache, &keys, &text(2)).await;
@@ -348,6 +358,7 @@ async fn an_edit_is_judged_too() {
     put_back(&fleet.nodes[1], &held).await;
     fleet.publish(&[0, 1], &[&cache]).await;
     assert_eq!(stale(&cache, &keys, &text(2)).await, 0);
+    assert!(cache.stats().refused(Refusal::Epoch) > 20);
 }
 
 /// A process that starts while the map is edited knows from the history which keys were moved.
