@@ -95,6 +95,7 @@ impl Follower {
         if current.raw.as_deref() != Some(&reading.raw) {
             let (placed, unreadable) = self.place(&current, reading).await?;
             self.warn(&placed.good);
+            self.warn_of_regress(current.stated, placed.good.stated);
             if let Some(epoch) = unreadable {
                 self.warn_of_history(epoch);
             }
@@ -164,6 +165,13 @@ impl Follower {
             progress.warned = true;
             tracing::info!(target: "larder::ring", event = "no_epoch",
                 "the map has no epoch: after a node left and came back, a value's ttl is the only bound on its age");
+        }
+    }
+
+    fn warn_of_regress(&self, known: u64, stated: u64) {
+        if stated != 0 && stated < known {
+            tracing::warn!(target: "larder::ring", event = "epoch_went_back", known, stated,
+                "the map's epoch went back: the manager lost publications or begins anew; what was stored until now counts as                  too old for the keys that moved, and is written without an epoch until the epoch is greater again");
         }
     }
 

@@ -361,6 +361,43 @@ async fn an_edit_is_judged_too() {
     assert!(cache.stats().refused(Refusal::Epoch) > 20);
 }
 
+/// The manager is restarted from an older snapshot, or a replica takes over that missed the last publication.
+#[tokio::test]
+async fn an_epoch_that_goes_back_revives_nothing() {
+    let fleet = Fleet::new(2).await;
+    let cache = fleet.patient().await;
+    let keys = keys(100);
+    set_all(&cache, &keys, &text(0)).await;
+    let held = keep(&fleet.nodes[1], &keys).await;
+    let copy = async |from: &str, to: &str| {
+        let script = "for _, name in ipairs({'MAP', 'META', 'HISTORY'}) do                       local saved = redis.call('DUMP', ARGV[1] .. name)                       redis.call('DEL', ARGV[2] .. name)                       redis.call('RESTORE', ARGV[2] .. name, 0, saved) end";
+        fleet
+            .manager
+            .raw(13, &["EVAL", script, "0", from, to])
+            .await;
+    };
+    copy("HASH_RING_", "saved_").await;
+    fleet.publish(&[0], &[&cache]).await;
+    set_all(&cache, &keys, &text(1)).await;
+    copy("saved_", "HASH_RING_").await;
+    let heard = async || cache.map_status().nodes.len() == 2;
+    eventually(HEARD, "the older map is heard of", heard).await;
+    assert_eq!(cache.map_status().epoch, 1);
+    fleet.settled(&cache).await;
+    put_back(&fleet.nodes[1], &held).await;
+    assert_eq!(stale(&cache, &keys, &text(1)).await, 0);
+    assert!(held.len() > 20 && cache.stats().refused(Refusal::Epoch) >= held.len() as u64);
+    // What is written now is read, and the leftovers are forgotten with the next publications neither.
+    set_all(&cache, &keys, &text(2)).await;
+    let read = cache.get_many::<String>(&keys).await.unwrap();
+    assert!(read.iter().all(|read| *read == Some(text(2))));
+    for _ in 0..3 {
+        fleet.publish(&[0, 1], &[&cache]).await;
+    }
+    put_back(&fleet.nodes[1], &held).await;
+    assert_eq!(stale(&cache, &keys, &text(2)).await, 0);
+}
+
 /// A process that starts while the map is edited knows from the history which keys were moved.
 #[tokio::test]
 async fn who_starts_during_an_edit_judges_by_the_history() {
