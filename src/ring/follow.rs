@@ -14,6 +14,7 @@ use crate::error::{ErrorKind, Result};
 use crate::ringmap::Order;
 use crate::wire::{Connection, ConnectionSettings};
 
+use super::departed::Departed;
 use super::keys::MapKeys;
 use super::recent::Recent;
 use super::signals::Signals;
@@ -55,6 +56,7 @@ pub(super) struct Follower {
     pub(super) progress: Mutex<Progress>,
     pub(super) signals: Arc<Signals>,
     pub(super) recent: Recent,
+    pub(super) departed: Departed,
     /// The newest epoch that an entry told of.
     told: AtomicU64,
     /// Whether the task is there. Its runtime may end before the store does.
@@ -72,6 +74,7 @@ impl Follower {
     ) -> Arc<Self> {
         Arc::new(Self {
             recent: Recent::new(settings.window()),
+            departed: Departed::default(),
             manager,
             settings,
             clock,
@@ -155,7 +158,9 @@ impl Follower {
 
     /// Lets go of earlier maps that nobody follows any more, and of connections to nodes that left.
     fn drop_previous(&self) {
-        if let Some(next) = self.current.load().without_expired() {
+        let current = self.current.load_full();
+        if let Some(next) = current.without_expired() {
+            self.departed.remember(&current, &next);
             self.current.store(Arc::new(next));
         }
     }

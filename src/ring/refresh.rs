@@ -127,6 +127,7 @@ impl Follower {
 
     /// Swaps the snapshot, with what the new owners of keys have not heard of.
     fn put_in_place(&self, current: &Snapshot, next: &Arc<Snapshot>) {
+        self.departed.remember(current, next);
         let mut recent = self.recent.hold();
         recent.owe(current, next);
         self.current.store(Arc::clone(next));
@@ -135,7 +136,7 @@ impl Follower {
     async fn replace(&self, current: &Snapshot, placed: Placed) {
         let epoch = placed.good.epoch;
         let window = self.settings.window();
-        let next = Arc::new(current.next(placed, &self.settings.nodes, window));
+        let next = Arc::new(current.next(placed, &self.settings.nodes, window, &self.departed));
         self.put_in_place(current, &next);
         lock(&self.progress).changes += 1;
         tracing::info!(target: "larder::ring", event = "map_changed", epoch, nodes = next.node_count(), positions = next.ring.positions());
@@ -217,7 +218,7 @@ impl Follower {
             lineage,
         };
         let current = self.current.load_full();
-        let next = current.next(placed, &self.settings.nodes, Duration::ZERO);
+        let next = current.next(placed, &self.settings.nodes, Duration::ZERO, &self.departed);
         self.current.store(Arc::new(next));
         tracing::warn!(target: "larder::ring", event = "map_restored", "the manager gave no map: the one saved last is used");
         true

@@ -12,6 +12,7 @@ use crate::ringmap::{Order, Ring, label};
 use crate::wire::node::Node;
 use crate::wire::{ConnectionSettings, NodeAddr, NodeStatus};
 
+use super::departed::Departed;
 use super::lineage::Lineage;
 use super::map::{GoodMap, RawMap};
 
@@ -30,7 +31,6 @@ pub(super) struct Snapshot {
     pub(super) raw: Option<Arc<RawMap>>,
     /// In the order of `ring.nodes()`. A url that does not parse is a node that is down.
     nodes: Vec<Option<Node>>,
-    by_addr: HashMap<NodeAddr, Node, ahash::RandomState>,
     /// The maps before this one that others may still follow, newest first.
     previous: Vec<Previous>,
 }
@@ -62,7 +62,6 @@ impl Snapshot {
             lineage: Lineage::default(),
             raw: None,
             nodes: Vec::new(),
-            by_addr: HashMap::default(),
             previous: Vec::new(),
         }
     }
@@ -74,18 +73,14 @@ impl Snapshot {
         placed: Placed,
         settings: &ConnectionSettings,
         window: Duration,
+        departed: &Departed,
     ) -> Self {
         let good = placed.good;
-        let mut by_addr = HashMap::default();
+        let known = self.by_label();
         let mut nodes = Vec::with_capacity(good.ring.nodes().len());
         for url in good.ring.nodes() {
             let node = match NodeAddr::parse(url) {
-                Ok(addr) => {
-                    let node = self.connected(&addr).cloned();
-                    let node = node.unwrap_or_else(|| started(self.opened(addr.clone(), settings)));
-                    by_addr.insert(addr, node.clone());
-                    Some(node)
-                }
+                Ok(addr) => Some(opened(addr, settings, &known, departed)),
                 Err(error) => {
                     tracing::warn!(target: "larder::ring", event = "node_unusable", node = label(url), error = %error);
                     None
@@ -101,25 +96,16 @@ impl Snapshot {
             lineage: placed.lineage,
             raw: Some(placed.raw),
             nodes,
-            by_addr,
         }
     }
 
-    /// A node that is not connected to yet, at least not by this password.
-    fn opened(&self, addr: NodeAddr, settings: &ConnectionSettings) -> Node {
-        let label = addr.label();
-        match self.all_nodes().find(|node| node.label() == label) {
-            Some(node) => node.renewed(addr, settings),
-            None => Node::new(addr, settings),
+    /// All nodes that there is a connection to; the present ones come first where passwords differ.
+    fn by_label(&self) -> HashMap<&str, Vec<&Node>, ahash::RandomState> {
+        let mut known: HashMap<_, Vec<&Node>, _> = HashMap::default();
+        for node in self.all_nodes() {
+            known.entry(node.label()).or_default().push(node);
         }
-    }
-
-    fn connected(&self, addr: &NodeAddr) -> Option<&Node> {
-        let lately = self.previous.iter().flat_map(|map| map.nodes.iter());
-        let mut lately = lately.flatten();
-        self.by_addr
-            .get(addr)
-            .or_else(|| lately.find(|node| node.leads_to(addr)))
+        known
     }
 
     fn passed_on(&self, next: &Ring, window: Duration) -> Vec<Previous> {
@@ -147,7 +133,6 @@ impl Snapshot {
             lineage: self.lineage.clone(),
             raw: self.raw.clone(),
             nodes: self.nodes.clone(),
-            by_addr: self.by_addr.clone(),
             previous: previous.cloned().collect(),
         })
     }
@@ -273,6 +258,25 @@ impl Snapshot {
     }
 }
 
+/// The node at an address: connected to already, known by another password, remembered for what it owes, or new.
+fn opened(
+    addr: NodeAddr,
+    settings: &ConnectionSettings,
+    known: &HashMap<&str, Vec<&Node>, ahash::RandomState>,
+    departed: &Departed,
+) -> Node {
+    let label = addr.label();
+    let known = known.get(label.as_str()).map_or(&[][..], Vec::as_slice);
+    if let Some(node) = known.iter().find(|node| node.leads_to(&addr)) {
+        return (*node).clone();
+    }
+    let debts = known.first().map(|node| node.debts());
+    started(match debts.or_else(|| departed.take(&label)) {
+        Some(debts) => Node::indebted(addr, settings, debts),
+        None => Node::new(addr, settings),
+    })
+}
+
 /// A node that connects already, so that its first key does not wait for it.
 fn started(node: Node) -> Node {
     if let Err(error) = node.start() {
@@ -353,8 +357,8 @@ mod tests {
             }
         };
         let settings = ConnectionSettings::default();
-        let window = Duration::from_secs(2);
-        let first = Snapshot::empty().next(placed(""), &settings, window);
+        let (window, departed) = (Duration::from_secs(2), Departed::default());
+        let first = Snapshot::empty().next(placed(""), &settings, window, &departed);
         first.node(0).unwrap().ready().await.unwrap();
         // The password changes at the server, which then hangs up.
         server.command("CONFIG SET requirepass new\r\nAUTH new\r\nCLIENT KILL TYPE normal\r\n");
@@ -362,7 +366,7 @@ mod tests {
         let failed = first.node(0).unwrap().remove("k").await;
         assert!(failed.is_err());
         assert_eq!(first.node(0).unwrap().status().owed, 1);
-        let second = first.next(placed(":new@"), &settings, window);
+        let second = first.next(placed(":new@"), &settings, window, &departed);
         drop(first);
         let node = second.node(0).unwrap();
         node.ready().await.unwrap();

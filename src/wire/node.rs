@@ -9,6 +9,8 @@ use redis::{Cmd, Pipeline, Value, cmd};
 #[cfg(feature = "ring")]
 use super::NodeAddr;
 use super::command::{integer, millis, set, stored, unlink};
+#[cfg(feature = "ring")]
+use super::replay::Replay;
 use super::reply::code;
 use super::scatter::scatter;
 use super::settings::Share;
@@ -64,6 +66,19 @@ impl NodeStatus {
     }
 }
 
+/// What a node owes. It outlives the node's connections.
+#[cfg(feature = "ring")]
+#[derive(Debug)]
+pub(crate) struct Debts(Vec<Arc<Replay>>);
+
+#[cfg(feature = "ring")]
+impl Debts {
+    /// Whether nothing is owed.
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.iter().all(|replay| replay.debts() == (0, false))
+    }
+}
+
 /// One server as a place for entries.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
@@ -79,16 +94,20 @@ impl Node {
         })
     }
 
-    /// The same server by other means: another password. What it owes, it owes still.
+    /// A server that was known before, by other means or after a while. What it owes, it owes still.
     #[cfg(feature = "ring")]
-    pub(crate) fn renewed(&self, addr: NodeAddr, settings: &ConnectionSettings) -> Self {
+    pub(crate) fn indebted(addr: NodeAddr, settings: &ConnectionSettings, debts: Debts) -> Self {
         let target = Target::from(addr);
-        Self::of(settings, |index, settings| {
-            match self.connections.get(index) {
-                Some(connection) => connection.renewed(target.clone(), settings),
-                None => Connection::new(target.clone(), settings),
-            }
+        Self::of(settings, |index, settings| match debts.0.get(index) {
+            Some(replay) => Connection::owing_what(Arc::clone(replay), target.clone(), settings),
+            None => Connection::new(target.clone(), settings),
         })
+    }
+
+    /// What it owes, now and from what is under way.
+    #[cfg(feature = "ring")]
+    pub(crate) fn debts(&self) -> Debts {
+        Debts(self.connections.iter().map(Connection::replay).collect())
     }
 
     fn of(

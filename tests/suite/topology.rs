@@ -398,6 +398,32 @@ async fn an_epoch_that_goes_back_revives_nothing() {
     assert_eq!(stale(&cache, &keys, &text(2)).await, 0);
 }
 
+/// An integer has no epoch, so what its node owes is all there is.
+#[tokio::test]
+async fn a_delete_that_failed_is_remembered_while_its_node_is_out_of_the_ring() {
+    let fleet = Fleet::new(3).await;
+    let cache = fleet.connect().await;
+    let keys = keys(50);
+    let key = keys.iter().find(|key| fleet.node_of(&cache, key) == 2);
+    let key = key.expect("node 2 has a key");
+    assert_eq!(cache.incr(key, 5).await.unwrap(), 5);
+    fleet.nodes[2].pause();
+    cache.delete(key).await.unwrap_err();
+    fleet.publish(&[0, 1], &[&cache]).await;
+    let forgotten = async || cache.map_status().previous_maps == 0;
+    eventually(HEARD, "the map before is let go", forgotten).await;
+    fleet.nodes[2].resume();
+    // The kernel still had it. As if it had not: the value is put back.
+    let arrived = async || dump(&fleet.nodes[2], key).await == Value::Nil;
+    eventually(HEARD, "the delete arrives", arrived).await;
+    fleet.nodes[2].raw(0, &["SET", key, "5"]).await;
+    fleet.publish(&[0, 1, 2], &[&cache]).await;
+    let up = async || cache.map_status().nodes.iter().all(|node| node.up);
+    eventually(HEARD, "all nodes are up", up).await;
+    assert_eq!(cache.get::<i64>(key).await.unwrap(), None);
+    assert_eq!(cache.incr(key, 1).await.unwrap(), 1);
+}
+
 /// A process that starts while the map is edited knows from the history which keys were moved.
 #[tokio::test]
 async fn who_starts_during_an_edit_judges_by_the_history() {
