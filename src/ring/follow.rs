@@ -10,12 +10,14 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::ringmap::Order;
 use crate::wire::{Connection, ConnectionSettings};
 
 use super::departed::Departed;
+use super::file::Saver;
 use super::keys::MapKeys;
+use super::map::is_contradiction;
 use super::recent::Recent;
 use super::signals::Signals;
 use super::snapshot::{MapStatus, Progress, Snapshot};
@@ -57,6 +59,7 @@ pub(super) struct Follower {
     pub(super) signals: Arc<Signals>,
     pub(super) recent: Recent,
     pub(super) departed: Departed,
+    pub(super) saver: Saver,
     /// The newest epoch that an entry told of.
     told: AtomicU64,
     /// Whether the task is there. Its runtime may end before the store does.
@@ -75,6 +78,7 @@ impl Follower {
         Arc::new(Self {
             recent: Recent::new(settings.window()),
             departed: Departed::default(),
+            saver: Saver::default(),
             manager,
             settings,
             clock,
@@ -95,7 +99,8 @@ impl Follower {
             Err(error) => Err(error),
         };
         if let Err(error) = first {
-            if error.kind() == ErrorKind::Config && !self.settings.start_without_map {
+            // What was chosen here is wrong, whatever stands in a file.
+            if is_contradiction(&error) && !self.settings.start_without_map {
                 return Err(error.during("connect"));
             }
             self.failed(&error);

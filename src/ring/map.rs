@@ -12,6 +12,8 @@ use crate::wire::Connection;
 
 use super::keys::MapKeys;
 
+const CONTRADICTION: &str = "the map is to be read in another order than was chosen";
+
 /// What a manager that knows Larder writes beside the map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Meta {
@@ -184,12 +186,9 @@ impl RawMap {
         let rule = match (order, lookup) {
             (Order::Auto, lookup) => lookup.unwrap_or(Order::Numeric),
             (chosen, Some(lookup)) if chosen != lookup => {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    "the map is to be read in another order than was chosen",
-                )
-                .with("chosen", chosen)
-                .with("map", lookup));
+                return Err(Error::new(ErrorKind::Config, CONTRADICTION)
+                    .with("chosen", chosen)
+                    .with("map", lookup));
             }
             (chosen, _) => chosen,
         };
@@ -205,6 +204,11 @@ impl RawMap {
             edited,
         })
     }
+}
+
+/// Whether the map was refused for the order that was chosen for it.
+pub(super) fn is_contradiction(error: &Error) -> bool {
+    error.kind() == ErrorKind::Config && error.message() == CONTRADICTION
 }
 
 pub(super) fn check_size(fields: usize, max_fields: usize) -> Result<()> {

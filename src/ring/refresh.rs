@@ -99,7 +99,7 @@ impl Follower {
             if let Some(epoch) = unreadable {
                 self.warn_of_history(epoch);
             }
-            self.replace(&current, placed).await;
+            self.replace(&current, placed);
         }
         let mut progress = lock(&self.progress);
         (progress.confirmed, progress.last_error) = (Some(self.clock.now()), None);
@@ -133,7 +133,7 @@ impl Follower {
         self.current.store(Arc::clone(next));
     }
 
-    async fn replace(&self, current: &Snapshot, placed: Placed) {
+    fn replace(&self, current: &Snapshot, placed: Placed) {
         let epoch = placed.good.epoch;
         let window = self.settings.window();
         let next = Arc::new(current.next(placed, &self.settings.nodes, window, &self.departed));
@@ -142,10 +142,7 @@ impl Follower {
         tracing::info!(target: "larder::ring", event = "map_changed", epoch, nodes = next.node_count(), positions = next.ring.positions());
         if let (Some(path), Some(raw)) = (self.settings.snapshot_file.clone(), next.raw.clone()) {
             let lineage = next.lineage.clone();
-            let write = move || Saved { raw, lineage }.write(&path);
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
-                tracing::warn!(target: "larder::ring", event = "map_not_saved", error = %error);
-            }
+            self.saver.save(path, Saved { raw, lineage });
         }
     }
 
@@ -203,8 +200,7 @@ impl Follower {
         let Some(path) = self.settings.snapshot_file.clone() else {
             return false;
         };
-        let read = tokio::task::spawn_blocking(move || Saved::load(&path)).await;
-        let Ok(Some(Saved { raw, lineage })) = read else {
+        let Some(Saved { raw, lineage }) = Saved::load(path).await else {
             return false;
         };
         let Ok(good) = raw.judge(self.settings.order, self.settings.max_fields) else {

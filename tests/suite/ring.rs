@@ -338,6 +338,56 @@ async fn without_a_manager_at_the_start() {
     std::fs::remove_file(file).unwrap();
 }
 
+/// A pipe that nobody writes into, as a mount that hangs.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_hangs_is_waited_for_no_longer_than_a_moment() {
+    let fleet = Fleet::bare(1).await;
+    let url = fleet.manager_url();
+    let file = std::env::temp_dir().join(format!("larder-pipe-{}", fleet.manager.port()));
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.expect("mkfifo").success());
+    let builder = || DistributedRedis::builder(&url).snapshot(&file);
+    let began = Instant::now();
+    let error = builder().connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let without = builder().start_without_map(true).connect().await.unwrap();
+    assert!(began.elapsed() < SECOND * 4, "{:?}", began.elapsed());
+    // Writing takes its place by a file.
+    publish(&url, &Publication::of_nodes(&fleet.node_urls(), 40))
+        .await
+        .unwrap();
+    let saved = async || without.map_status().epoch == 1 && file.metadata().unwrap().is_file();
+    eventually(SECOND * 3, "saved", saved).await;
+    std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn garbage_at_the_start_is_no_reason_to_forget_the_file() {
+    let fleet = Fleet::new(2).await;
+    let url = fleet.manager_url();
+    let file = std::env::temp_dir().join(format!("larder-spoilt-{}.json", fleet.manager.port()));
+    let builder = || DistributedRedis::builder(&url).snapshot(&file);
+    let saving = builder().connect().await.unwrap();
+    saving.set("k", 5_u64, MINUTE).await.unwrap();
+    eventually(SECOND, "saved", async || file.exists()).await;
+    let garbage = ["HSET", "HASH_RING_MAP", "abc", "redis://127.0.0.1:1/0"];
+    fleet.manager.raw(13, &garbage).await;
+    let error = DistributedRedis::connect(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let restored = builder().connect().await.unwrap();
+    assert_eq!(restored.get::<u64>("k").await.unwrap(), Some(5));
+    assert!(restored.map_status().last_error.is_some());
+    // A choice that contradicts the map is not what the file is for.
+    fleet
+        .manager
+        .raw(13, &["HDEL", "HASH_RING_MAP", "abc"])
+        .await;
+    let error = builder().order(Order::Lexicographic).connect().await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Config);
+    std::fs::remove_file(file).unwrap();
+}
+
 #[tokio::test]
 async fn without_a_map_connecting_errs() {
     let fleet = Fleet::bare(1).await;
