@@ -17,7 +17,7 @@ use crate::wire::{Connection, ConnectionSettings};
 use super::departed::Departed;
 use super::file::Saver;
 use super::keys::MapKeys;
-use super::map::is_contradiction;
+use super::map::{Bounds, is_contradiction};
 use super::recent::Recent;
 use super::signals::Signals;
 use super::snapshot::{MapStatus, Progress, Snapshot};
@@ -35,7 +35,7 @@ pub(super) struct MapSettings {
     pub(super) keys: MapKeys,
     pub(super) order: Order,
     pub(super) poll_interval: Duration,
-    pub(super) max_fields: usize,
+    pub(super) bounds: Bounds,
     pub(super) snapshot_file: Option<PathBuf>,
     pub(super) start_without_map: bool,
     pub(super) nodes: ConnectionSettings,
@@ -275,7 +275,10 @@ mod tests {
             keys: MapKeys::default(),
             order: Order::Auto,
             poll_interval: interval,
-            max_fields: 1000,
+            bounds: Bounds {
+                fields: 1000,
+                nodes: 10,
+            },
             snapshot_file: None,
             start_without_map: false,
             nodes: ConnectionSettings::default(),
@@ -354,7 +357,7 @@ mod tests {
     async fn a_history_that_may_not_be_read_leaves_the_map() {
         let server = TestServer::start(&[]);
         published(&server, &NODES).await;
-        let commands = "+hgetall +hlen +hello +ping +multi +exec +client +select";
+        let commands = "+hgetall +hmget +hlen +hello +ping +multi +exec +client +select";
         server.command(&format!(
             "ACL SETUSER reader on nopass ~HASH_RING* -@all {commands}\r\n"
         ));

@@ -11,7 +11,7 @@ use crate::ringmap::Order;
 use super::file::Saved;
 use super::follow::{Follower, lock};
 use super::history::{History, lineage, missing};
-use super::map::{self, Meta, Reading};
+use super::map::{self, Bounds, Meta, Reading};
 use super::signals::{SETTLE, SETTLE_LONGEST};
 use super::snapshot::{Placed, Snapshot};
 
@@ -55,7 +55,7 @@ impl Follower {
     async fn read(&self, whole: bool) -> Result<Option<Reading>> {
         let (manager, keys) = (&self.manager, &self.settings.keys);
         let (fields, meta) = map::probe(manager, keys).await?;
-        map::check_size(fields, self.settings.max_fields)?;
+        map::check_size(fields, self.settings.bounds.fields)?;
         if !whole && fields > SMALL && self.seems_unchanged(fields, meta.as_ref()) {
             return Ok(None);
         }
@@ -113,12 +113,12 @@ impl Follower {
         current: &Arc<Snapshot>,
         reading: Reading,
     ) -> Result<(Placed, Option<u64>)> {
-        let (order, max_fields) = (self.settings.order, self.settings.max_fields);
+        let (order, bounds) = (self.settings.order, self.settings.bounds);
         let placed = if reading.raw.fields.len() <= SMALL {
-            placed(current, reading, order, max_fields)
+            placed(current, reading, order, bounds)
         } else {
             let current = Arc::clone(current);
-            let aside = move || placed(&current, reading, order, max_fields);
+            let aside = move || placed(&current, reading, order, bounds);
             let aside = tokio::task::spawn_blocking(aside).await;
             aside.map_err(|_| Error::new(ErrorKind::Unavailable, "the runtime is ending"))?
         };
@@ -203,7 +203,7 @@ impl Follower {
         let Some(Saved { raw, lineage }) = Saved::load(path).await else {
             return false;
         };
-        let Ok(good) = raw.judge(self.settings.order, self.settings.max_fields) else {
+        let Ok(good) = raw.judge(self.settings.order, self.settings.bounds) else {
             return false;
         };
         self.warn(&good);
@@ -226,15 +226,15 @@ fn placed(
     current: &Snapshot,
     reading: Reading,
     order: Order,
-    max_fields: usize,
+    bounds: Bounds,
 ) -> Result<(Placed, Option<u64>)> {
-    let good = reading.raw.judge(order, max_fields)?;
+    let good = reading.raw.judge(order, bounds)?;
     let history = if *reading.epochs.end() == good.stated {
         History::read(
             reading.epochs,
             reading.history,
             good.ring.order(),
-            max_fields,
+            bounds.fields,
         )
     } else {
         History::default()
