@@ -149,7 +149,7 @@ impl DistributedRedisBuilder {
             // An entry of the history is a whole map, whatever the bound on values.
             max_reply_bytes: self.map.bounds.fields.saturating_mul(64).max(64 << 10),
             connections: 1,
-            listener: Some(signals.listener(self.map.keys.all()[0])),
+            listener: Some(signals.listener(&self.map.keys)),
             ..self.map.nodes.clone()
         };
         let clock = self.settings.clock.clone();
