@@ -1,8 +1,9 @@
 //! A process that follows an earlier map for a while: what it writes meanwhile is not lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use larder::{Cache, DistributedRedis};
+use redis::Value;
 
 use crate::fleet::{Fleet, eventually};
 use crate::support::Server;
@@ -172,4 +173,88 @@ async fn a_write_that_a_change_overtakes_is_done_again() {
     for key in [&two, &three] {
         assert_eq!(cache.get::<String>(key).await.unwrap(), None);
     }
+}
+
+/// The one ahead has moved away from node 2, where the one behind still looks.
+async fn left_node_2() -> (Fleet, DistributedRedis, DistributedRedis, String) {
+    let fleet = Fleet::new(3).await;
+    let (ahead, behind) = (fleet.patient().await, fleet.deaf().await);
+    let keys = keys(50);
+    let key = keys.iter().find(|key| fleet.node_of(&behind, key) == 2);
+    let key = key.expect("node 2 has a key").clone();
+    behind.incr(&key, 5).await.unwrap();
+    fleet.publish(&[0, 1], &[&ahead]).await;
+    (fleet, ahead, behind, key)
+}
+
+#[tokio::test]
+async fn former_owners_hear_of_counters_and_of_new_lives() {
+    let (fleet, ahead, behind, key) = left_node_2().await;
+    assert_eq!(ahead.incr(&key, 1).await.unwrap(), 1);
+    assert_eq!(behind.get::<i64>(&key).await.unwrap(), None);
+    // A -> B -> A within seconds.
+    fleet.publish(&[0, 1, 2], &[&ahead]).await;
+    fleet.settled(&ahead).await;
+    assert_eq!(ahead.get::<i64>(&key).await.unwrap(), None);
+    assert_eq!(ahead.decr(&key, 1).await.unwrap(), -1);
+    let (_fleet, ahead, behind, key) = left_node_2().await;
+    assert!(!ahead.touch(&key, MINUTE).await.unwrap());
+    assert_eq!(behind.get::<i64>(&key).await.unwrap(), None);
+}
+
+/// Told even where the present owner is out of reach for good.
+#[tokio::test]
+async fn former_owners_hear_of_writes_that_fail() {
+    let fleet = Fleet::new(1).await;
+    let cache = fleet.patient().await;
+    let keys = keys(4);
+    for key in &keys {
+        cache.incr(key, 5).await.unwrap();
+    }
+    let script = "for _, at in ipairs(redis.call('HKEYS', 'HASH_RING_MAP')) do \
+                  redis.call('HSET', 'HASH_RING_MAP', at, 'http://nowhere') end";
+    fleet.manager.raw(13, &["EVAL", script, "0"]).await;
+    let unusable = async || {
+        cache
+            .map_status()
+            .nodes
+            .iter()
+            .all(|node| node.label == "?")
+    };
+    eventually(HEARD, "the map is heard of", unusable).await;
+    let failed = [
+        cache.delete(&keys[0]).await.is_err(),
+        cache.set(&keys[1], 1, MINUTE).await.is_err(),
+        cache.incr(&keys[2], 1).await.is_err(),
+        cache.touch(&keys[3], MINUTE).await.is_err(),
+    ];
+    assert_eq!(failed, [true; 4]);
+    assert_eq!(fleet.nodes[0].raw(0, &["DBSIZE"]).await, Value::Int(0));
+}
+
+/// A former owner that is frozen, and still of the ring, neither fails a write nor owes anything for it.
+#[tokio::test]
+async fn a_former_owner_owes_nothing_for_what_it_is_told() {
+    let fleet = Fleet::new(2).await;
+    let cache = fleet.connect().await;
+    fleet.publish(&[0], &[&cache]).await;
+    fleet.publish(&[0, 1], &[&cache]).await;
+    fleet.settled(&cache).await;
+    let keys: Vec<String> = keys(2000)
+        .into_iter()
+        .filter(|key| fleet.node_of(&cache, key) == 1)
+        .collect();
+    fleet.nodes[0].pause();
+    let began = Instant::now();
+    let pairs = keys.iter().map(|key| (key, NEW.to_owned()));
+    cache.set_many(pairs, MINUTE).await.unwrap();
+    assert_eq!(cache.delete_many(&keys).await.unwrap(), keys.len() as u64);
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+    let owed: usize = cache.map_status().nodes.iter().map(|node| node.owed).sum();
+    assert_eq!(owed, 0);
+    fleet.nodes[0].resume();
 }
