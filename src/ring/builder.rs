@@ -70,7 +70,7 @@ impl DistributedRedisBuilder {
     ///
     /// Its epoch and history stand beside it: `HASH_RING_cart_MAP` has `HASH_RING_cart_META` and
     /// `HASH_RING_cart_HISTORY`; a name without `_MAP` at its end has `_META` and `_HISTORY` appended. Names that begin
-    /// with `HASH_RING` are the better ones: no key of a cache is called so, and no `clear` of another ring or cache
+    /// with `HASH_RING` are the better ones: no key of a cache is called so (of other names, this store refuses the three), and no `clear` of another ring or cache
     /// takes them away where the manager's database is a node's too.
     ///
     /// ```no_run

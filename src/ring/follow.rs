@@ -76,13 +76,13 @@ impl Follower {
         signals: Arc<Signals>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            current: ArcSwap::from_pointee(Snapshot::empty(settings.keys.unreserved())),
             recent: Recent::new(settings.window()),
             departed: Departed::default(),
             saver: Saver::default(),
             manager,
             settings,
             clock,
-            current: ArcSwap::from_pointee(Snapshot::empty()),
             progress: Mutex::default(),
             signals,
             told: AtomicU64::new(0),

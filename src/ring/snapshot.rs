@@ -29,6 +29,8 @@ pub(super) struct Snapshot {
     pub(super) stated: u64,
     pub(super) lineage: Lineage,
     pub(super) raw: Option<Arc<RawMap>>,
+    /// Keys of the map itself that nobody's value may stand under: the manager may be a node too.
+    own: Arc<[String]>,
     /// In the order of `ring.nodes()`. A url that does not parse is a node that is down.
     nodes: Vec<Option<Node>>,
     /// The maps before this one that others may still follow, newest first.
@@ -54,8 +56,9 @@ pub(super) struct Placed {
 
 impl Snapshot {
     /// No map at all: every key is a miss, every write an error.
-    pub(super) fn empty() -> Self {
+    pub(super) fn empty(own: Arc<[String]>) -> Self {
         Self {
+            own,
             ring: Ring::from_map([]),
             epoch: 0,
             stated: 0,
@@ -89,6 +92,7 @@ impl Snapshot {
             nodes.push(node);
         }
         Self {
+            own: Arc::clone(&self.own),
             previous: self.passed_on(&good.ring, window),
             ring: good.ring,
             epoch: good.epoch,
@@ -127,6 +131,7 @@ impl Snapshot {
         }
         let previous = self.previous.iter().filter(|map| map.until > now);
         Some(Self {
+            own: Arc::clone(&self.own),
             ring: self.ring.clone(),
             epoch: self.epoch,
             stated: self.stated,
@@ -150,7 +155,7 @@ impl Snapshot {
     /// The nodes that a key belonged to lately and does not belong to now: who has not heard of the change asks them.
     pub(super) fn former_owners(&self, key: &str) -> Vec<Node> {
         let mut former: Vec<Node> = Vec::new();
-        if self.previous.is_empty() {
+        if self.previous.is_empty() || self.is_own(key) {
             return former;
         }
         // By label: another password makes no other node.
@@ -184,6 +189,11 @@ impl Snapshot {
         self.present_nodes().chain(lately.flatten())
     }
 
+    /// Whether a key is one of the map itself.
+    fn is_own(&self, key: &str) -> bool {
+        self.own.iter().any(|own| own == key)
+    }
+
     /// The nodes of this map.
     pub(super) fn present_nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().flatten()
@@ -215,7 +225,15 @@ impl Snapshot {
     }
 
     /// The index of the node that a key belongs to.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Key`] for a key of the map itself; [`ErrorKind::Unavailable`] where there are no nodes.
     pub(super) fn owner(&self, key: &str) -> Result<usize> {
+        if self.is_own(key) {
+            let why = "the ring's own map stands under this key";
+            return Err(Error::new(ErrorKind::Key, why).with("key", key));
+        }
         self.ring
             .owner(key)
             .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the ring has no nodes yet"))
@@ -358,7 +376,7 @@ mod tests {
         };
         let settings = ConnectionSettings::default();
         let (window, departed) = (Duration::from_secs(2), Departed::default());
-        let first = Snapshot::empty().next(placed(""), &settings, window, &departed);
+        let first = Snapshot::empty(Arc::default()).next(placed(""), &settings, window, &departed);
         first.node(0).unwrap().ready().await.unwrap();
         // The password changes at the server, which then hangs up.
         server.command("CONFIG SET requirepass new\r\nAUTH new\r\nCLIENT KILL TYPE normal\r\n");

@@ -594,7 +594,8 @@ async fn two_rings_in_one_manager_do_not_disturb_each_other() {
 async fn unusable_names_of_maps_are_refused() {
     let fleet = Fleet::new(1).await;
     let (manager, urls) = (fleet.manager_url(), fleet.node_urls());
-    for name in ["", "a\nb", &"x".repeat(1025)] {
+    let long = "x".repeat(1025);
+    for name in ["", "a\nb", &long, "a_META", "HASH_RING_HISTORY", "a_NODES"] {
         let builder = DistributedRedis::builder(&manager).map_name(name);
         let error = builder.connect().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
@@ -602,6 +603,43 @@ async fn unusable_names_of_maps_are_refused() {
         let error = publish(&manager, &map).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
+}
+
+/// The manager's database is a node's too: a value must not take the map's place.
+#[tokio::test]
+async fn the_maps_own_keys_are_no_keys_of_its_ring() {
+    let server = Server::start().await;
+    let url = server.url(0);
+    let map = Publication::of_nodes(&[&url], 8).in_map("cart");
+    publish(&url, &map).await.unwrap();
+    let builder = DistributedRedis::builder(&url).map_name("cart");
+    let cache = builder.connect().await.unwrap();
+    for key in ["cart", "cart_META", "cart_HISTORY"] {
+        let errors = [
+            cache.set(key, text(0), MINUTE).await.unwrap_err(),
+            cache.get::<String>(key).await.unwrap_err(),
+            cache.delete(key).await.unwrap_err(),
+            cache.incr(key, 1).await.unwrap_err(),
+            cache.touch(key, MINUTE).await.unwrap_err(),
+            cache.has(key).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Key, "{error}");
+        }
+        cache.delete_many(&[key, "k"]).await.unwrap_err();
+        let computed = cache.get_or_set(key, MINUTE, || async { text(1) }).await;
+        assert_eq!(computed.unwrap(), text(1), "an application goes on");
+    }
+    assert_eq!(server.raw(0, &["DBSIZE"]).await, Value::Int(3));
+    for key in ["cart:1", "cart_MAP", "HASH_RIN"] {
+        cache.set(key, text(2), MINUTE).await.unwrap();
+    }
+    cache.shutdown().await;
+    DistributedRedis::builder(&url)
+        .map_name("cart")
+        .connect()
+        .await
+        .unwrap();
 }
 
 /// The manager's database is a node's too, and the map's name is none that is reserved.
