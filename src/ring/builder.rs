@@ -12,6 +12,7 @@ use crate::wire::{Connection, ConnectionSettings, Target};
 
 use super::follow::{Follower, MapSettings};
 use super::keys::MapKeys;
+use super::map::Bounds;
 use super::signals::Signals;
 use super::store::DistributedRedis;
 
@@ -50,7 +51,10 @@ impl DistributedRedisBuilder {
                 keys: MapKeys::default(),
                 order: Order::Auto,
                 poll_interval: Duration::from_millis(500),
-                max_fields: 500_000,
+                bounds: Bounds {
+                    fields: 500_000,
+                    nodes: 4096,
+                },
                 snapshot_file: None,
                 start_without_map: false,
                 nodes: ConnectionSettings::default(),
@@ -66,7 +70,7 @@ impl DistributedRedisBuilder {
     ///
     /// Its epoch and history stand beside it: `HASH_RING_cart_MAP` has `HASH_RING_cart_META` and
     /// `HASH_RING_cart_HISTORY`; a name without `_MAP` at its end has `_META` and `_HISTORY` appended. Names that begin
-    /// with `HASH_RING` are the better ones: no key of a cache is called so, and no `clear` of another ring or cache
+    /// with `HASH_RING` are the better ones: no key of a cache is called so (of other names, this store refuses the three), and no `clear` of another ring or cache
     /// takes them away where the manager's database is a node's too.
     ///
     /// ```no_run
@@ -101,7 +105,13 @@ impl DistributedRedisBuilder {
 
     /// Sets how many fields a map may have before it counts as absurd. 500,000 unless set.
     pub fn max_map_fields(mut self, fields: usize) -> Self {
-        self.map.max_fields = fields;
+        self.map.bounds.fields = fields;
+        self
+    }
+
+    /// Sets how many nodes a map may have before it counts as absurd: each of them is connected to. 4,096 unless set.
+    pub fn max_nodes(mut self, nodes: usize) -> Self {
+        self.map.bounds.nodes = nodes;
         self
     }
 
@@ -111,8 +121,8 @@ impl DistributedRedisBuilder {
         self
     }
 
-    /// Saves each good map in this file, and starts from it where the manager gives none. The file holds the nodes'
-    /// passwords; it is readable by its owner alone.
+    /// Saves each good map in this file, and starts from it where the manager gives no good one. The file holds the
+    /// nodes' passwords; it is readable by its owner alone. It is written aside, and read for a second at most.
     pub fn snapshot(mut self, path: impl Into<PathBuf>) -> Self {
         self.map.snapshot_file = Some(path.into());
         self
@@ -139,9 +149,9 @@ impl DistributedRedisBuilder {
             // But one that answers no longer is noticed as soon as a node would be.
             ping_timeout: Duration::from_millis(500).max(self.map.nodes.ping_timeout),
             // An entry of the history is a whole map, whatever the bound on values.
-            max_reply_bytes: self.map.max_fields.saturating_mul(64).max(64 << 10),
+            max_reply_bytes: self.map.bounds.fields.saturating_mul(64).max(64 << 10),
             connections: 1,
-            listener: Some(signals.listener(self.map.keys.all()[0])),
+            listener: Some(signals.listener(&self.map.keys)),
             ..self.map.nodes.clone()
         };
         let clock = self.settings.clock.clone();

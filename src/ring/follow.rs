@@ -10,11 +10,15 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::ringmap::Order;
 use crate::wire::{Connection, ConnectionSettings};
 
+use super::departed::Departed;
+use super::file::Saver;
 use super::keys::MapKeys;
+use super::map::{Bounds, is_contradiction};
+use super::recent::Recent;
 use super::signals::Signals;
 use super::snapshot::{MapStatus, Progress, Snapshot};
 
@@ -22,16 +26,26 @@ use super::snapshot::{MapStatus, Progress, Snapshot};
 /// Larder can change it without changing its size.
 const FULL_READ: Duration = Duration::from_secs(5);
 
+/// How long others may follow an earlier map: until then its nodes are told of deletes and writes.
+const OTHERS_FOLLOW: Duration = Duration::from_secs(2);
+
 /// How the map is read and believed.
 #[derive(Clone, Debug)]
 pub(super) struct MapSettings {
     pub(super) keys: MapKeys,
     pub(super) order: Order,
     pub(super) poll_interval: Duration,
-    pub(super) max_fields: usize,
+    pub(super) bounds: Bounds,
     pub(super) snapshot_file: Option<PathBuf>,
     pub(super) start_without_map: bool,
     pub(super) nodes: ConnectionSettings,
+}
+
+impl MapSettings {
+    /// How long an earlier map counts: others may still follow it, and this process may have followed it for too long.
+    pub(super) fn window(&self) -> Duration {
+        OTHERS_FOLLOW.max(self.poll_interval.saturating_mul(2))
+    }
 }
 
 /// The map in use, and what keeps it current.
@@ -43,6 +57,9 @@ pub(super) struct Follower {
     pub(super) current: ArcSwap<Snapshot>,
     pub(super) progress: Mutex<Progress>,
     pub(super) signals: Arc<Signals>,
+    pub(super) recent: Recent,
+    pub(super) departed: Departed,
+    pub(super) saver: Saver,
     /// The newest epoch that an entry told of.
     told: AtomicU64,
     /// Whether the task is there. Its runtime may end before the store does.
@@ -59,10 +76,13 @@ impl Follower {
         signals: Arc<Signals>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            current: ArcSwap::from_pointee(Snapshot::empty(settings.keys.unreserved())),
+            recent: Recent::new(settings.window()),
+            departed: Departed::default(),
+            saver: Saver::default(),
             manager,
             settings,
             clock,
-            current: ArcSwap::from_pointee(Snapshot::empty()),
             progress: Mutex::default(),
             signals,
             told: AtomicU64::new(0),
@@ -79,7 +99,8 @@ impl Follower {
             Err(error) => Err(error),
         };
         if let Err(error) = first {
-            if error.kind() == ErrorKind::Config && !self.settings.start_without_map {
+            // What was chosen here is wrong, whatever stands in a file.
+            if is_contradiction(&error) && !self.settings.start_without_map {
                 return Err(error.during("connect"));
             }
             self.failed(&error);
@@ -117,6 +138,11 @@ impl Follower {
         *lock(&self.task) = Some(task.abort_handle());
     }
 
+    /// How long former nodes are waited for, at most: no longer than the present one.
+    pub(super) fn patience(&self) -> Duration {
+        self.settings.nodes.operation_timeout
+    }
+
     /// The map may have changed: it is read soon, once it is quiet.
     pub(super) fn nudge(&self) {
         self.signals.nudge();
@@ -137,7 +163,9 @@ impl Follower {
 
     /// Lets go of earlier maps that nobody follows any more, and of connections to nodes that left.
     fn drop_previous(&self) {
-        if let Some(next) = self.current.load().without_expired() {
+        let current = self.current.load_full();
+        if let Some(next) = current.without_expired() {
+            self.departed.remember(&current, &next);
             self.current.store(Arc::new(next));
         }
     }
@@ -247,7 +275,10 @@ mod tests {
             keys: MapKeys::default(),
             order: Order::Auto,
             poll_interval: interval,
-            max_fields: 1000,
+            bounds: Bounds {
+                fields: 1000,
+                nodes: 10,
+            },
             snapshot_file: None,
             start_without_map: false,
             nodes: ConnectionSettings::default(),
@@ -326,7 +357,7 @@ mod tests {
     async fn a_history_that_may_not_be_read_leaves_the_map() {
         let server = TestServer::start(&[]);
         published(&server, &NODES).await;
-        let commands = "+hgetall +hlen +hello +ping +multi +exec +client +select";
+        let commands = "+hgetall +hmget +hlen +hello +ping +multi +exec +client +select";
         server.command(&format!(
             "ACL SETUSER reader on nopass ~HASH_RING* -@all {commands}\r\n"
         ));

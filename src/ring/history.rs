@@ -12,9 +12,8 @@ pub(super) const KEPT: u64 = 16;
 
 /// The epochs whose maps are asked for by one who has followed the map until the epoch `known`.
 pub(super) fn missing(known: u64, newest: u64) -> RangeInclusive<u64> {
-    // Epochs that begin anew are followed anew.
-    let followed = if newest < known { 0 } else { known };
-    oldest_kept(newest).max(followed.saturating_add(1))..=newest
+    // An epoch before the known one tells nothing that is new: none are asked for.
+    oldest_kept(newest).max(known.saturating_add(1))..=newest
 }
 
 fn oldest_kept(newest: u64) -> u64 {
@@ -121,9 +120,13 @@ pub(super) fn lineage(
     if good.stated == epoch {
         return (known.then(ring, &good.ring, from(good)), epoch);
     }
+    if good.stated < epoch {
+        // The manager lost its last publications, or begins anew. What was stored meanwhile was stored all the same, so
+        // it is an edit: what moved is younger than any epoch until now.
+        return (known.then(ring, &good.ring, after(epoch)), epoch);
+    }
     let told = Lineage::of(history.up_to(good));
-    // Epochs that begin anew say nothing about the old ones.
-    if epoch == 0 || good.stated < epoch {
+    if epoch == 0 {
         return (told, good.stated);
     }
     // What this process saw itself, edits above all, stands in no history.
@@ -217,12 +220,12 @@ mod tests {
             (30, 40, 31..=40),
             (39, 40, 40..=40),
             (1, 40, 25..=40),
-            (50, 3, 1..=3),
             (0, u64::MAX, u64::MAX - 15..=u64::MAX),
         ] {
             assert_eq!(missing(known, newest), epochs);
         }
         assert!(missing(3, 3).is_empty() && missing(0, 0).is_empty());
+        assert!(missing(50, 3).is_empty() && missing(50, 49).is_empty());
         assert!(missing(u64::MAX, u64::MAX).count() <= 1);
     }
 
@@ -289,15 +292,28 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_meta_is_an_edit_and_epochs_that_begin_anew_are_believed() {
+    fn a_lost_meta_is_an_edit_and_so_are_epochs_that_go_back() {
         let ring = good("a", 5, false).ring;
         let before = Lineage::since(3);
         let nothing = History::default();
         let (lost, epoch) = lineage((&before, 5, &ring), &good("b", 0, true), &nothing);
         assert_eq!((lost.of_key("k"), epoch), (6, 5));
-        let anew = good("a", 1, false);
-        let (anew, epoch) = lineage((&lost, 5, &ring), &anew, &history(1, &[A]));
-        assert_eq!((anew.of_key("k"), epoch), (1, 1));
+        // Back to an older map, as from a snapshot, and to one that begins anew.
+        for stated in [1, 4] {
+            let told = history(stated, &[A]);
+            let (moved, epoch) = lineage((&before, 5, &ring), &good("b", stated, false), &told);
+            assert_eq!((moved.of_key("k"), epoch), (6, 5));
+            let (stayed, epoch) = lineage((&before, 5, &ring), &good("a", stated, false), &told);
+            assert_eq!((stayed.of_key("k"), epoch), (3, 5));
+        }
+        // The epochs that were lost are published again, with other maps.
+        let ring_b = good("b", 4, false).ring;
+        let (moved, _) = lineage((&before, 5, &ring), &good("b", 4, false), &nothing);
+        let (back, epoch) = lineage((&moved, 5, &ring_b), &good("a", 5, false), &nothing);
+        assert_eq!((back.of_key("k"), epoch), (6, 5));
+        let told = after_epoch(5, 6, &[B]);
+        let (again, epoch) = lineage((&back, 5, &ring), &good("b", 6, false), &told);
+        assert_eq!((again.of_key("k"), epoch), (6, 6));
         let never = (&Lineage::default(), 0, &ring);
         let (none, epoch) = lineage(never, &good("b", 0, false), &nothing);
         assert_eq!((none.latest(), epoch), (0, 0));

@@ -1,7 +1,9 @@
 //! The names of the three keys of a map.
 
+use std::sync::Arc;
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::MAX_KEY_BYTES;
+use crate::key::{MAX_KEY_BYTES, RESERVED};
 
 /// The hash of positions and node urls, unless the map has another name.
 pub const MAP_KEY: &str = "HASH_RING_MAP";
@@ -9,6 +11,9 @@ pub const MAP_KEY: &str = "HASH_RING_MAP";
 pub const META_KEY: &str = "HASH_RING_META";
 /// The hash of earlier maps by epoch.
 pub const HISTORY_KEY: &str = "HASH_RING_HISTORY";
+
+/// How the names of the keys beside a map end.
+const OTHER_ENDS: [&str; 3] = ["_META", "_HISTORY", "_NODES"];
 
 /// Where one map stands in its manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +35,8 @@ impl MapKeys {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if the name is empty, longer than 1,024 bytes or holds a control character.
+    /// [`ErrorKind::Config`] if the name is empty, longer than 1,024 bytes, holds a control character or ends like the
+    /// name of another key of a map.
     pub(super) fn named(name: &str) -> Result<Self> {
         let problem = if name.is_empty() {
             "a map's name must not be empty"
@@ -38,6 +44,8 @@ impl MapKeys {
             "a map's name must not be longer than 1024 bytes"
         } else if name.chars().any(char::is_control) {
             "a map's name must not hold control characters"
+        } else if OTHER_ENDS.iter().any(|end| name.ends_with(end)) {
+            "a map's name must not end in _META, _HISTORY or _NODES, as the keys beside a map do"
         } else {
             let stem = name.strip_suffix("_MAP").unwrap_or(name);
             return Ok(Self {
@@ -48,6 +56,13 @@ impl MapKeys {
         };
         // The name is not repeated: in a url, what stands in its place may be a password.
         Err(Error::new(ErrorKind::Config, problem))
+    }
+
+    /// Those of them that could be keys of a cache too.
+    pub(super) fn unreserved(&self) -> Arc<[String]> {
+        let reserved = |key: &&str| RESERVED.iter().any(|prefix| key.starts_with(prefix));
+        let unreserved = self.all().into_iter().filter(|key| !reserved(key));
+        unreserved.map(str::to_owned).collect()
     }
 
     /// All three.
@@ -76,10 +91,26 @@ mod tests {
 
     #[test]
     fn unusable_names_are_refused() {
-        for name in ["", "a\nb", "\0", &"x".repeat(1025)] {
+        let long = "x".repeat(1025);
+        for name in [
+            "",
+            "a\nb",
+            "\0",
+            &long,
+            "a_META",
+            "HASH_RING_HISTORY",
+            "_NODES",
+        ] {
             let error = MapKeys::named(name).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
         }
         assert!(MapKeys::named(&"x".repeat(1024)).is_ok());
+    }
+
+    #[test]
+    fn what_begins_like_a_reserved_key_needs_no_protection() {
+        assert!(MapKeys::default().unreserved().is_empty());
+        let keys = MapKeys::named("cart").unwrap();
+        assert_eq!(&*keys.unreserved(), ["cart", "cart_META", "cart_HISTORY"]);
     }
 }

@@ -1,6 +1,5 @@
 //! Reads the map from the manager Redis, and decides whether to believe it.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -11,6 +10,21 @@ use crate::ringmap::{Order, Ring};
 use crate::wire::Connection;
 
 use super::keys::MapKeys;
+
+const CONTRADICTION: &str = "the map is to be read in another order than was chosen";
+
+/// What is read of the meta: whatever else stands there, it may be large.
+const META_FIELDS: [&str; 3] = ["epoch", "digest", "lookup"];
+
+/// A longer url is none.
+const MAX_URL_BYTES: usize = 1024;
+
+/// Past these a map is absurd.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) fields: usize,
+    pub(super) nodes: usize,
+}
 
 /// What a manager that knows Larder writes beside the map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,15 +77,16 @@ pub(super) async fn probe(manager: &Connection, keys: &MapKeys) -> Result<(usize
         .atomic()
         .cmd("HLEN")
         .arg(&keys.map)
-        .cmd("HGETALL")
-        .arg(&keys.meta);
+        .cmd("HMGET")
+        .arg(&keys.meta)
+        .arg(&META_FIELDS);
     let replies = manager.run_pipeline("read the map", &pipeline).await?;
     let mut replies = replies.into_iter().map(|reply| served(manager, reply));
     let fields = match replies.next().transpose()? {
         Some(Value::Int(fields)) => usize::try_from(fields).unwrap_or(0),
         _ => return Err(strange()),
     };
-    let meta = pairs(replies.next().transpose()?.ok_or_else(strange)?)?;
+    let meta = replies.next().transpose()?.ok_or_else(strange)?;
     Ok((fields, meta_of(meta)?))
 }
 
@@ -87,8 +102,9 @@ pub(super) async fn read(
         .atomic()
         .cmd("HGETALL")
         .arg(&keys.map)
-        .cmd("HGETALL")
-        .arg(&keys.meta);
+        .cmd("HMGET")
+        .arg(&keys.meta)
+        .arg(&META_FIELDS);
     for epoch in epochs.clone() {
         // One by one: an entry that is too large to read is an error in its place.
         pipeline.cmd("HGET").arg(&keys.history).arg(epoch);
@@ -96,7 +112,7 @@ pub(super) async fn read(
     let replies = manager.run_pipeline("read the map", &pipeline).await?;
     let mut replies = replies.into_iter().map(|reply| served(manager, reply));
     let mut fields = pairs(replies.next().transpose()?.ok_or_else(strange)?)?;
-    let meta = pairs(replies.next().transpose()?.ok_or_else(strange)?)?;
+    let meta = replies.next().transpose()?.ok_or_else(strange)?;
     fields.sort_unstable();
     let entry = |reply| match reply {
         Ok(Value::BulkString(entry)) => Some(entry),
@@ -132,11 +148,13 @@ fn pairs(reply: Value) -> Result<Vec<(String, String)>> {
     Ok(pairs)
 }
 
-fn meta_of(fields: Vec<(String, String)>) -> Result<Option<Meta>> {
-    if fields.is_empty() {
+/// The values of [`META_FIELDS`]; none of them, and there is no meta.
+fn meta_of(reply: Value) -> Result<Option<Meta>> {
+    let fields: [Option<String>; 3] = redis::from_redis_value(reply).map_err(|_| strange())?;
+    if fields.iter().all(Option::is_none) {
         return Ok(None);
     }
-    let mut fields: HashMap<String, String> = fields.into_iter().collect();
+    let [epoch, digest, lookup] = fields;
     let wrong = |name: &'static str| {
         Error::new(
             ErrorKind::Config,
@@ -144,18 +162,16 @@ fn meta_of(fields: Vec<(String, String)>) -> Result<Option<Meta>> {
         )
         .with("field", name)
     };
-    let epoch = fields
-        .remove("epoch")
+    let epoch = epoch
         .map_or(Ok(0), |epoch| epoch.parse())
         .map_err(|_| wrong("epoch"))?;
-    let lookup = fields
-        .remove("lookup")
+    let lookup = lookup
         .map(|rule| rule.parse())
         .transpose()
         .map_err(|_| wrong("lookup"))?;
     Ok(Some(Meta {
         epoch,
-        digest: fields.remove("digest"),
+        digest,
         lookup,
     }))
 }
@@ -171,29 +187,28 @@ impl RawMap {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] if the map is empty, holds a field that is no position, or is to be read by another rule.
-    pub(super) fn judge(&self, order: Order, max_fields: usize) -> Result<GoodMap> {
+    pub(super) fn judge(&self, order: Order, bounds: Bounds) -> Result<GoodMap> {
         if self.fields.is_empty() {
             return Err(Error::new(
                 ErrorKind::Unavailable,
                 "there is no map, or it is empty",
             ));
         }
-        check_size(self.fields.len(), max_fields)?;
+        check_size(self.fields.len(), bounds.fields)?;
+        check_urls(&self.fields)?;
         let lookup = self.meta.as_ref().and_then(|meta| meta.lookup);
         let lookup = lookup.filter(|rule| *rule != Order::Auto);
         let rule = match (order, lookup) {
             (Order::Auto, lookup) => lookup.unwrap_or(Order::Numeric),
             (chosen, Some(lookup)) if chosen != lookup => {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    "the map is to be read in another order than was chosen",
-                )
-                .with("chosen", chosen)
-                .with("map", lookup));
+                return Err(Error::new(ErrorKind::Config, CONTRADICTION)
+                    .with("chosen", chosen)
+                    .with("map", lookup));
             }
             (chosen, _) => chosen,
         };
         let ring = Ring::from_fields(self.fields.iter().cloned(), rule)?;
+        check_nodes(ring.nodes().len(), bounds.nodes)?;
         let digest = self.meta.as_ref().and_then(|meta| meta.digest.as_deref());
         let edited = self.meta.is_some() && digest != Some(&digest_text(&ring));
         let stated = self.epoch();
@@ -207,6 +222,11 @@ impl RawMap {
     }
 }
 
+/// Whether the map was refused for the order that was chosen for it.
+pub(super) fn is_contradiction(error: &Error) -> bool {
+    error.kind() == ErrorKind::Config && error.message() == CONTRADICTION
+}
+
 pub(super) fn check_size(fields: usize, max_fields: usize) -> Result<()> {
     if fields <= max_fields {
         return Ok(());
@@ -214,6 +234,28 @@ pub(super) fn check_size(fields: usize, max_fields: usize) -> Result<()> {
     Err(Error::new(ErrorKind::Config, "the map is absurdly large")
         .with("fields", fields)
         .with("bound", max_fields))
+}
+
+fn check_urls(fields: &[(String, String)]) -> Result<()> {
+    let longest = fields.iter().map(|(_, url)| url.len()).max();
+    match longest.filter(|bytes| *bytes > MAX_URL_BYTES) {
+        None => Ok(()),
+        Some(bytes) => Err(
+            Error::new(ErrorKind::Config, "a url of the map is too long")
+                .with("bytes", bytes)
+                .with("bound", MAX_URL_BYTES),
+        ),
+    }
+}
+
+fn check_nodes(nodes: usize, max: usize) -> Result<()> {
+    if nodes <= max {
+        return Ok(());
+    }
+    let why = "the map has too many nodes";
+    Err(Error::new(ErrorKind::Config, why)
+        .with("nodes", nodes)
+        .with("bound", max))
 }
 
 /// A digest as it stands in the map's meta: 16 hexadecimal digits.

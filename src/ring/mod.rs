@@ -4,6 +4,7 @@
 //! docs/FORMAT.md has the keys of the map to the byte.
 
 mod builder;
+mod departed;
 mod file;
 mod follow;
 mod history;
@@ -12,11 +13,13 @@ mod leftover;
 mod lineage;
 mod map;
 mod publish;
+mod recent;
 mod refresh;
 mod signals;
 mod snapshot;
 mod spread;
 mod store;
+mod write;
 
 pub use crate::ringmap::{
     Order, Ring, fields_for_readers, key_hash, label, positions_for, python_positions,

@@ -11,7 +11,7 @@ use crate::ringmap::Order;
 use super::file::Saved;
 use super::follow::{Follower, lock};
 use super::history::{History, lineage, missing};
-use super::map::{self, Meta, Reading};
+use super::map::{self, Bounds, Meta, Reading};
 use super::signals::{SETTLE, SETTLE_LONGEST};
 use super::snapshot::{Placed, Snapshot};
 
@@ -21,24 +21,25 @@ const SMALL: usize = 2000;
 /// Readings in a row that meet another epoch than was just told, at most.
 const READINGS: usize = 5;
 
-/// How long others may follow an earlier map: until then its nodes are told of deletes and writes.
-const OTHERS_FOLLOW: Duration = Duration::from_secs(2);
-
 impl Follower {
     /// Reads the map and takes it over if it is good and new. A map found missing is looked for until it would have
     /// been there if somebody was just rewriting it.
     pub(super) async fn refresh(&self, whole: bool) -> Result<()> {
-        let until = Instant::now() + SETTLE_LONGEST;
+        let began = Instant::now();
+        let until = began + SETTLE_LONGEST;
         let known_missing = lock(&self.progress).empty;
         loop {
             let missing = match self.read(whole).await? {
                 Some(reading) if reading.raw.fields.is_empty() => reading,
                 Some(reading) => {
                     lock(&self.progress).empty = false;
-                    return self.accept(reading).await;
+                    self.accept(reading).await?;
+                    self.recent.confirmed(began);
+                    return Ok(());
                 }
                 None => {
                     lock(&self.progress).confirmed = Some(self.clock.now());
+                    self.recent.confirmed(began);
                     return Ok(());
                 }
             };
@@ -54,7 +55,7 @@ impl Follower {
     async fn read(&self, whole: bool) -> Result<Option<Reading>> {
         let (manager, keys) = (&self.manager, &self.settings.keys);
         let (fields, meta) = map::probe(manager, keys).await?;
-        map::check_size(fields, self.settings.max_fields)?;
+        map::check_size(fields, self.settings.bounds.fields)?;
         if !whole && fields > SMALL && self.seems_unchanged(fields, meta.as_ref()) {
             return Ok(None);
         }
@@ -94,10 +95,11 @@ impl Follower {
         if current.raw.as_deref() != Some(&reading.raw) {
             let (placed, unreadable) = self.place(&current, reading).await?;
             self.warn(&placed.good);
+            self.warn_of_regress(current.stated, placed.good.stated);
             if let Some(epoch) = unreadable {
                 self.warn_of_history(epoch);
             }
-            self.replace(&current, placed).await;
+            self.replace(&current, placed);
         }
         let mut progress = lock(&self.progress);
         (progress.confirmed, progress.last_error) = (Some(self.clock.now()), None);
@@ -111,31 +113,36 @@ impl Follower {
         current: &Arc<Snapshot>,
         reading: Reading,
     ) -> Result<(Placed, Option<u64>)> {
-        let (order, max_fields) = (self.settings.order, self.settings.max_fields);
+        let (order, bounds) = (self.settings.order, self.settings.bounds);
         let placed = if reading.raw.fields.len() <= SMALL {
-            placed(current, reading, order, max_fields)
+            placed(current, reading, order, bounds)
         } else {
             let current = Arc::clone(current);
-            let aside = move || placed(&current, reading, order, max_fields);
+            let aside = move || placed(&current, reading, order, bounds);
             let aside = tokio::task::spawn_blocking(aside).await;
             aside.map_err(|_| Error::new(ErrorKind::Unavailable, "the runtime is ending"))?
         };
         placed.map_err(|error| error.with("key", &self.settings.keys.map))
     }
 
-    async fn replace(&self, current: &Snapshot, placed: Placed) {
+    /// Swaps the snapshot, with what the new owners of keys have not heard of.
+    fn put_in_place(&self, current: &Snapshot, next: &Arc<Snapshot>) {
+        self.departed.remember(current, next);
+        let mut recent = self.recent.hold();
+        recent.owe(current, next);
+        self.current.store(Arc::clone(next));
+    }
+
+    fn replace(&self, current: &Snapshot, placed: Placed) {
         let epoch = placed.good.epoch;
-        let window = OTHERS_FOLLOW.max(self.settings.poll_interval.saturating_mul(2));
-        let next = Arc::new(current.next(placed, &self.settings.nodes, window));
-        self.current.store(Arc::clone(&next));
+        let window = self.settings.window();
+        let next = Arc::new(current.next(placed, &self.settings.nodes, window, &self.departed));
+        self.put_in_place(current, &next);
         lock(&self.progress).changes += 1;
         tracing::info!(target: "larder::ring", event = "map_changed", epoch, nodes = next.node_count(), positions = next.ring.positions());
         if let (Some(path), Some(raw)) = (self.settings.snapshot_file.clone(), next.raw.clone()) {
             let lineage = next.lineage.clone();
-            let write = move || Saved { raw, lineage }.write(&path);
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
-                tracing::warn!(target: "larder::ring", event = "map_not_saved", error = %error);
-            }
+            self.saver.save(path, Saved { raw, lineage });
         }
     }
 
@@ -156,6 +163,13 @@ impl Follower {
             progress.warned = true;
             tracing::info!(target: "larder::ring", event = "no_epoch",
                 "the map has no epoch: after a node left and came back, a value's ttl is the only bound on its age");
+        }
+    }
+
+    fn warn_of_regress(&self, known: u64, stated: u64) {
+        if stated != 0 && stated < known {
+            tracing::warn!(target: "larder::ring", event = "epoch_went_back", known, stated,
+                "the map's epoch went back: the manager lost publications or begins anew; what was stored until now counts as                  too old for the keys that moved, and is written without an epoch until the epoch is greater again");
         }
     }
 
@@ -186,11 +200,10 @@ impl Follower {
         let Some(path) = self.settings.snapshot_file.clone() else {
             return false;
         };
-        let read = tokio::task::spawn_blocking(move || Saved::load(&path)).await;
-        let Ok(Some(Saved { raw, lineage })) = read else {
+        let Some(Saved { raw, lineage }) = Saved::load(path).await else {
             return false;
         };
-        let Ok(good) = raw.judge(self.settings.order, self.settings.max_fields) else {
+        let Ok(good) = raw.judge(self.settings.order, self.settings.bounds) else {
             return false;
         };
         self.warn(&good);
@@ -201,7 +214,7 @@ impl Follower {
             lineage,
         };
         let current = self.current.load_full();
-        let next = current.next(placed, &self.settings.nodes, Duration::ZERO);
+        let next = current.next(placed, &self.settings.nodes, Duration::ZERO, &self.departed);
         self.current.store(Arc::new(next));
         tracing::warn!(target: "larder::ring", event = "map_restored", "the manager gave no map: the one saved last is used");
         true
@@ -213,15 +226,15 @@ fn placed(
     current: &Snapshot,
     reading: Reading,
     order: Order,
-    max_fields: usize,
+    bounds: Bounds,
 ) -> Result<(Placed, Option<u64>)> {
-    let good = reading.raw.judge(order, max_fields)?;
+    let good = reading.raw.judge(order, bounds)?;
     let history = if *reading.epochs.end() == good.stated {
         History::read(
             reading.epochs,
             reading.history,
             good.ring.order(),
-            max_fields,
+            bounds.fields,
         )
     } else {
         History::default()

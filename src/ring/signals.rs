@@ -9,6 +9,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::wire::{Heard, Listener};
 
+use super::keys::MapKeys;
+
 /// A change is read this long after its last sign. The Python server publishes by `DEL` and then `HMSET`: who reads
 /// at the first sign meets an empty map more often than not.
 pub(super) const SETTLE: Duration = Duration::from_millis(30);
@@ -28,14 +30,26 @@ pub(super) struct Signals {
 
 impl Signals {
     /// What the manager's connection tells of writes of the map.
-    pub(super) fn listener(self: &Arc<Self>, map_key: &str) -> Listener {
-        let signals = Arc::clone(self);
+    pub(super) fn listener(self: &Arc<Self>, keys: &MapKeys) -> Listener {
+        let (signals, keys) = (Arc::clone(self), keys.clone());
         // The map alone: every publication writes it, and prefixes of one connection must not overlap.
-        Listener::new(vec![map_key.to_owned()], move |heard| match heard {
-            Heard::Begun => signals.hear_pushes(true),
-            Heard::Keys(_) | Heard::All => signals.nudge(),
-            Heard::Ended => signals.hear_pushes(false),
-        })
+        let prefix = keys.map.clone();
+        Listener::new(vec![prefix], move |heard| signals.hear(&keys, heard))
+    }
+
+    fn hear(&self, own: &MapKeys, heard: Heard) {
+        match heard {
+            Heard::Begun => self.hear_pushes(true),
+            // Any key may begin with the map's name.
+            Heard::Keys(keys) => {
+                let own = own.all().map(str::as_bytes);
+                if keys.iter().any(|key| own.contains(&key.as_slice())) {
+                    self.nudge();
+                }
+            }
+            Heard::All => self.nudge(),
+            Heard::Ended => self.hear_pushes(false),
+        }
     }
 
     /// Something may have changed.
@@ -109,6 +123,24 @@ mod tests {
         let waited = began.elapsed();
         assert!(waited >= SETTLE_LONGEST && waited <= SETTLE_LONGEST + SETTLE);
         nudging.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_writes_of_the_maps_own_keys_are_signs() {
+        let signals = Signals::default();
+        let own = MapKeys::named("cart").unwrap();
+        let key = |key: &str| key.as_bytes().to_vec();
+        for (heard, sign) in [
+            (Heard::Keys(vec![key("cart:123"), key("cart_MET")]), false),
+            (Heard::Keys(vec![]), false),
+            (Heard::Keys(vec![key("cart:123"), key("cart")]), true),
+            (Heard::Keys(vec![key("cart_META")]), true),
+            (Heard::Keys(vec![key("cart_HISTORY")]), true),
+            (Heard::All, true),
+        ] {
+            signals.hear(&own, heard.clone());
+            assert_eq!(signals.wait(Instant::now() + LONG).await, sign, "{heard:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

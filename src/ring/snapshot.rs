@@ -12,6 +12,7 @@ use crate::ringmap::{Order, Ring, label};
 use crate::wire::node::Node;
 use crate::wire::{ConnectionSettings, NodeAddr, NodeStatus};
 
+use super::departed::Departed;
 use super::lineage::Lineage;
 use super::map::{GoodMap, RawMap};
 
@@ -28,9 +29,10 @@ pub(super) struct Snapshot {
     pub(super) stated: u64,
     pub(super) lineage: Lineage,
     pub(super) raw: Option<Arc<RawMap>>,
+    /// Keys of the map itself that nobody's value may stand under: the manager may be a node too.
+    own: Arc<[String]>,
     /// In the order of `ring.nodes()`. A url that does not parse is a node that is down.
     nodes: Vec<Option<Node>>,
-    by_addr: HashMap<NodeAddr, Node, ahash::RandomState>,
     /// The maps before this one that others may still follow, newest first.
     previous: Vec<Previous>,
 }
@@ -54,15 +56,15 @@ pub(super) struct Placed {
 
 impl Snapshot {
     /// No map at all: every key is a miss, every write an error.
-    pub(super) fn empty() -> Self {
+    pub(super) fn empty(own: Arc<[String]>) -> Self {
         Self {
+            own,
             ring: Ring::from_map([]),
             epoch: 0,
             stated: 0,
             lineage: Lineage::default(),
             raw: None,
             nodes: Vec::new(),
-            by_addr: HashMap::default(),
             previous: Vec::new(),
         }
     }
@@ -74,18 +76,14 @@ impl Snapshot {
         placed: Placed,
         settings: &ConnectionSettings,
         window: Duration,
+        departed: &Departed,
     ) -> Self {
         let good = placed.good;
-        let mut by_addr = HashMap::default();
+        let known = self.by_label();
         let mut nodes = Vec::with_capacity(good.ring.nodes().len());
         for url in good.ring.nodes() {
             let node = match NodeAddr::parse(url) {
-                Ok(addr) => {
-                    let node = self.connected(&addr).cloned();
-                    let node = node.unwrap_or_else(|| started(self.opened(addr.clone(), settings)));
-                    by_addr.insert(addr, node.clone());
-                    Some(node)
-                }
+                Ok(addr) => Some(opened(addr, settings, &known, departed)),
                 Err(error) => {
                     tracing::warn!(target: "larder::ring", event = "node_unusable", node = label(url), error = %error);
                     None
@@ -94,6 +92,7 @@ impl Snapshot {
             nodes.push(node);
         }
         Self {
+            own: Arc::clone(&self.own),
             previous: self.passed_on(&good.ring, window),
             ring: good.ring,
             epoch: good.epoch,
@@ -101,25 +100,16 @@ impl Snapshot {
             lineage: placed.lineage,
             raw: Some(placed.raw),
             nodes,
-            by_addr,
         }
     }
 
-    /// A node that is not connected to yet, at least not by this password.
-    fn opened(&self, addr: NodeAddr, settings: &ConnectionSettings) -> Node {
-        let label = addr.label();
-        match self.all_nodes().find(|node| node.label() == label) {
-            Some(node) => node.renewed(addr, settings),
-            None => Node::new(addr, settings),
+    /// All nodes that there is a connection to; the present ones come first where passwords differ.
+    fn by_label(&self) -> HashMap<&str, Vec<&Node>, ahash::RandomState> {
+        let mut known: HashMap<_, Vec<&Node>, _> = HashMap::default();
+        for node in self.all_nodes() {
+            known.entry(node.label()).or_default().push(node);
         }
-    }
-
-    fn connected(&self, addr: &NodeAddr) -> Option<&Node> {
-        let lately = self.previous.iter().flat_map(|map| map.nodes.iter());
-        let mut lately = lately.flatten();
-        self.by_addr
-            .get(addr)
-            .or_else(|| lately.find(|node| node.leads_to(addr)))
+        known
     }
 
     fn passed_on(&self, next: &Ring, window: Duration) -> Vec<Previous> {
@@ -141,13 +131,13 @@ impl Snapshot {
         }
         let previous = self.previous.iter().filter(|map| map.until > now);
         Some(Self {
+            own: Arc::clone(&self.own),
             ring: self.ring.clone(),
             epoch: self.epoch,
             stated: self.stated,
             lineage: self.lineage.clone(),
             raw: self.raw.clone(),
             nodes: self.nodes.clone(),
-            by_addr: self.by_addr.clone(),
             previous: previous.cloned().collect(),
         })
     }
@@ -165,7 +155,7 @@ impl Snapshot {
     /// The nodes that a key belonged to lately and does not belong to now: who has not heard of the change asks them.
     pub(super) fn former_owners(&self, key: &str) -> Vec<Node> {
         let mut former: Vec<Node> = Vec::new();
-        if self.previous.is_empty() {
+        if self.previous.is_empty() || self.is_own(key) {
             return former;
         }
         // By label: another password makes no other node.
@@ -196,11 +186,54 @@ impl Snapshot {
     /// Every node that there is a connection to.
     pub(super) fn all_nodes(&self) -> impl Iterator<Item = &Node> {
         let lately = self.previous.iter().flat_map(|map| map.nodes.iter());
-        self.nodes.iter().chain(lately).flatten()
+        self.present_nodes().chain(lately.flatten())
+    }
+
+    /// Whether a key is one of the map itself.
+    fn is_own(&self, key: &str) -> bool {
+        self.own.iter().any(|own| own == key)
+    }
+
+    /// The nodes of this map.
+    pub(super) fn present_nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().flatten()
+    }
+
+    /// The nodes of earlier maps that are not of this one.
+    pub(super) fn former_nodes(&self) -> Vec<Node> {
+        let now = Instant::now();
+        let lately = self.previous.iter().filter(|map| map.until > now);
+        let mut former: Vec<Node> = Vec::new();
+        for node in lately.flat_map(|map| map.nodes.iter().flatten()) {
+            let known = |other: &Node| other.label() == node.label();
+            if !self.has(node.label()) && !former.iter().any(known) {
+                former.push(node.clone());
+            }
+        }
+        former
+    }
+
+    /// Whether a node of this label is of this map.
+    pub(super) fn has(&self, label: &str) -> bool {
+        self.present_nodes().any(|node| node.label() == label)
+    }
+
+    /// Whether a key belongs to another node in `next`. Another password makes no other node.
+    pub(super) fn moves(&self, next: &Self, key: &str) -> bool {
+        let (now, then) = (self.ring.node_for(key), next.ring.node_for(key));
+        now != then && now.map(label) != then.map(label)
     }
 
     /// The index of the node that a key belongs to.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Key`] for a key of the map itself; [`ErrorKind::Unavailable`] where there are no nodes.
     pub(super) fn owner(&self, key: &str) -> Result<usize> {
+        if self.is_own(key) {
+            let why = "the ring's own map stands under this key";
+            return Err(Error::new(ErrorKind::Key, why).with("key", key));
+        }
         self.ring
             .owner(key)
             .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the ring has no nodes yet"))
@@ -241,6 +274,25 @@ impl Snapshot {
             .map(|(node, url)| node.as_ref().map_or_else(|| unusable(url), Node::status))
             .collect()
     }
+}
+
+/// The node at an address: connected to already, known by another password, remembered for what it owes, or new.
+fn opened(
+    addr: NodeAddr,
+    settings: &ConnectionSettings,
+    known: &HashMap<&str, Vec<&Node>, ahash::RandomState>,
+    departed: &Departed,
+) -> Node {
+    let label = addr.label();
+    let known = known.get(label.as_str()).map_or(&[][..], Vec::as_slice);
+    if let Some(node) = known.iter().find(|node| node.leads_to(&addr)) {
+        return (*node).clone();
+    }
+    let debts = known.first().map(|node| node.debts());
+    started(match debts.or_else(|| departed.take(&label)) {
+        Some(debts) => Node::indebted(addr, settings, debts),
+        None => Node::new(addr, settings),
+    })
 }
 
 /// A node that connects already, so that its first key does not wait for it.
@@ -323,8 +375,8 @@ mod tests {
             }
         };
         let settings = ConnectionSettings::default();
-        let window = Duration::from_secs(2);
-        let first = Snapshot::empty().next(placed(""), &settings, window);
+        let (window, departed) = (Duration::from_secs(2), Departed::default());
+        let first = Snapshot::empty(Arc::default()).next(placed(""), &settings, window, &departed);
         first.node(0).unwrap().ready().await.unwrap();
         // The password changes at the server, which then hangs up.
         server.command("CONFIG SET requirepass new\r\nAUTH new\r\nCLIENT KILL TYPE normal\r\n");
@@ -332,7 +384,7 @@ mod tests {
         let failed = first.node(0).unwrap().remove("k").await;
         assert!(failed.is_err());
         assert_eq!(first.node(0).unwrap().status().owed, 1);
-        let second = first.next(placed(":new@"), &settings, window);
+        let second = first.next(placed(":new@"), &settings, window, &departed);
         drop(first);
         let node = second.node(0).unwrap();
         node.ready().await.unwrap();

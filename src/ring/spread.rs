@@ -1,17 +1,16 @@
 //! Many keys at once: one command to each node, all nodes at once.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 use crate::wire::node::Node;
 use crate::wire::scatter;
 
 use super::snapshot::Snapshot;
-
-/// Keys in one message to a former owner.
-const BATCH: usize = 1000;
 
 /// Each item with the index of its key's node, or the same error for all where there are no nodes.
 pub(super) fn owned<K>(
@@ -73,18 +72,16 @@ impl Former {
         Self(nodes.into_values().collect())
     }
 
-    /// Removes the keys there. As well as it goes: a node that left is down more often than not, and what it keeps is
-    /// too old for the ring once it is back.
-    pub(super) async fn forget(self) {
+    /// Removes the keys there, within `bound`. As well as it goes, and nothing is owed: a node that left is down more
+    /// often than not, and what it keeps is too old for the ring once it is back.
+    pub(super) async fn forget(self, bound: Duration) {
+        if self.0.is_empty() {
+            return;
+        }
         let removals = self.0.into_iter().map(|(node, keys)| async move {
-            for keys in keys.chunks(BATCH) {
-                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-                // One bound is waited for at most.
-                if !node.forget(&keys).await {
-                    break;
-                }
-            }
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            node.forget(&keys).await;
         });
-        join_all(removals).await;
+        let _ = timeout(bound, join_all(removals)).await;
     }
 }

@@ -5,12 +5,12 @@ use std::task::Waker;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::{join, join_all};
+use futures_util::future::join;
 
 use crate::backend::{Backend, Memory, Peek};
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Stored, Want};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::ringmap::{Ring, label};
 use crate::ttl::Remaining;
 use crate::wire::fetch::{Came, Together, together};
@@ -18,7 +18,7 @@ use crate::wire::node::Node;
 
 use super::follow::Follower;
 use super::snapshot::{MapStatus, Snapshot};
-use super::spread::{Former, all_failed, on_each, owned};
+use super::spread::{all_failed, on_each, owned};
 
 /// A ring of independent Redis nodes. Each key lives on one of them, found by consistent hashing with the map that a
 /// manager Redis holds.
@@ -70,7 +70,7 @@ impl DistributedRedis {
 
     /// A draft in the epoch of the map by which it is stored. The map may have changed since it was prepared, and a value of
     /// an earlier epoch on a node that has just taken its key over would never be read.
-    fn dated(&self, snapshot: &Snapshot, key: &str, mut draft: Draft) -> Result<Draft> {
+    pub(super) fn dated(&self, snapshot: &Snapshot, key: &str, mut draft: Draft) -> Result<Draft> {
         let epoch = snapshot.epoch_for(key);
         if draft.entry.ring_epoch() != epoch {
             draft.entry = draft.entry.in_ring_epoch(epoch);
@@ -90,7 +90,7 @@ impl DistributedRedis {
         node.fetch(&self.core, key, want, came).await
     }
 
-    fn snapshot(&self) -> Arc<Snapshot> {
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.follower.current())
     }
 }
@@ -140,66 +140,19 @@ impl Backend for DistributedRedis {
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
-        let snapshot = self.snapshot();
-        let node = snapshot.node_of(key)?;
-        let draft = self.dated(&snapshot, key, draft)?;
-        if draft.computed {
-            // It changes nothing that others would have to hear of.
-            return self.store_over_leftover(&snapshot, node, key, draft).await;
-        }
-        let store = self.store_over_leftover(&snapshot, node, key, draft);
-        join(store, Former::of(&snapshot, [key]).forget()).await.0
+        self.store_key(key, draft).await
     }
 
     async fn remove(&self, key: &str) -> Result<bool> {
-        let snapshot = self.snapshot();
-        let remove = snapshot.node_of(key)?.remove(key);
-        join(remove, Former::of(&snapshot, [key]).forget()).await.0
+        self.remove_key(key).await
     }
 
     async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
-        let snapshot = self.snapshot();
-        let node = snapshot.node_of(key)?;
-        if node.retract(key, draft).await? {
-            return Ok(true);
-        }
-        // It may have been stored after the map changed.
-        let dated = self.dated(&snapshot, key, draft.clone())?;
-        if dated.sealed == draft.sealed {
-            return Ok(false);
-        }
-        node.retract(key, &dated).await
+        self.retract_key(key, draft).await
     }
 
     async fn wipe(&self, prefix: &str) -> Result<()> {
-        let snapshot = self.snapshot();
-        let total = snapshot.node_count();
-        if total == 0 {
-            // The keys are somewhere; they are only out of reach.
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the ring has no nodes yet",
-            ));
-        }
-        let wiped = (0..total).map(|index| {
-            let node = snapshot.node(index);
-            async move { node?.wipe(prefix).await }
-        });
-        let failed: Vec<Error> = join_all(wiped)
-            .await
-            .into_iter()
-            .filter_map(Result::err)
-            .collect();
-        let Some(first) = failed.first() else {
-            return Ok(());
-        };
-        Err(
-            Error::new(ErrorKind::Partial, "some nodes failed, the others are done")
-                .with("failed", failed.len())
-                .with("of", total)
-                .with("first", first)
-                .caused_by(first.clone()),
-        )
+        self.wipe_all(prefix).await
     }
 
     async fn contains(&self, key: &str) -> Result<bool> {
@@ -217,26 +170,11 @@ impl Backend for DistributedRedis {
     }
 
     async fn retime(&self, key: &str, ttl: Option<Duration>) -> Result<bool> {
-        let snapshot = self.snapshot();
-        let node = snapshot.node_of(key)?;
-        if self.leftover(&snapshot, node, key).await.is_some() {
-            return Ok(false);
-        }
-        node.retime(key, ttl).await
+        self.retime_key(key, ttl).await
     }
 
     async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
-        let snapshot = self.snapshot();
-        let node = snapshot.node_of(key)?;
-        match node.add_to(key, by).await {
-            Err(error) if error.kind() == ErrorKind::NotACounter => {
-                if self.remove_leftover(&snapshot, node, key).await? {
-                    return node.add_to(key, by).await;
-                }
-                Err(error)
-            }
-            sum => sum,
-        }
+        self.add_to_key(key, by).await
     }
 
     async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
@@ -260,44 +198,11 @@ impl Backend for DistributedRedis {
     }
 
     async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
-        let snapshot = self.snapshot();
-        let (core, total) = (&self.core, drafts.len());
-        let set = drafts.iter().filter(|(_, draft)| !draft.computed);
-        let former = Former::of(&snapshot, set.map(|(key, _)| key.as_str()));
-        let dated = |(key, draft): (String, Draft)| {
-            let draft = self.dated(&snapshot, &key, draft)?;
-            Ok((key, draft))
-        };
-        let drafts: Vec<_> = match drafts.into_iter().map(dated).collect::<Result<_>>() {
-            Ok(drafts) => drafts,
-            Err(error) => return all_failed(total, &error),
-        };
-        let items = match owned(&snapshot, drafts, |(key, _)| key) {
-            Ok(items) => items,
-            Err(error) => return all_failed(total, &error),
-        };
-        let ask = |node: Node, drafts: Vec<(String, Draft)>| async move {
-            node.store_many(core, &drafts).await
-        };
-        join(on_each(items, &snapshot, ask), former.forget())
-            .await
-            .0
+        self.store_each(drafts).await
     }
 
     async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {
-        let snapshot = self.snapshot();
-        let former = Former::of(&snapshot, keys.iter().copied());
-        match owned(&snapshot, keys.iter().copied(), |key| key) {
-            Ok(items) => {
-                let core = &self.core;
-                let ask =
-                    |node: Node, keys: Vec<_>| async move { node.remove_many(core, &keys).await };
-                join(on_each(items, &snapshot, ask), former.forget())
-                    .await
-                    .0
-            }
-            Err(error) => all_failed(keys.len(), &error),
-        }
+        self.remove_each(keys).await
     }
 
     async fn close(&self) {

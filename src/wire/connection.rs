@@ -87,13 +87,17 @@ impl Connection {
         Self::owing_what(replay, target.into(), settings)
     }
 
-    /// A connection to the same server by other means, which takes over what this one owes.
+    /// What it owes, for another connection to the same server to take over.
     #[cfg(feature = "ring")]
-    pub(crate) fn renewed(&self, target: Target, settings: ConnectionSettings) -> Self {
-        Self::owing_what(Arc::clone(&self.shared().replay), target, settings)
+    pub(super) fn replay(&self) -> Arc<Replay> {
+        Arc::clone(&self.shared().replay)
     }
 
-    fn owing_what(replay: Arc<Replay>, target: Target, settings: ConnectionSettings) -> Self {
+    pub(super) fn owing_what(
+        replay: Arc<Replay>,
+        target: Target,
+        settings: ConnectionSettings,
+    ) -> Self {
         let shared = Arc::new(Shared::new(target, settings, replay));
         Self {
             inner: Arc::new(Inner { shared }),

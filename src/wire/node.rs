@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use super::NodeAddr;
 use super::command::{integer, millis, set, stored, unlink};
 use super::owing::batches;
+#[cfg(feature = "ring")]
+use super::replay::Replay;
 use super::reply::code;
 use super::scatter::scatter;
 use super::settings::Share;
@@ -64,6 +66,19 @@ impl NodeStatus {
     }
 }
 
+/// What a node owes. It outlives the node's connections.
+#[cfg(feature = "ring")]
+#[derive(Debug)]
+pub(crate) struct Debts(Vec<Arc<Replay>>);
+
+#[cfg(feature = "ring")]
+impl Debts {
+    /// Whether nothing is owed.
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.iter().all(|replay| replay.debts() == (0, false))
+    }
+}
+
 /// One server as a place for entries.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
@@ -79,16 +94,20 @@ impl Node {
         })
     }
 
-    /// The same server by other means: another password. What it owes, it owes still.
+    /// A server that was known before, by other means or after a while. What it owes, it owes still.
     #[cfg(feature = "ring")]
-    pub(crate) fn renewed(&self, addr: NodeAddr, settings: &ConnectionSettings) -> Self {
+    pub(crate) fn indebted(addr: NodeAddr, settings: &ConnectionSettings, debts: Debts) -> Self {
         let target = Target::from(addr);
-        Self::of(settings, |index, settings| {
-            match self.connections.get(index) {
-                Some(connection) => connection.renewed(target.clone(), settings),
-                None => Connection::new(target.clone(), settings),
-            }
+        Self::of(settings, |index, settings| match debts.0.get(index) {
+            Some(replay) => Connection::owing_what(Arc::clone(replay), target.clone(), settings),
+            None => Connection::new(target.clone(), settings),
         })
+    }
+
+    /// What it owes, now and from what is under way.
+    #[cfg(feature = "ring")]
+    pub(crate) fn debts(&self) -> Debts {
+        Debts(self.connections.iter().map(Connection::replay).collect())
     }
 
     fn of(
@@ -241,16 +260,6 @@ impl Node {
         .await
     }
 
-    /// Removes keys as well as it goes: what fails is owed nothing. Whether any of it succeeded.
-    #[cfg(feature = "ring")]
-    pub(crate) async fn forget(&self, keys: &[&str]) -> bool {
-        let unlinked = keys.iter().map(|key| async {
-            let connection = self.connection(key);
-            connection.run::<i64>("unlink", &unlink(key)).await
-        });
-        join_all(unlinked).await.iter().any(Result::is_ok)
-    }
-
     /// When a bulk call begins its last batch at the latest, so that it ends within the bound on a call of the store: past
     /// that the answers of all nodes would be lost for one that is slow.
     pub(super) fn last_batch(&self, core: &Core) -> Instant {
@@ -340,11 +349,42 @@ impl Node {
             .as_ref()
             .is_err_and(|error| error.kind() != ErrorKind::Busy && !is_final(error))
         {
-            self.connections
-                .iter()
-                .for_each(|connection| connection.owe_all(prefix));
+            self.owe_all(prefix);
         }
         wiped
+    }
+
+    /// Everything under `prefix` is removed before the node is used, or used again.
+    pub(crate) fn owe_all(&self, prefix: &str) {
+        self.connections
+            .iter()
+            .for_each(|connection| connection.owe_all(prefix));
+    }
+
+    /// A key is owed a delete, as if one had failed.
+    #[cfg(feature = "ring")]
+    pub(crate) fn owe(&self, key: &str) {
+        self.connection(key).owe([key]);
+    }
+
+    /// Removes keys without a word about what becomes of it: nothing is owed if it fails.
+    #[cfg(feature = "ring")]
+    pub(crate) async fn forget(&self, keys: &[&str]) {
+        let mut shares = vec![Vec::new(); self.connections.len()];
+        for key in keys {
+            shares[self.place(key)].push(*key);
+        }
+        let shares = self.connections.iter().zip(&shares);
+        let forget = shares.map(|(connection, keys)| async move {
+            for range in batches(keys.len()) {
+                let mut unlink = cmd("UNLINK");
+                unlink.arg(&keys[range]);
+                if connection.run::<i64>("unlink", &unlink).await.is_err() {
+                    break;
+                }
+            }
+        });
+        join_all(forget).await;
     }
 }
 

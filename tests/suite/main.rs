@@ -1,5 +1,6 @@
 //! One test binary for everything that uses the crate from outside.
 
+mod behind;
 mod callers;
 mod conformance;
 mod conformance_servers;

@@ -278,6 +278,61 @@ async fn an_absurdly_large_map_is_refused() {
 }
 
 #[tokio::test]
+async fn a_map_of_too_many_nodes_or_endless_urls_is_refused() {
+    let fleet = Fleet::new(2).await;
+    let builder = || {
+        DistributedRedis::builder(&fleet.manager_url())
+            .poll_interval(Duration::from_millis(20))
+            .max_nodes(2)
+    };
+    let cache = builder().connect().await.unwrap();
+    let whole = DistributedRedis::builder(&fleet.manager_url());
+    let whole = whole.connect().await.unwrap();
+    let long = format!("redis://{}:1/0", "x".repeat(1024));
+    for (url, why) in [
+        ("redis://127.0.0.1:1/0", "too many nodes"),
+        (&long, "too long"),
+    ] {
+        let refused = cache.map_status().refused;
+        let hset = ["HSET", "HASH_RING_MAP", "7", url];
+        fleet.manager.raw(13, &hset).await;
+        let told = async || cache.map_status().refused > refused;
+        eventually(SECOND * 5, why, told).await;
+        let told = async || {
+            cache
+                .map_status()
+                .last_error
+                .is_some_and(|e| e.contains(why))
+        };
+        eventually(SECOND * 5, why, told).await;
+        assert_eq!(cache.map_status().nodes.len(), 2);
+        let error = builder().connect().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    }
+    // Three nodes are few, a long url is none for anybody.
+    eventually(SECOND * 5, "both read", async || {
+        let status = whole.map_status();
+        status.nodes.len() == 3 && status.last_error.is_some_and(|e| e.contains("too long"))
+    })
+    .await;
+}
+
+/// Whatever else stands in the meta is not read.
+#[tokio::test]
+async fn a_large_meta_is_nobodys_load() {
+    let fleet = Fleet::new(1).await;
+    let script = "redis.call('HSET', 'HASH_RING_META', 'junk', string.rep('x', 5000000))";
+    fleet.manager.raw(13, &["EVAL", script, "0"]).await;
+    let cache = fleet.connect().await;
+    assert_eq!(cache.map_status().epoch, 1);
+    let read = fleet.manager.raw(13, &["INFO", "commandstats"]).await;
+    let Value::BulkString(read) = read else {
+        panic!("no info")
+    };
+    assert!(String::from_utf8_lossy(&read).contains("cmdstat_hmget"));
+}
+
+#[tokio::test]
 async fn without_a_manager_at_the_start() {
     let fleet = Fleet::new(2).await;
     let url = fleet.manager_url();
@@ -335,6 +390,56 @@ async fn without_a_manager_at_the_start() {
     })
     .await;
     assert_eq!(without.get::<u64>("k").await.unwrap(), Some(5));
+    std::fs::remove_file(file).unwrap();
+}
+
+/// A pipe that nobody writes into, as a mount that hangs.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_hangs_is_waited_for_no_longer_than_a_moment() {
+    let fleet = Fleet::bare(1).await;
+    let url = fleet.manager_url();
+    let file = std::env::temp_dir().join(format!("larder-pipe-{}", fleet.manager.port()));
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.expect("mkfifo").success());
+    let builder = || DistributedRedis::builder(&url).snapshot(&file);
+    let began = Instant::now();
+    let error = builder().connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let without = builder().start_without_map(true).connect().await.unwrap();
+    assert!(began.elapsed() < SECOND * 4, "{:?}", began.elapsed());
+    // Writing takes its place by a file.
+    publish(&url, &Publication::of_nodes(&fleet.node_urls(), 40))
+        .await
+        .unwrap();
+    let saved = async || without.map_status().epoch == 1 && file.metadata().unwrap().is_file();
+    eventually(SECOND * 3, "saved", saved).await;
+    std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn garbage_at_the_start_is_no_reason_to_forget_the_file() {
+    let fleet = Fleet::new(2).await;
+    let url = fleet.manager_url();
+    let file = std::env::temp_dir().join(format!("larder-spoilt-{}.json", fleet.manager.port()));
+    let builder = || DistributedRedis::builder(&url).snapshot(&file);
+    let saving = builder().connect().await.unwrap();
+    saving.set("k", 5_u64, MINUTE).await.unwrap();
+    eventually(SECOND, "saved", async || file.exists()).await;
+    let garbage = ["HSET", "HASH_RING_MAP", "abc", "redis://127.0.0.1:1/0"];
+    fleet.manager.raw(13, &garbage).await;
+    let error = DistributedRedis::connect(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let restored = builder().connect().await.unwrap();
+    assert_eq!(restored.get::<u64>("k").await.unwrap(), Some(5));
+    assert!(restored.map_status().last_error.is_some());
+    // A choice that contradicts the map is not what the file is for.
+    fleet
+        .manager
+        .raw(13, &["HDEL", "HASH_RING_MAP", "abc"])
+        .await;
+    let error = builder().order(Order::Lexicographic).connect().await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Config);
     std::fs::remove_file(file).unwrap();
 }
 

@@ -13,23 +13,23 @@ use redis::Value;
 use crate::fleet::{Fleet, eventually};
 use crate::support::Server;
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 /// Within which a change is heard of, on a busy machine.
-const HEARD: Duration = Duration::from_secs(5);
+pub(crate) const HEARD: Duration = Duration::from_secs(5);
 
 /// Text: integers are stored bare, without an epoch.
 fn text(round: usize) -> String {
     format!("round {round}")
 }
 
-fn keys(count: usize) -> Vec<String> {
+pub(crate) fn keys(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("key:{i}")).collect()
 }
 
 impl Fleet {
     /// Publishes a map of some of the nodes, and waits until the caches follow it.
-    async fn publish(&self, nodes: &[usize], caches: &[&DistributedRedis]) -> u64 {
+    pub(crate) async fn publish(&self, nodes: &[usize], caches: &[&DistributedRedis]) -> u64 {
         let urls = self.node_urls();
         let urls: Vec<&String> = nodes.iter().map(|node| &urls[*node]).collect();
         let map = Publication::of_nodes(&urls, 40);
@@ -65,7 +65,7 @@ impl Fleet {
     }
 
     /// A cache whose operations do not fail because the machine is busy.
-    async fn patient(&self) -> DistributedRedis {
+    pub(crate) async fn patient(&self) -> DistributedRedis {
         self.reading_every(Duration::from_millis(20)).await
     }
 
@@ -75,7 +75,7 @@ impl Fleet {
     }
 
     /// A cache that is not told of changes and hardly ever looks for them.
-    async fn deaf(&self) -> DistributedRedis {
+    pub(crate) async fn deaf(&self) -> DistributedRedis {
         let user = [
             "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "-client",
         ];
@@ -94,7 +94,13 @@ impl Fleet {
             .expect("the ring is connected")
     }
 
-    fn node_of(&self, cache: &DistributedRedis, key: &str) -> usize {
+    /// Waits until no node owes a delete any more.
+    pub(crate) async fn settled(&self, cache: &DistributedRedis) {
+        let settled = async || cache.map_status().nodes.iter().all(|node| node.owed == 0);
+        eventually(HEARD, "what was owed is paid", settled).await;
+    }
+
+    pub(crate) fn node_of(&self, cache: &DistributedRedis, key: &str) -> usize {
         let port = self.owner(cache, key).port();
         self.nodes
             .iter()
@@ -195,8 +201,10 @@ async fn moves(fleet: &Fleet, cache: &DistributedRedis, with_meta: bool) -> usiz
             keep(&fleet.nodes[0], &keys).await,
             keep(&fleet.nodes[1], &keys).await,
         ];
-        put_back(&fleet.nodes[2], &held).await;
         follow(&[0, 1, 2]).await;
+        // What was written lately is removed there with the change.
+        fleet.settled(cache).await;
+        put_back(&fleet.nodes[2], &held).await;
         old += stale(cache, &keys, &text(2 * round + 1)).await;
         set_all(cache, &keys, &text(2 * round + 2)).await;
         let moved = |kept: &[(String, Vec<u8>)], node: usize| -> Vec<(String, Vec<u8>)> {
@@ -241,8 +249,9 @@ async fn with_a_leftover(check: impl AsyncFn(&DistributedRedis, &str)) {
     assert!(cache.add(key, text(1), MINUTE).await.unwrap());
     assert!(!cache.add(key, text(2), MINUTE).await.unwrap());
     assert!(cache.delete(key).await.unwrap());
-    put_back(&fleet.nodes[2], &held).await;
     fleet.publish(&[0, 1, 2], &[&cache]).await;
+    fleet.settled(&cache).await;
+    put_back(&fleet.nodes[2], &held).await;
     check(&cache, key).await;
 }
 
@@ -323,7 +332,6 @@ async fn an_edit_is_judged_too() {
     fleet.publish_without_meta(&[0], &cache).await;
     assert_eq!(cache.map_status().epoch, 0);
     set_all(&cache, &keys, &text(1)).await;
-    put_back(&fleet.nodes[1], &held).await;
     // Taken back by hand, so that the digest fits again.
     let Value::Array(fields) = original else {
         panic!("no map")
@@ -339,6 +347,8 @@ async fn an_edit_is_judged_too() {
     fleet.manager.raw(13, &["DEL", "HASH_RING_MAP"]).await;
     fleet.manager.raw(13, &hset).await;
     eventually(HEARD, "taken back", async || cache.map_status().epoch == 1).await;
+    fleet.settled(&cache).await;
+    put_back(&fleet.nodes[1], &held).await;
     assert_eq!(stale(&cache, &keys, &text(1)).await, 0);
     // What is written now is read, although nothing was published.
     set_all(&cache, &keys, &text(2)).await;
@@ -348,6 +358,70 @@ async fn an_edit_is_judged_too() {
     put_back(&fleet.nodes[1], &held).await;
     fleet.publish(&[0, 1], &[&cache]).await;
     assert_eq!(stale(&cache, &keys, &text(2)).await, 0);
+    assert!(cache.stats().refused(Refusal::Epoch) > 20);
+}
+
+/// The manager is restarted from an older snapshot, or a replica takes over that missed the last publication.
+#[tokio::test]
+async fn an_epoch_that_goes_back_revives_nothing() {
+    let fleet = Fleet::new(2).await;
+    let cache = fleet.patient().await;
+    let keys = keys(100);
+    set_all(&cache, &keys, &text(0)).await;
+    let held = keep(&fleet.nodes[1], &keys).await;
+    let copy = async |from: &str, to: &str| {
+        let script = "for _, name in ipairs({'MAP', 'META', 'HISTORY'}) do                       local saved = redis.call('DUMP', ARGV[1] .. name)                       redis.call('DEL', ARGV[2] .. name)                       redis.call('RESTORE', ARGV[2] .. name, 0, saved) end";
+        fleet
+            .manager
+            .raw(13, &["EVAL", script, "0", from, to])
+            .await;
+    };
+    copy("HASH_RING_", "saved_").await;
+    fleet.publish(&[0], &[&cache]).await;
+    set_all(&cache, &keys, &text(1)).await;
+    copy("saved_", "HASH_RING_").await;
+    let heard = async || cache.map_status().nodes.len() == 2;
+    eventually(HEARD, "the older map is heard of", heard).await;
+    assert_eq!(cache.map_status().epoch, 1);
+    fleet.settled(&cache).await;
+    put_back(&fleet.nodes[1], &held).await;
+    assert_eq!(stale(&cache, &keys, &text(1)).await, 0);
+    assert!(held.len() > 20 && cache.stats().refused(Refusal::Epoch) >= held.len() as u64);
+    // What is written now is read, and the leftovers are forgotten with the next publications neither.
+    set_all(&cache, &keys, &text(2)).await;
+    let read = cache.get_many::<String>(&keys).await.unwrap();
+    assert!(read.iter().all(|read| *read == Some(text(2))));
+    for _ in 0..3 {
+        fleet.publish(&[0, 1], &[&cache]).await;
+    }
+    put_back(&fleet.nodes[1], &held).await;
+    assert_eq!(stale(&cache, &keys, &text(2)).await, 0);
+}
+
+/// An integer has no epoch, so what its node owes is all there is.
+#[tokio::test]
+async fn a_delete_that_failed_is_remembered_while_its_node_is_out_of_the_ring() {
+    let fleet = Fleet::new(3).await;
+    let cache = fleet.connect().await;
+    let keys = keys(50);
+    let key = keys.iter().find(|key| fleet.node_of(&cache, key) == 2);
+    let key = key.expect("node 2 has a key");
+    assert_eq!(cache.incr(key, 5).await.unwrap(), 5);
+    fleet.nodes[2].pause();
+    cache.delete(key).await.unwrap_err();
+    fleet.publish(&[0, 1], &[&cache]).await;
+    let forgotten = async || cache.map_status().previous_maps == 0;
+    eventually(HEARD, "the map before is let go", forgotten).await;
+    fleet.nodes[2].resume();
+    // The kernel still had it. As if it had not: the value is put back.
+    let arrived = async || dump(&fleet.nodes[2], key).await == Value::Nil;
+    eventually(HEARD, "the delete arrives", arrived).await;
+    fleet.nodes[2].raw(0, &["SET", key, "5"]).await;
+    fleet.publish(&[0, 1, 2], &[&cache]).await;
+    let up = async || cache.map_status().nodes.iter().all(|node| node.up);
+    eventually(HEARD, "all nodes are up", up).await;
+    assert_eq!(cache.get::<i64>(key).await.unwrap(), None);
+    assert_eq!(cache.incr(key, 1).await.unwrap(), 1);
 }
 
 /// A process that starts while the map is edited knows from the history which keys were moved.
@@ -520,7 +594,8 @@ async fn two_rings_in_one_manager_do_not_disturb_each_other() {
 async fn unusable_names_of_maps_are_refused() {
     let fleet = Fleet::new(1).await;
     let (manager, urls) = (fleet.manager_url(), fleet.node_urls());
-    for name in ["", "a\nb", &"x".repeat(1025)] {
+    let long = "x".repeat(1025);
+    for name in ["", "a\nb", &long, "a_META", "HASH_RING_HISTORY", "a_NODES"] {
         let builder = DistributedRedis::builder(&manager).map_name(name);
         let error = builder.connect().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
@@ -528,6 +603,43 @@ async fn unusable_names_of_maps_are_refused() {
         let error = publish(&manager, &map).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
+}
+
+/// The manager's database is a node's too: a value must not take the map's place.
+#[tokio::test]
+async fn the_maps_own_keys_are_no_keys_of_its_ring() {
+    let server = Server::start().await;
+    let url = server.url(0);
+    let map = Publication::of_nodes(&[&url], 8).in_map("cart");
+    publish(&url, &map).await.unwrap();
+    let builder = DistributedRedis::builder(&url).map_name("cart");
+    let cache = builder.connect().await.unwrap();
+    for key in ["cart", "cart_META", "cart_HISTORY"] {
+        let errors = [
+            cache.set(key, text(0), MINUTE).await.unwrap_err(),
+            cache.get::<String>(key).await.unwrap_err(),
+            cache.delete(key).await.unwrap_err(),
+            cache.incr(key, 1).await.unwrap_err(),
+            cache.touch(key, MINUTE).await.unwrap_err(),
+            cache.has(key).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Key, "{error}");
+        }
+        cache.delete_many(&[key, "k"]).await.unwrap_err();
+        let computed = cache.get_or_set(key, MINUTE, || async { text(1) }).await;
+        assert_eq!(computed.unwrap(), text(1), "an application goes on");
+    }
+    assert_eq!(server.raw(0, &["DBSIZE"]).await, Value::Int(3));
+    for key in ["cart:1", "cart_MAP", "HASH_RIN"] {
+        cache.set(key, text(2), MINUTE).await.unwrap();
+    }
+    cache.shutdown().await;
+    DistributedRedis::builder(&url)
+        .map_name("cart")
+        .connect()
+        .await
+        .unwrap();
 }
 
 /// The manager's database is a node's too, and the map's name is none that is reserved.

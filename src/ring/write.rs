@@ -1,0 +1,283 @@
+//! Writes. The map may change while one is under way: then it is done again at the key's new node.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join, join_all};
+
+use crate::entry::{Draft, Stored};
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::node::Node;
+
+use super::snapshot::Snapshot;
+use super::spread::{Former, all_failed, on_each, owned};
+use super::store::DistributedRedis;
+
+/// How often a write is done again, at most. A map that changes more often is not followed by anybody.
+const AGAIN: usize = 2;
+
+impl DistributedRedis {
+    pub(super) async fn remove_key(&self, key: &str) -> Result<bool> {
+        self.follower.recent.note([key]);
+        let mut snapshot = self.snapshot();
+        let mut removed = self.remove_by(&snapshot, key).await;
+        for _ in 0..AGAIN {
+            let Some(next) = self.overtaken(&snapshot, key) else {
+                break;
+            };
+            snapshot = next;
+            removed = either(removed, self.remove_by(&snapshot, key).await);
+        }
+        removed
+    }
+
+    async fn remove_by(&self, snapshot: &Snapshot, key: &str) -> Result<bool> {
+        let remove = async { snapshot.node_of(key)?.remove(key).await };
+        self.with_former(snapshot, key, remove).await
+    }
+
+    pub(super) async fn store_key(&self, key: &str, draft: Draft) -> Result<Stored> {
+        if draft.computed {
+            // It changes nothing that others would have to hear of.
+            return self.store_by(&self.snapshot(), key, draft).await;
+        }
+        self.follower.recent.note([key]);
+        let mut snapshot = self.snapshot();
+        let store = self.store_by(&snapshot, key, draft.clone());
+        let mut stored = self.with_former(&snapshot, key, store).await;
+        for _ in 0..AGAIN {
+            let Some(next) = self.overtaken(&snapshot, key) else {
+                break;
+            };
+            snapshot = next;
+            let store = self.store_by(&snapshot, key, draft.clone());
+            stored = self.with_former(&snapshot, key, store).await;
+        }
+        stored
+    }
+
+    async fn store_by(&self, snapshot: &Snapshot, key: &str, draft: Draft) -> Result<Stored> {
+        let node = snapshot.node_of(key)?;
+        let draft = self.dated(snapshot, key, draft)?;
+        self.store_over_leftover(snapshot, node, key, draft).await
+    }
+
+    /// Adds once only: a counter that moves meanwhile begins anew.
+    pub(super) async fn add_to_key(&self, key: &str, by: i64) -> Result<i64> {
+        self.follower.recent.note([key]);
+        let snapshot = self.snapshot();
+        let add = async {
+            let node = snapshot.node_of(key)?;
+            match node.add_to(key, by).await {
+                Err(error) if error.kind() == ErrorKind::NotACounter => {
+                    if self.remove_leftover(&snapshot, node, key).await? {
+                        return node.add_to(key, by).await;
+                    }
+                    Err(error)
+                }
+                sum => sum,
+            }
+        };
+        self.with_former(&snapshot, key, add).await
+    }
+
+    pub(super) async fn retime_key(&self, key: &str, ttl: Option<Duration>) -> Result<bool> {
+        self.follower.recent.note([key]);
+        let snapshot = self.snapshot();
+        let retime = async {
+            let node = snapshot.node_of(key)?;
+            if self.leftover(&snapshot, node, key).await.is_some() {
+                return Ok(false);
+            }
+            node.retime(key, ttl).await
+        };
+        self.with_former(&snapshot, key, retime).await
+    }
+
+    pub(super) async fn retract_key(&self, key: &str, draft: &Draft) -> Result<bool> {
+        let snapshot = self.snapshot();
+        let former = snapshot.former_owners(key);
+        let former = former.iter().map(|node| node.retract(key, draft));
+        let present = async {
+            let node = snapshot.node_of(key)?;
+            if node.retract(key, draft).await? {
+                return Ok(true);
+            }
+            // It may have been stored after the map changed.
+            let dated = self.dated(&snapshot, key, draft.clone())?;
+            if dated.sealed == draft.sealed {
+                return Ok(false);
+            }
+            node.retract(key, &dated).await
+        };
+        // It may have been stored before the map changed. What becomes of it there is owed by that node.
+        let (present, former) = join(present, join_all(former)).await;
+        let elsewhere = former
+            .into_iter()
+            .any(|retracted| retracted.is_ok_and(|done| done));
+        present.map(|retracted| retracted || elsewhere)
+    }
+
+    pub(super) async fn wipe_all(&self, prefix: &str) -> Result<()> {
+        self.follower.recent.note_wipe(prefix);
+        let (mut reached, mut failed) = (HashSet::new(), Vec::new());
+        for _ in 0..=AGAIN {
+            let snapshot = self.snapshot();
+            let urls = snapshot.ring.nodes().iter().enumerate();
+            let fresh: Vec<usize> = urls
+                .filter(|(_, url)| reached.insert((*url).clone()))
+                .map(|(index, _)| index)
+                .collect();
+            if fresh.is_empty() {
+                break;
+            }
+            let wiped = fresh.into_iter().map(|index| {
+                let node = snapshot.node(index);
+                async move { node?.wipe(prefix).await }
+            });
+            // They are asked by those who have not heard of the change.
+            let former = snapshot.former_nodes();
+            let told = former.iter().map(|node| node.wipe(prefix));
+            let (wiped, _) = join(join_all(wiped), join_all(told)).await;
+            failed.extend(wiped.into_iter().filter_map(Result::err));
+        }
+        if reached.is_empty() {
+            // The keys are somewhere; they are only out of reach.
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the ring has no nodes yet",
+            ));
+        }
+        let Some(first) = failed.first() else {
+            return Ok(());
+        };
+        Err(
+            Error::new(ErrorKind::Partial, "some nodes failed, the others are done")
+                .with("failed", failed.len())
+                .with("of", reached.len())
+                .with("first", first)
+                .caused_by(first.clone()),
+        )
+    }
+
+    pub(super) async fn store_each(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
+        let set = || drafts.iter().filter(|(_, draft)| !draft.computed);
+        self.follower.recent.note(set().map(|(key, _)| &**key));
+        let mut snapshot = self.snapshot();
+        let mut stored = self.store_each_by(&snapshot, drafts.clone()).await;
+        for _ in 0..AGAIN {
+            let keys = drafts.iter().map(|(key, draft)| (&**key, !draft.computed));
+            let Some((next, moved)) = self.some_overtaken(&snapshot, keys) else {
+                break;
+            };
+            snapshot = next;
+            let some = moved.iter().map(|at| drafts[*at].clone()).collect();
+            let again = self.store_each_by(&snapshot, some).await;
+            for (at, again) in moved.into_iter().zip(again) {
+                stored[at] = again;
+            }
+        }
+        stored
+    }
+
+    async fn store_each_by(
+        &self,
+        snapshot: &Snapshot,
+        drafts: Vec<(String, Draft)>,
+    ) -> Vec<Result<Stored>> {
+        let (core, total) = (&self.core, drafts.len());
+        let set = drafts.iter().filter(|(_, draft)| !draft.computed);
+        let former = Former::of(snapshot, set.map(|(key, _)| key.as_str()));
+        let dated = |(key, draft): (String, Draft)| {
+            let draft = self.dated(snapshot, &key, draft)?;
+            Ok((key, draft))
+        };
+        let store = async {
+            let drafts: Result<Vec<_>> = drafts.into_iter().map(dated).collect();
+            let items = drafts.and_then(|drafts| owned(snapshot, drafts, |(key, _)| key));
+            let ask = |node: Node, drafts: Vec<(String, Draft)>| async move {
+                node.store_many(core, &drafts).await
+            };
+            match items {
+                Ok(items) => on_each(items, snapshot, ask).await,
+                Err(error) => all_failed(total, &error),
+            }
+        };
+        join(store, former.forget(self.follower.patience())).await.0
+    }
+
+    pub(super) async fn remove_each(&self, keys: &[&str]) -> Vec<Result<bool>> {
+        self.follower.recent.note(keys.iter().copied());
+        let mut snapshot = self.snapshot();
+        let mut removed = self.remove_each_by(&snapshot, keys).await;
+        for _ in 0..AGAIN {
+            let all = keys.iter().map(|key| (*key, true));
+            let Some((next, moved)) = self.some_overtaken(&snapshot, all) else {
+                break;
+            };
+            snapshot = next;
+            let some: Vec<&str> = moved.iter().map(|at| keys[*at]).collect();
+            let again = self.remove_each_by(&snapshot, &some).await;
+            for (at, again) in moved.into_iter().zip(again) {
+                let before = std::mem::replace(&mut removed[at], Ok(false));
+                removed[at] = either(before, again);
+            }
+        }
+        removed
+    }
+
+    async fn remove_each_by(&self, snapshot: &Snapshot, keys: &[&str]) -> Vec<Result<bool>> {
+        let former = Former::of(snapshot, keys.iter().copied());
+        let remove = async {
+            let core = &self.core;
+            let ask = |node: Node, keys: Vec<_>| async move { node.remove_many(core, &keys).await };
+            match owned(snapshot, keys.iter().copied(), |key| key) {
+                Ok(items) => on_each(items, snapshot, ask).await,
+                Err(error) => all_failed(keys.len(), &error),
+            }
+        };
+        join(remove, former.forget(self.follower.patience()))
+            .await
+            .0
+    }
+
+    /// A write, and at the same time a word to the nodes that the key belonged to lately.
+    async fn with_former<R>(
+        &self,
+        snapshot: &Snapshot,
+        key: &str,
+        write: impl Future<Output = Result<R>> + Send,
+    ) -> Result<R> {
+        let former = Former::of(snapshot, [key]);
+        join(write, former.forget(self.follower.patience())).await.0
+    }
+
+    /// The map of now, if a key that was written by another one belongs to another node in it.
+    fn overtaken(&self, written: &Arc<Snapshot>, key: &str) -> Option<Arc<Snapshot>> {
+        let now = self.snapshot();
+        (!Arc::ptr_eq(&now, written) && written.moves(&now, key)).then_some(now)
+    }
+
+    /// The same for many keys, with the places of those that moved and that are to be written again.
+    fn some_overtaken<'k>(
+        &self,
+        written: &Arc<Snapshot>,
+        keys: impl Iterator<Item = (&'k str, bool)>,
+    ) -> Option<(Arc<Snapshot>, Vec<usize>)> {
+        let now = self.snapshot();
+        if Arc::ptr_eq(&now, written) {
+            return None;
+        }
+        let moved = keys
+            .enumerate()
+            .filter(|(_, (key, again))| *again && written.moves(&now, key));
+        let moved: Vec<usize> = moved.map(|(at, _)| at).collect();
+        (!moved.is_empty()).then_some((now, moved))
+    }
+}
+
+/// What a removal at two nodes came to; the second is the one that counts.
+fn either(first: Result<bool>, second: Result<bool>) -> Result<bool> {
+    second.map(|second| second || first.unwrap_or(false))
+}
