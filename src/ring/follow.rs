@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::runtime;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -28,6 +29,9 @@ const FULL_READ: Duration = Duration::from_secs(5);
 
 /// How long others may follow an earlier map: until then its nodes are told of deletes and writes.
 const OTHERS_FOLLOW: Duration = Duration::from_secs(2);
+
+/// How late the task may be before callers on another runtime begin a new one.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How the map is read and believed.
 #[derive(Clone, Debug)]
@@ -62,10 +66,21 @@ pub(super) struct Follower {
     pub(super) saver: Saver,
     /// The newest epoch that an entry told of.
     told: AtomicU64,
-    /// Whether the task is there. Its runtime may end before the store does.
-    following: Arc<AtomicBool>,
+    /// The number of the term whose task is there, 0 for none. Its runtime may end before the store does.
+    following: Arc<AtomicU64>,
+    began: Instant,
+    /// By when the task has its turn again, in milliseconds since it all began.
+    due: AtomicU64,
     closed: AtomicBool,
-    task: Mutex<Option<AbortHandle>>,
+    term: Mutex<Option<Term>>,
+}
+
+/// The life of one task.
+#[derive(Debug)]
+struct Term {
+    number: u64,
+    home: runtime::Id,
+    task: AbortHandle,
 }
 
 impl Follower {
@@ -87,8 +102,10 @@ impl Follower {
             signals,
             told: AtomicU64::new(0),
             following: Arc::default(),
+            began: Instant::now(),
+            due: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            task: Mutex::default(),
+            term: Mutex::default(),
         })
     }
 
@@ -114,28 +131,78 @@ impl Follower {
     }
 
     /// The map in use. Never waits, never locks; revives the task if its runtime has ended.
+    #[inline]
     pub(super) fn current(self: &Arc<Self>) -> arc_swap::Guard<Arc<Snapshot>> {
-        if !self.following.load(Ordering::Acquire) {
+        if self.following.load(Ordering::Relaxed) == 0 {
             self.follow();
         }
         self.current.load()
     }
 
+    /// The same, and revives the task too if nobody drives its runtime, for which it reads the clock.
+    pub(super) fn followed(self: &Arc<Self>) -> Arc<Snapshot> {
+        if self.is_overdue() {
+            self.follow();
+        }
+        Arc::clone(&self.current())
+    }
+
+    fn is_overdue(&self) -> bool {
+        let due = Duration::from_millis(self.due.load(Ordering::Relaxed));
+        self.began.elapsed() > due + GRACE
+    }
+
+    /// The task has its turn again by then.
+    fn due_at(&self, due: Instant) {
+        let due = due.saturating_duration_since(self.began).as_millis();
+        let due = u64::try_from(due).unwrap_or(u64::MAX);
+        self.due.store(due, Ordering::Relaxed);
+    }
+
+    pub(super) fn due_within(&self, span: Duration) {
+        self.due_at(Instant::now() + span);
+    }
+
+    /// Begins a term where there is none, or one on a runtime that nobody drives.
     fn follow(self: &Arc<Self>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        let Ok(runtime) = runtime::Handle::try_current() else {
             return;
         };
-        if self.closed.load(Ordering::Acquire) || self.following.swap(true, Ordering::AcqRel) {
+        let mut term = lock(&self.term);
+        if self.is_closed() {
             return;
         }
-        let present = Present(Arc::clone(&self.following));
+        let mut number = 1;
+        if let Some(term) = &*term {
+            let there = self.following.load(Ordering::Acquire) == term.number;
+            // On its own runtime it will have its turn.
+            if there && (term.home == runtime.id() || !self.is_overdue()) {
+                return;
+            }
+            term.task.abort();
+            number += term.number;
+        }
+        self.following.store(number, Ordering::Release);
+        self.due_within(Duration::ZERO);
+        let present = Present {
+            number,
+            following: Arc::clone(&self.following),
+        };
         let task = runtime.spawn(run(
             Arc::downgrade(self),
             Arc::clone(&self.signals),
             self.settings.poll_interval,
             present,
         ));
-        *lock(&self.task) = Some(task.abort_handle());
+        *term = Some(Term {
+            number,
+            home: runtime.id(),
+            task: task.abort_handle(),
+        });
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// How long former nodes are waited for, at most: no longer than the present one.
@@ -163,6 +230,7 @@ impl Follower {
 
     /// Lets go of earlier maps that nobody follows any more, and of connections to nodes that left.
     fn drop_previous(&self) {
+        let _recent = self.recent.hold();
         let current = self.current.load_full();
         if let Some(next) = current.without_expired() {
             self.departed.remember(&current, &next);
@@ -192,17 +260,21 @@ impl Follower {
 
     /// Ends the task and closes the connections.
     pub(super) async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::SeqCst);
         self.stop();
-        let current = self.current.load_full();
+        // Once it is held, no other map is put in place any more.
+        let current = {
+            let _recent = self.recent.hold();
+            self.current.load_full()
+        };
         let ends = current.all_nodes().map(|node| node.shutdown());
         futures_util::future::join_all(ends).await;
         self.manager.shutdown().await;
     }
 
     fn stop(&self) {
-        if let Some(task) = lock(&self.task).take() {
-            task.abort();
+        if let Some(term) = &*lock(&self.term) {
+            term.task.abort();
         }
     }
 }
@@ -214,11 +286,18 @@ impl Drop for Follower {
 }
 
 /// Says that the task is gone when it is dropped, by whatever.
-struct Present(Arc<AtomicBool>);
+struct Present {
+    number: u64,
+    following: Arc<AtomicU64>,
+}
 
 impl Drop for Present {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        // Unless another term has begun.
+        let (own, none) = (self.number, 0);
+        let _ = self
+            .following
+            .compare_exchange(own, none, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 
@@ -231,10 +310,16 @@ async fn run(
     let mut last_whole = Instant::now();
     let mut next = last_whole + signals.pause(interval);
     loop {
-        let Some(end) = follower.upgrade().map(|f| f.current.load().first_end()) else {
-            return;
+        let wake = {
+            let Some(follower) = follower.upgrade() else {
+                return;
+            };
+            let end = follower.current.load().first_end();
+            let wake = end.map_or(next, |end| end.min(next));
+            follower.due_at(wake);
+            wake
         };
-        let nudged = signals.wait(end.map_or(next, |end| end.min(next))).await;
+        let nudged = signals.wait(wake).await;
         let Some(follower) = follower.upgrade() else {
             return;
         };
@@ -333,6 +418,41 @@ mod tests {
         follower.signals.hear_pushes(false);
         reaches(&follower, 5, Duration::from_secs(5)).await;
         assert!(!follower.status().pushes_heard);
+    }
+
+    /// Closed while a new map was being judged: its nodes are never connected to.
+    #[tokio::test]
+    async fn a_map_that_comes_after_the_end_is_not_put_in_place() {
+        let server = TestServer::start(&[]);
+        published(&server, &NODES[..1]).await;
+        let follower = follower(&server, Duration::from_secs(3600)).await;
+        follower.stop();
+        published(&server, &NODES).await;
+        let reading = follower.read(true).await.unwrap().expect("a reading");
+        follower.close().await;
+        follower.accept(reading).await.unwrap();
+        assert_eq!(follower.status().epoch, 1);
+        let _ = follower.current();
+        assert_eq!(follower.following.load(Ordering::Relaxed), 0);
+    }
+
+    /// Two tasks for a moment, one of which was thought lost: what was judged by a map that is gone is judged again.
+    #[tokio::test]
+    async fn a_map_judged_by_another_than_the_present_one_is_judged_again() {
+        let server = TestServer::start(&[]);
+        published(&server, &NODES[..1]).await;
+        let follower = follower(&server, Duration::from_secs(3600)).await;
+        let before = follower.current.load_full();
+        follower
+            .current
+            .store(Arc::new(Snapshot::empty(Arc::default())));
+        published(&server, &NODES).await;
+        let reading = follower.read(true).await.unwrap().expect("a reading");
+        let placed = follower.place(&before, reading).await.unwrap().0;
+        assert!(!follower.replace(&before, placed));
+        assert_eq!(follower.status().epoch, 0);
+        follower.nudge();
+        reaches(&follower, 2, Duration::from_secs(5)).await;
     }
 
     #[tokio::test]

@@ -530,6 +530,34 @@ async fn earlier_maps_are_few_and_a_return_keeps_its_connection() {
     assert!(status.nodes.iter().all(|node| node.reconnects == 0));
 }
 
+/// A store in a static, used by one test after the other, or a runtime that is entered now and then.
+#[test]
+fn a_runtime_that_nobody_drives_stops_no_following() {
+    let idle = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let busy = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let fleet = busy.block_on(Fleet::new(2));
+    let cache = idle.block_on(fleet.connect());
+    busy.block_on(async {
+        fleet.publish(&[0], &[]).await;
+        let heard = async || {
+            let _ = cache.get::<u8>("k").await;
+            cache.map_status().nodes.len() == 1
+        };
+        // A second until it is missed, and the manager's connection has to be missed too.
+        eventually(SECOND * 12, "the map is heard of", heard).await;
+        fleet.publish(&[0, 1], &[&cache]).await;
+    });
+    // Driven again, the first one leaves it to the other.
+    idle.block_on(async { tokio::time::sleep(Duration::from_millis(50)).await });
+    busy.block_on(async { fleet.publish(&[1], &[&cache]).await });
+}
+
 /// A minute between two readings: what is heard of was pushed.
 #[tokio::test]
 async fn changes_are_pushed_by_a_manager_that_can() {
