@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::runtime;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -22,16 +20,10 @@ use super::map::{Bounds, is_contradiction};
 use super::recent::Recent;
 use super::signals::Signals;
 use super::snapshot::{MapStatus, Progress, Snapshot};
-
-/// Without any sign of a change the whole map is read at least this often: a writer that knows nothing of
-/// Larder can change it without changing its size.
-const FULL_READ: Duration = Duration::from_secs(5);
+use super::term::Term;
 
 /// How long others may follow an earlier map: until then its nodes are told of deletes and writes.
 const OTHERS_FOLLOW: Duration = Duration::from_secs(2);
-
-/// How late the task may be before callers on another runtime begin a new one.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// How the map is read and believed.
 #[derive(Clone, Debug)]
@@ -67,20 +59,12 @@ pub(super) struct Follower {
     /// The newest epoch that an entry told of.
     told: AtomicU64,
     /// The number of the term whose task is there, 0 for none. Its runtime may end before the store does.
-    following: Arc<AtomicU64>,
-    began: Instant,
+    pub(super) following: Arc<AtomicU64>,
+    pub(super) began: Instant,
     /// By when the task has its turn again, in milliseconds since it all began.
-    due: AtomicU64,
+    pub(super) due: AtomicU64,
     closed: AtomicBool,
-    term: Mutex<Option<Term>>,
-}
-
-/// The life of one task.
-#[derive(Debug)]
-struct Term {
-    number: u64,
-    home: runtime::Id,
-    task: AbortHandle,
+    pub(super) term: Mutex<Option<Term>>,
 }
 
 impl Follower {
@@ -130,77 +114,6 @@ impl Follower {
         Ok(())
     }
 
-    /// The map in use. Never waits, never locks; revives the task if its runtime has ended.
-    #[inline]
-    pub(super) fn current(self: &Arc<Self>) -> arc_swap::Guard<Arc<Snapshot>> {
-        if self.following.load(Ordering::Relaxed) == 0 {
-            self.follow();
-        }
-        self.current.load()
-    }
-
-    /// The same, and revives the task too if nobody drives its runtime, for which it reads the clock.
-    pub(super) fn followed(self: &Arc<Self>) -> Arc<Snapshot> {
-        if self.is_overdue() {
-            self.follow();
-        }
-        Arc::clone(&self.current())
-    }
-
-    fn is_overdue(&self) -> bool {
-        let due = Duration::from_millis(self.due.load(Ordering::Relaxed));
-        self.began.elapsed() > due + GRACE
-    }
-
-    /// The task has its turn again by then.
-    fn due_at(&self, due: Instant) {
-        let due = due.saturating_duration_since(self.began).as_millis();
-        let due = u64::try_from(due).unwrap_or(u64::MAX);
-        self.due.store(due, Ordering::Relaxed);
-    }
-
-    pub(super) fn due_within(&self, span: Duration) {
-        self.due_at(Instant::now() + span);
-    }
-
-    /// Begins a term where there is none, or one on a runtime that nobody drives.
-    fn follow(self: &Arc<Self>) {
-        let Ok(runtime) = runtime::Handle::try_current() else {
-            return;
-        };
-        let mut term = lock(&self.term);
-        if self.is_closed() {
-            return;
-        }
-        let mut number = 1;
-        if let Some(term) = &*term {
-            let there = self.following.load(Ordering::Acquire) == term.number;
-            // On its own runtime it will have its turn.
-            if there && (term.home == runtime.id() || !self.is_overdue()) {
-                return;
-            }
-            term.task.abort();
-            number += term.number;
-        }
-        self.following.store(number, Ordering::Release);
-        self.due_within(Duration::ZERO);
-        let present = Present {
-            number,
-            following: Arc::clone(&self.following),
-        };
-        let task = runtime.spawn(run(
-            Arc::downgrade(self),
-            Arc::clone(&self.signals),
-            self.settings.poll_interval,
-            present,
-        ));
-        *term = Some(Term {
-            number,
-            home: runtime.id(),
-            task: task.abort_handle(),
-        });
-    }
-
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
@@ -229,7 +142,7 @@ impl Follower {
     }
 
     /// Lets go of earlier maps that nobody follows any more, and of connections to nodes that left.
-    fn drop_previous(&self) {
+    pub(super) fn drop_previous(&self) {
         let _recent = self.recent.hold();
         let current = self.current.load_full();
         if let Some(next) = current.without_expired() {
@@ -271,74 +184,11 @@ impl Follower {
         futures_util::future::join_all(ends).await;
         self.manager.shutdown().await;
     }
-
-    fn stop(&self) {
-        if let Some(term) = &*lock(&self.term) {
-            term.task.abort();
-        }
-    }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// Says that the task is gone when it is dropped, by whatever.
-struct Present {
-    number: u64,
-    following: Arc<AtomicU64>,
-}
-
-impl Drop for Present {
-    fn drop(&mut self) {
-        // Unless another term has begun.
-        let (own, none) = (self.number, 0);
-        let _ = self
-            .following
-            .compare_exchange(own, none, Ordering::AcqRel, Ordering::Relaxed);
-    }
-}
-
-async fn run(
-    follower: Weak<Follower>,
-    signals: Arc<Signals>,
-    interval: Duration,
-    _present: Present,
-) {
-    let mut last_whole = Instant::now();
-    let mut next = last_whole + signals.pause(interval);
-    loop {
-        let wake = {
-            let Some(follower) = follower.upgrade() else {
-                return;
-            };
-            let end = follower.current.load().first_end();
-            let wake = end.map_or(next, |end| end.min(next));
-            follower.due_at(wake);
-            wake
-        };
-        let nudged = signals.wait(wake).await;
-        let Some(follower) = follower.upgrade() else {
-            return;
-        };
-        follower.drop_previous();
-        if !nudged && Instant::now() < next {
-            continue;
-        }
-        let whole = nudged || last_whole.elapsed() >= FULL_READ;
-        if whole {
-            last_whole = Instant::now();
-        }
-        next = Instant::now()
-            + match follower.refresh(whole).await {
-                Ok(()) => signals.pause(interval),
-                Err(error) => {
-                    follower.failed(&error);
-                    interval
-                }
-            };
     }
 }
 
@@ -430,7 +280,7 @@ mod tests {
         published(&server, &NODES).await;
         let reading = follower.read(true).await.unwrap().expect("a reading");
         follower.close().await;
-        follower.accept(reading).await.unwrap();
+        assert!(!follower.accept(reading).await.unwrap());
         assert_eq!(follower.status().epoch, 1);
         let _ = follower.current();
         assert_eq!(follower.following.load(Ordering::Relaxed), 0);

@@ -37,8 +37,9 @@ impl Follower {
                 Some(reading) if reading.raw.fields.is_empty() => reading,
                 Some(reading) => {
                     lock(&self.progress).empty = false;
-                    self.accept(reading).await?;
-                    self.recent.confirmed(began);
+                    if self.accept(reading).await? {
+                        self.recent.confirmed(began);
+                    }
                     return Ok(());
                 }
                 None => {
@@ -49,7 +50,7 @@ impl Follower {
             };
             if known_missing || Instant::now() + SETTLE > until {
                 lock(&self.progress).empty = true;
-                return self.accept(missing).await;
+                return self.accept(missing).await.map(|_| ());
             }
             tokio::time::sleep(SETTLE).await;
         }
@@ -94,7 +95,8 @@ impl Follower {
             .is_some_and(|raw| raw.fields.len() == fields && raw.meta.as_ref() == meta)
     }
 
-    pub(super) async fn accept(&self, reading: Reading) -> Result<()> {
+    /// Takes a map over, if it is good and new; whether it is the one in use now.
+    pub(super) async fn accept(&self, reading: Reading) -> Result<bool> {
         let current = self.current.load_full();
         if current.raw.as_deref() != Some(&reading.raw) {
             let (placed, unreadable) = self.place(&current, reading).await?;
@@ -105,12 +107,12 @@ impl Follower {
             }
             if !self.replace(&current, placed) {
                 self.nudge();
-                return Ok(());
+                return Ok(false);
             }
         }
         let mut progress = lock(&self.progress);
         (progress.confirmed, progress.last_error) = (Some(self.clock.now()), None);
-        Ok(())
+        Ok(true)
     }
 
     /// Judges a map, and tells since when each key belongs to its owner. A large one is judged aside, where it keeps
