@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -21,10 +20,7 @@ use super::map::{Bounds, is_contradiction};
 use super::recent::Recent;
 use super::signals::Signals;
 use super::snapshot::{MapStatus, Progress, Snapshot};
-
-/// Without any sign of a change the whole map is read at least this often: a writer that knows nothing of
-/// Larder can change it without changing its size.
-const FULL_READ: Duration = Duration::from_secs(5);
+use super::term::Term;
 
 /// How long others may follow an earlier map: until then its nodes are told of deletes and writes.
 const OTHERS_FOLLOW: Duration = Duration::from_secs(2);
@@ -62,10 +58,13 @@ pub(super) struct Follower {
     pub(super) saver: Saver,
     /// The newest epoch that an entry told of.
     told: AtomicU64,
-    /// Whether the task is there. Its runtime may end before the store does.
-    following: Arc<AtomicBool>,
+    /// The number of the term whose task is there, 0 for none. Its runtime may end before the store does.
+    pub(super) following: Arc<AtomicU64>,
+    pub(super) began: Instant,
+    /// By when the task has its turn again, in milliseconds since it all began.
+    pub(super) due: AtomicU64,
     closed: AtomicBool,
-    task: Mutex<Option<AbortHandle>>,
+    pub(super) term: Mutex<Option<Term>>,
 }
 
 impl Follower {
@@ -87,8 +86,10 @@ impl Follower {
             signals,
             told: AtomicU64::new(0),
             following: Arc::default(),
+            began: Instant::now(),
+            due: AtomicU64::new(0),
             closed: AtomicBool::new(false),
-            task: Mutex::default(),
+            term: Mutex::default(),
         })
     }
 
@@ -113,29 +114,8 @@ impl Follower {
         Ok(())
     }
 
-    /// The map in use. Never waits, never locks; revives the task if its runtime has ended.
-    pub(super) fn current(self: &Arc<Self>) -> arc_swap::Guard<Arc<Snapshot>> {
-        if !self.following.load(Ordering::Acquire) {
-            self.follow();
-        }
-        self.current.load()
-    }
-
-    fn follow(self: &Arc<Self>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        if self.closed.load(Ordering::Acquire) || self.following.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let present = Present(Arc::clone(&self.following));
-        let task = runtime.spawn(run(
-            Arc::downgrade(self),
-            Arc::clone(&self.signals),
-            self.settings.poll_interval,
-            present,
-        ));
-        *lock(&self.task) = Some(task.abort_handle());
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// How long former nodes are waited for, at most: no longer than the present one.
@@ -162,7 +142,8 @@ impl Follower {
     }
 
     /// Lets go of earlier maps that nobody follows any more, and of connections to nodes that left.
-    fn drop_previous(&self) {
+    pub(super) fn drop_previous(&self) {
+        let _recent = self.recent.hold();
         let current = self.current.load_full();
         if let Some(next) = current.without_expired() {
             self.departed.remember(&current, &next);
@@ -192,68 +173,22 @@ impl Follower {
 
     /// Ends the task and closes the connections.
     pub(super) async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::SeqCst);
         self.stop();
-        let current = self.current.load_full();
+        // Once it is held, no other map is put in place any more.
+        let current = {
+            let _recent = self.recent.hold();
+            self.current.load_full()
+        };
         let ends = current.all_nodes().map(|node| node.shutdown());
         futures_util::future::join_all(ends).await;
         self.manager.shutdown().await;
-    }
-
-    fn stop(&self) {
-        if let Some(task) = lock(&self.task).take() {
-            task.abort();
-        }
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// Says that the task is gone when it is dropped, by whatever.
-struct Present(Arc<AtomicBool>);
-
-impl Drop for Present {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
-async fn run(
-    follower: Weak<Follower>,
-    signals: Arc<Signals>,
-    interval: Duration,
-    _present: Present,
-) {
-    let mut last_whole = Instant::now();
-    let mut next = last_whole + signals.pause(interval);
-    loop {
-        let Some(end) = follower.upgrade().map(|f| f.current.load().first_end()) else {
-            return;
-        };
-        let nudged = signals.wait(end.map_or(next, |end| end.min(next))).await;
-        let Some(follower) = follower.upgrade() else {
-            return;
-        };
-        follower.drop_previous();
-        if !nudged && Instant::now() < next {
-            continue;
-        }
-        let whole = nudged || last_whole.elapsed() >= FULL_READ;
-        if whole {
-            last_whole = Instant::now();
-        }
-        next = Instant::now()
-            + match follower.refresh(whole).await {
-                Ok(()) => signals.pause(interval),
-                Err(error) => {
-                    follower.failed(&error);
-                    interval
-                }
-            };
     }
 }
 
@@ -333,6 +268,41 @@ mod tests {
         follower.signals.hear_pushes(false);
         reaches(&follower, 5, Duration::from_secs(5)).await;
         assert!(!follower.status().pushes_heard);
+    }
+
+    /// Closed while a new map was being judged: its nodes are never connected to.
+    #[tokio::test]
+    async fn a_map_that_comes_after_the_end_is_not_put_in_place() {
+        let server = TestServer::start(&[]);
+        published(&server, &NODES[..1]).await;
+        let follower = follower(&server, Duration::from_secs(3600)).await;
+        follower.stop();
+        published(&server, &NODES).await;
+        let reading = follower.read(true).await.unwrap().expect("a reading");
+        follower.close().await;
+        assert!(!follower.accept(reading).await.unwrap());
+        assert_eq!(follower.status().epoch, 1);
+        let _ = follower.current();
+        assert_eq!(follower.following.load(Ordering::Relaxed), 0);
+    }
+
+    /// Two tasks for a moment, one of which was thought lost: what was judged by a map that is gone is judged again.
+    #[tokio::test]
+    async fn a_map_judged_by_another_than_the_present_one_is_judged_again() {
+        let server = TestServer::start(&[]);
+        published(&server, &NODES[..1]).await;
+        let follower = follower(&server, Duration::from_secs(3600)).await;
+        let before = follower.current.load_full();
+        follower
+            .current
+            .store(Arc::new(Snapshot::empty(Arc::default())));
+        published(&server, &NODES).await;
+        let reading = follower.read(true).await.unwrap().expect("a reading");
+        let placed = follower.place(&before, reading).await.unwrap().0;
+        assert!(!follower.replace(&before, placed));
+        assert_eq!(follower.status().epoch, 0);
+        follower.nudge();
+        reaches(&follower, 2, Duration::from_secs(5)).await;
     }
 
     #[tokio::test]

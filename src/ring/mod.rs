@@ -19,6 +19,7 @@ mod signals;
 mod snapshot;
 mod spread;
 mod store;
+mod term;
 mod write;
 
 pub use crate::ringmap::{

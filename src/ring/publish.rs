@@ -7,26 +7,43 @@ use redis::cmd;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ringmap::{Order, Ring, fields_for_readers, label, positions_for};
-use crate::wire::{Connection, ConnectionSettings, NodeAddr};
+use crate::wire::{Connection, ConnectionSettings, NodeAddr, Target};
 
-use super::history::KEPT;
+use super::history::{KEPT, missing};
 use super::keys::{MAP_KEY, MapKeys};
-use super::map::{check_size, digest_text};
+use super::map::{check_size, digest_text, probe, read};
+
+/// A larger map was not written by anybody who would have it followed.
+const MAX_FIELDS: usize = 500_000;
 
 /// Fields in one `HSET`: Lua cannot pass more than some thousands of arguments at once.
 const CHUNK: usize = 1000;
 
-/// Map, meta and history in one step, so that no reader ever meets half a map, or none.
+/// How often a publication that expects no epoch is tried, where others publish at the same time.
+const TRIES: usize = 16;
+
+/// Map, meta and history in one step, so that no reader ever meets half a map, or none. Nothing is removed before
+/// everything has been looked at.
 const SCRIPT: &str = r"
-local epoch = tonumber(redis.call('HGET', KEYS[2], 'epoch') or '0') or 0
-if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= epoch then
+for i = 1, 3 do
+  local kind = redis.call('TYPE', KEYS[i])['ok']
+  if kind ~= 'hash' and kind ~= 'none' then
+    return redis.error_reply('LARDERSPOILT the key ' .. KEYS[i] .. ' is no hash but a ' .. kind)
+  end
+end
+local stated = redis.call('HGET', KEYS[2], 'epoch') or '0'
+local epoch = tonumber(stated)
+if not string.match(stated, '^%d+$') or not epoch or epoch >= 9007199254740990 then
+  return redis.error_reply('LARDERSPOILT the epoch that stands in ' .. KEYS[2] .. ' cannot be counted on')
+end
+if tonumber(ARGV[1]) ~= epoch then
   return redis.error_reply('LARDERSTALE the epoch is ' .. string.format('%.0f', epoch))
 end
-epoch = epoch + 1
+epoch = epoch + tonumber(ARGV[9])
 local text = string.format('%.0f', epoch)
 redis.call('DEL', KEYS[1])
 local chunk = tonumber(ARGV[8])
-for first = 9, #ARGV, chunk * 2 do
+for first = 10, #ARGV, chunk * 2 do
   redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + chunk * 2 - 1, #ARGV)))
 end
 redis.call('HSET', KEYS[2], 'epoch', text, 'digest', ARGV[2], 'lookup', ARGV[3], 'vnodes', ARGV[4], 'writer', ARGV[5])
@@ -149,15 +166,18 @@ impl Publication {
     }
 }
 
-/// Publishes a map in the manager Redis: map, meta and history in one script. Answers the new epoch.
+/// Publishes a map in the manager Redis: map, meta and history in one script. Answers the new epoch, which is one more
+/// than the one before, or two more where somebody who does not know the meta has edited the map meanwhile.
+///
+/// The url is one that [`connect`](crate::DistributedRedis::connect) takes: of one server, of several or of sentinels.
 ///
 /// Each position below 10^9 is written twice, plainly and padded to ten digits, so that readers of the Python SDK,
 /// which sort positions as text, place every key where numeric readers do.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Config`] if the map is empty, too large, holds a url that does not parse, or has an unusable name;
-/// nothing is written then.
+/// [`ErrorKind::Config`] if the map is empty, too large, holds a url that does not parse, or has an unusable name, or if
+/// what stands in its place in the manager is no map or has no epoch that can be counted on; nothing is written then.
 /// [`ErrorKind::Rejected`] if the epoch is not the expected one, or the manager refuses;
 /// [`ErrorKind::Unavailable`] and [`ErrorKind::Timeout`] if it does not answer within 5 seconds.
 ///
@@ -171,22 +191,50 @@ pub async fn publish(manager_url: &str, publication: &Publication) -> Result<u64
     let settings = ConnectionSettings {
         operation_timeout: Duration::from_secs(5),
         ping_timeout: Duration::from_secs(5),
+        max_reply_bytes: MAX_FIELDS * 64,
         client_name: Some("larder-publish".to_owned()),
         ..ConnectionSettings::default()
     };
-    let manager = Connection::new(NodeAddr::parse(manager_url)?, settings);
+    let manager = Connection::new(Target::parse(manager_url)?, settings);
     manager.ready().await?;
+    let mut tried = 1;
+    loop {
+        let found = Found::read(&manager, &keys).await?;
+        let expected = publication.expected_epoch.unwrap_or(found.epoch);
+        let eval = command(&keys, publication, &ring, expected, found.step());
+        let published = manager.run::<String>("publish", &eval).await;
+        match published {
+            Ok(epoch) => {
+                return epoch.parse().map_err(|_| {
+                    Error::new(ErrorKind::Decode, "the epoch is no number").during("publish")
+                });
+            }
+            Err(error) if is(&error, "LARDERSPOILT") => return Err(spoilt(&error)),
+            // Somebody published in between.
+            Err(error) if is(&error, "LARDERSTALE") && publication.expected_epoch.is_none() => {
+                tried += 1;
+                if tried > TRIES {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn command(
+    keys: &MapKeys,
+    publication: &Publication,
+    ring: &Ring,
+    expected: u64,
+    step: u64,
+) -> redis::Cmd {
     let mut eval = cmd("EVAL");
-    eval.arg(SCRIPT).arg(3).arg(&keys.all());
-    eval.arg(
-        publication
-            .expected_epoch
-            .map(|epoch| epoch.to_string())
-            .unwrap_or_default(),
-    );
-    eval.arg(digest_text(&ring)).arg(Order::Numeric.to_string());
+    eval.arg(SCRIPT).arg(3).arg(&keys.all()).arg(expected);
+    eval.arg(digest_text(ring)).arg(Order::Numeric.to_string());
     eval.arg(publication.per_node).arg(&publication.writer);
-    eval.arg(Publication::history(&ring)).arg(KEPT).arg(CHUNK);
+    eval.arg(Publication::history(ring)).arg(KEPT).arg(CHUNK);
+    eval.arg(step);
     let positions: Vec<(u32, String)> = ring
         .iter()
         .map(|(position, url)| (position, url.to_owned()))
@@ -194,8 +242,77 @@ pub async fn publish(manager_url: &str, publication: &Publication) -> Result<u64
     for (field, url) in fields_for_readers(&positions) {
         eval.arg(field).arg(url);
     }
-    let epoch: String = manager.run("publish", &eval).await?;
-    epoch
-        .parse()
-        .map_err(|_| Error::new(ErrorKind::Decode, "the epoch is no number").during("publish"))
+    eval
+}
+
+fn is(error: &Error, code: &str) -> bool {
+    error.context().any(|context| context == ("code", code))
+}
+
+fn spoilt(error: &Error) -> Error {
+    let why = "what stands in the manager is no map that could be followed";
+    Error::new(ErrorKind::Config, why)
+        .during("publish")
+        .caused_by(error.clone())
+        .with("found", error.message())
+}
+
+/// What is to be replaced.
+struct Found {
+    epoch: u64,
+    /// Whether somebody changed the map who does not know its meta.
+    edited: bool,
+}
+
+impl Found {
+    async fn read(manager: &Connection, keys: &MapKeys) -> Result<Self> {
+        match Self::looked_at(manager, keys).await {
+            // What cannot be read is replaced, unless the script finds that it cannot be.
+            Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Rejected) => {
+                let mut hget = cmd("HGET");
+                hget.arg(&keys.meta).arg("epoch");
+                let stated = manager.run::<String>("publish", &hget).await;
+                Ok(Self {
+                    epoch: stated
+                        .ok()
+                        .and_then(|epoch| epoch.parse().ok())
+                        .unwrap_or(0),
+                    edited: true,
+                })
+            }
+            found => found,
+        }
+    }
+
+    async fn looked_at(manager: &Connection, keys: &MapKeys) -> Result<Self> {
+        let (fields, meta) = probe(manager, keys).await?;
+        let Some(meta) = meta else {
+            return Ok(Self {
+                epoch: 0,
+                edited: false,
+            });
+        };
+        if fields > MAX_FIELDS {
+            let epoch = meta.epoch;
+            return Ok(Self {
+                epoch,
+                edited: true,
+            });
+        }
+        let raw = read(manager, keys, missing(0, 0)).await?.raw;
+        // By whatever rule it is read, its digest is the same.
+        let present = Ring::from_fields(raw.fields.iter().cloned(), Order::Numeric);
+        let digest = raw.meta.as_ref().and_then(|meta| meta.digest.as_deref());
+        let fits = present.is_ok_and(|ring| Some(digest_text(&ring).as_str()) == digest);
+        Ok(Self {
+            epoch: raw.epoch(),
+            edited: !fits,
+        })
+    }
+
+    /// The epoch after an edit is left out: who starts later finds a gap in the history, and so takes nothing that is
+    /// older than it for the value of a key.
+    fn step(&self) -> u64 {
+        if self.edited { 2 } else { 1 }
+    }
 }

@@ -18,6 +18,9 @@ use super::snapshot::{Placed, Snapshot};
 /// Maps up to this many fields are read whole each time.
 const SMALL: usize = 2000;
 
+/// How long it may take to read the map once: two questions, each with its own bound.
+const READING: Duration = Duration::from_secs(10);
+
 /// Readings in a row that meet another epoch than was just told, at most.
 const READINGS: usize = 5;
 
@@ -29,12 +32,14 @@ impl Follower {
         let until = began + SETTLE_LONGEST;
         let known_missing = lock(&self.progress).empty;
         loop {
+            self.due_within(READING);
             let missing = match self.read(whole).await? {
                 Some(reading) if reading.raw.fields.is_empty() => reading,
                 Some(reading) => {
                     lock(&self.progress).empty = false;
-                    self.accept(reading).await?;
-                    self.recent.confirmed(began);
+                    if self.accept(reading).await? {
+                        self.recent.confirmed(began);
+                    }
                     return Ok(());
                 }
                 None => {
@@ -45,14 +50,14 @@ impl Follower {
             };
             if known_missing || Instant::now() + SETTLE > until {
                 lock(&self.progress).empty = true;
-                return self.accept(missing).await;
+                return self.accept(missing).await.map(|_| ());
             }
             tokio::time::sleep(SETTLE).await;
         }
     }
 
     /// The map, with the history since the epoch in use; nothing if it seems to be the same.
-    async fn read(&self, whole: bool) -> Result<Option<Reading>> {
+    pub(super) async fn read(&self, whole: bool) -> Result<Option<Reading>> {
         let (manager, keys) = (&self.manager, &self.settings.keys);
         let (fields, meta) = map::probe(manager, keys).await?;
         map::check_size(fields, self.settings.bounds.fields)?;
@@ -90,7 +95,8 @@ impl Follower {
             .is_some_and(|raw| raw.fields.len() == fields && raw.meta.as_ref() == meta)
     }
 
-    async fn accept(&self, reading: Reading) -> Result<()> {
+    /// Takes a map over, if it is good and new; whether it is the one in use now.
+    pub(super) async fn accept(&self, reading: Reading) -> Result<bool> {
         let current = self.current.load_full();
         if current.raw.as_deref() != Some(&reading.raw) {
             let (placed, unreadable) = self.place(&current, reading).await?;
@@ -99,16 +105,19 @@ impl Follower {
             if let Some(epoch) = unreadable {
                 self.warn_of_history(epoch);
             }
-            self.replace(&current, placed);
+            if !self.replace(&current, placed) {
+                self.nudge();
+                return Ok(false);
+            }
         }
         let mut progress = lock(&self.progress);
         (progress.confirmed, progress.last_error) = (Some(self.clock.now()), None);
-        Ok(())
+        Ok(true)
     }
 
     /// Judges a map, and tells since when each key belongs to its owner. A large one is judged aside, where it keeps
     /// nobody waiting.
-    async fn place(
+    pub(super) async fn place(
         &self,
         current: &Arc<Snapshot>,
         reading: Reading,
@@ -125,25 +134,37 @@ impl Follower {
         placed.map_err(|error| error.with("key", &self.settings.keys.map))
     }
 
-    /// Swaps the snapshot, with what the new owners of keys have not heard of.
-    fn put_in_place(&self, current: &Snapshot, next: &Arc<Snapshot>) {
-        self.departed.remember(current, next);
+    /// Swaps the snapshot, with what the new owners of keys have not heard of. Whether it did: not where it was closed
+    /// meanwhile, or another task has put a map in place.
+    fn put_in_place(&self, current: &Arc<Snapshot>, next: &Arc<Snapshot>) -> bool {
         let mut recent = self.recent.hold();
+        let now = self.current.load_full();
+        if self.is_closed() || !Arc::ptr_eq(&now, current) {
+            // It took over what nodes owed that came back with it.
+            self.departed.remember(next, &now);
+            return false;
+        }
+        self.departed.remember(current, next);
         recent.owe(current, next);
         self.current.store(Arc::clone(next));
+        true
     }
 
-    fn replace(&self, current: &Snapshot, placed: Placed) {
+    pub(super) fn replace(&self, current: &Arc<Snapshot>, placed: Placed) -> bool {
         let epoch = placed.good.epoch;
         let window = self.settings.window();
-        let next = Arc::new(current.next(placed, &self.settings.nodes, window, &self.departed));
-        self.put_in_place(current, &next);
+        let next = current.next(placed, &self.settings.nodes, window, &self.departed);
+        let next = Arc::new(next);
+        if !self.put_in_place(current, &next) {
+            return false;
+        }
         lock(&self.progress).changes += 1;
         tracing::info!(target: "larder::ring", event = "map_changed", epoch, nodes = next.node_count(), positions = next.ring.positions());
         if let (Some(path), Some(raw)) = (self.settings.snapshot_file.clone(), next.raw.clone()) {
             let lineage = next.lineage.clone();
             self.saver.save(path, Saved { raw, lineage });
         }
+        true
     }
 
     fn warn(&self, good: &map::GoodMap) {

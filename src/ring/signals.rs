@@ -24,7 +24,9 @@ const RARER: u32 = 10;
 /// What makes the follower's task read the map. Not part of the follower, or waiting for it would keep it alive.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    nudge: Notify,
+    /// Whether there was a nudge that nobody has answered yet.
+    pending: AtomicBool,
+    nudged: Notify,
     pushes_heard: AtomicBool,
 }
 
@@ -54,7 +56,21 @@ impl Signals {
 
     /// Something may have changed.
     pub(super) fn nudge(&self) {
-        self.nudge.notify_one();
+        self.pending.store(true, Ordering::Release);
+        // All of them: one that waits on a runtime that nobody drives must not keep it from the others.
+        self.nudged.notify_waiters();
+    }
+
+    async fn nudged(&self) {
+        loop {
+            let told = self.nudged.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if self.pending.swap(false, Ordering::AcqRel) {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Says whether changes are pushed from now on. What changed while that was unsettled was not, so it is a nudge too.
@@ -79,11 +95,11 @@ impl Signals {
 
     /// Waits for a nudge and until it is quiet after it, or until `due`. Whether there was a nudge.
     pub(super) async fn wait(&self, due: Instant) -> bool {
-        if timeout_at(due, self.nudge.notified()).await.is_err() {
+        if timeout_at(due, self.nudged()).await.is_err() {
             return false;
         }
         let until = Instant::now() + SETTLE_LONGEST;
-        let quiet = async { while timeout(SETTLE, self.nudge.notified()).await.is_ok() {} };
+        let quiet = async { while timeout(SETTLE, self.nudged()).await.is_ok() {} };
         let _ = timeout_at(until, quiet).await;
         true
     }

@@ -91,7 +91,7 @@ impl DistributedRedis {
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.follower.current())
+        self.follower.followed()
     }
 }
 

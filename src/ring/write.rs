@@ -1,4 +1,5 @@
-//! Writes. The map may change while one is under way: then it is done again at the key's new node.
+//! Writes. The map may change while one is under way: then it is done again at the key's new node, whose former one has
+//! just been written. One that failed is not, or it would take twice as long to say so: its key is owed a delete.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 
+use crate::core::Core;
 use crate::entry::{Draft, Stored};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::node::Node;
@@ -21,20 +23,16 @@ impl DistributedRedis {
     pub(super) async fn remove_key(&self, key: &str) -> Result<bool> {
         self.follower.recent.note([key]);
         let mut snapshot = self.snapshot();
-        let mut removed = self.remove_by(&snapshot, key).await;
+        let remove = remove_by(&snapshot, key);
+        let mut removed = self.with_former(&snapshot, key, remove).await?;
         for _ in 0..AGAIN {
             let Some(next) = self.overtaken(&snapshot, key) else {
                 break;
             };
             snapshot = next;
-            removed = either(removed, self.remove_by(&snapshot, key).await);
+            removed |= remove_by(&snapshot, key).await?;
         }
-        removed
-    }
-
-    async fn remove_by(&self, snapshot: &Snapshot, key: &str) -> Result<bool> {
-        let remove = async { snapshot.node_of(key)?.remove(key).await };
-        self.with_former(snapshot, key, remove).await
+        Ok(removed)
     }
 
     pub(super) async fn store_key(&self, key: &str, draft: Draft) -> Result<Stored> {
@@ -45,16 +43,15 @@ impl DistributedRedis {
         self.follower.recent.note([key]);
         let mut snapshot = self.snapshot();
         let store = self.store_by(&snapshot, key, draft.clone());
-        let mut stored = self.with_former(&snapshot, key, store).await;
+        let mut stored = self.with_former(&snapshot, key, store).await?;
         for _ in 0..AGAIN {
             let Some(next) = self.overtaken(&snapshot, key) else {
                 break;
             };
             snapshot = next;
-            let store = self.store_by(&snapshot, key, draft.clone());
-            stored = self.with_former(&snapshot, key, store).await;
+            stored = self.store_by(&snapshot, key, draft.clone()).await?;
         }
-        stored
+        Ok(stored)
     }
 
     async fn store_by(&self, snapshot: &Snapshot, key: &str, draft: Draft) -> Result<Stored> {
@@ -162,12 +159,17 @@ impl DistributedRedis {
     }
 
     pub(super) async fn store_each(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
-        let set = || drafts.iter().filter(|(_, draft)| !draft.computed);
-        self.follower.recent.note(set().map(|(key, _)| &**key));
+        let set = drafts.iter().filter(|(_, draft)| !draft.computed);
+        let set: Vec<&str> = set.map(|(key, _)| &**key).collect();
+        self.follower.recent.note(set.iter().copied());
         let mut snapshot = self.snapshot();
-        let mut stored = self.store_each_by(&snapshot, drafts.clone()).await;
+        let former = Former::of(&snapshot, set).forget(self.follower.patience());
+        let store = self.store_each_by(&snapshot, drafts.clone());
+        let mut stored = join(store, former).await.0;
         for _ in 0..AGAIN {
-            let keys = drafts.iter().map(|(key, draft)| (&**key, !draft.computed));
+            let keys = drafts.iter().zip(&stored);
+            let keys =
+                keys.map(|((key, draft), stored)| (&**key, !draft.computed && stored.is_ok()));
             let Some((next, moved)) = self.some_overtaken(&snapshot, keys) else {
                 break;
             };
@@ -187,59 +189,44 @@ impl DistributedRedis {
         drafts: Vec<(String, Draft)>,
     ) -> Vec<Result<Stored>> {
         let (core, total) = (&self.core, drafts.len());
-        let set = drafts.iter().filter(|(_, draft)| !draft.computed);
-        let former = Former::of(snapshot, set.map(|(key, _)| key.as_str()));
         let dated = |(key, draft): (String, Draft)| {
             let draft = self.dated(snapshot, &key, draft)?;
             Ok((key, draft))
         };
-        let store = async {
-            let drafts: Result<Vec<_>> = drafts.into_iter().map(dated).collect();
-            let items = drafts.and_then(|drafts| owned(snapshot, drafts, |(key, _)| key));
-            let ask = |node: Node, drafts: Vec<(String, Draft)>| async move {
-                node.store_many(core, &drafts).await
-            };
-            match items {
-                Ok(items) => on_each(items, snapshot, ask).await,
-                Err(error) => all_failed(total, &error),
-            }
+        let drafts: Result<Vec<_>> = drafts.into_iter().map(dated).collect();
+        let items = drafts.and_then(|drafts| owned(snapshot, drafts, |(key, _)| key));
+        let ask = |node: Node, drafts: Vec<(String, Draft)>| async move {
+            node.store_many(core, &drafts).await
         };
-        join(store, former.forget(self.follower.patience())).await.0
+        match items {
+            Ok(items) => on_each(items, snapshot, ask).await,
+            Err(error) => all_failed(total, &error),
+        }
     }
 
     pub(super) async fn remove_each(&self, keys: &[&str]) -> Vec<Result<bool>> {
         self.follower.recent.note(keys.iter().copied());
         let mut snapshot = self.snapshot();
-        let mut removed = self.remove_each_by(&snapshot, keys).await;
+        let former = Former::of(&snapshot, keys.iter().copied());
+        let former = former.forget(self.follower.patience());
+        let mut removed = join(remove_each_by(&self.core, &snapshot, keys), former)
+            .await
+            .0;
         for _ in 0..AGAIN {
-            let all = keys.iter().map(|key| (*key, true));
-            let Some((next, moved)) = self.some_overtaken(&snapshot, all) else {
+            let done = keys.iter().zip(&removed);
+            let done = done.map(|(key, removed)| (*key, removed.is_ok()));
+            let Some((next, moved)) = self.some_overtaken(&snapshot, done) else {
                 break;
             };
             snapshot = next;
             let some: Vec<&str> = moved.iter().map(|at| keys[*at]).collect();
-            let again = self.remove_each_by(&snapshot, &some).await;
+            let again = remove_each_by(&self.core, &snapshot, &some).await;
             for (at, again) in moved.into_iter().zip(again) {
-                let before = std::mem::replace(&mut removed[at], Ok(false));
-                removed[at] = either(before, again);
+                let before = matches!(removed[at], Ok(true));
+                removed[at] = again.map(|again| again || before);
             }
         }
         removed
-    }
-
-    async fn remove_each_by(&self, snapshot: &Snapshot, keys: &[&str]) -> Vec<Result<bool>> {
-        let former = Former::of(snapshot, keys.iter().copied());
-        let remove = async {
-            let core = &self.core;
-            let ask = |node: Node, keys: Vec<_>| async move { node.remove_many(core, &keys).await };
-            match owned(snapshot, keys.iter().copied(), |key| key) {
-                Ok(items) => on_each(items, snapshot, ask).await,
-                Err(error) => all_failed(keys.len(), &error),
-            }
-        };
-        join(remove, former.forget(self.follower.patience()))
-            .await
-            .0
     }
 
     /// A write, and at the same time a word to the nodes that the key belonged to lately.
@@ -277,7 +264,14 @@ impl DistributedRedis {
     }
 }
 
-/// What a removal at two nodes came to; the second is the one that counts.
-fn either(first: Result<bool>, second: Result<bool>) -> Result<bool> {
-    second.map(|second| second || first.unwrap_or(false))
+async fn remove_by(snapshot: &Snapshot, key: &str) -> Result<bool> {
+    snapshot.node_of(key)?.remove(key).await
+}
+
+async fn remove_each_by(core: &Core, snapshot: &Snapshot, keys: &[&str]) -> Vec<Result<bool>> {
+    let ask = |node: Node, keys: Vec<_>| async move { node.remove_many(core, &keys).await };
+    match owned(snapshot, keys.iter().copied(), |key| key) {
+        Ok(items) => on_each(items, snapshot, ask).await,
+        Err(error) => all_failed(keys.len(), &error),
+    }
 }

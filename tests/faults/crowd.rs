@@ -15,11 +15,27 @@ use crate::support::Server;
 const SECOND: Duration = Duration::from_secs(1);
 const WINDOW: Duration = Duration::from_millis(100);
 
-const CLIENTS: usize = 200;
+/// As many clients as the files that this process may have open allow, of which each takes three: its own end of a
+/// connection and the proxy's two.
+fn clients() -> usize {
+    let limit = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n"])
+        .output();
+    let limit = limit.expect("start sh").stdout;
+    let limit = String::from_utf8_lossy(&limit).trim().parse();
+    // It may be unlimited.
+    let limit: usize = limit.unwrap_or(usize::MAX);
+    (limit.saturating_sub(200) / 3).min(1000)
+}
 
 /// Reads or computes some shared keys until `done`; answers what it saw and, for each operation that ended after
 /// the first, when that was and whether it was a hit.
-async fn client(cache: Redis, turn: usize, done: Arc<AtomicBool>) -> (Tally, Vec<(Instant, bool)>) {
+async fn client(
+    cache: Redis,
+    turn: usize,
+    pause: Duration,
+    done: Arc<AtomicBool>,
+) -> (Tally, Vec<(Instant, bool)>) {
     let keys = keys(50);
     let (mut tally, mut seen) = (Tally::default(), Vec::new());
     for key in keys.iter().cycle().skip(turn % 50) {
@@ -28,7 +44,7 @@ async fn client(cache: Redis, turn: usize, done: Arc<AtomicBool>) -> (Tally, Vec
         }
         let computed = tally.read_or_compute(&cache, key).await;
         seen.push((Instant::now(), !computed));
-        sleep(Duration::from_millis(40)).await;
+        sleep(pause).await;
     }
     (tally, seen)
 }
@@ -92,24 +108,27 @@ async fn outage(behind: &Behind) -> (Vec<(Instant, u64)>, Instant, Instant) {
 
 /// A server restarts empty while many clients use it. The proxy counts what they try meanwhile.
 pub(crate) async fn all_reconnect_at_once() -> Report {
-    let behind = Behind::start().await;
+    let clients = clients();
+    let behind = Behind::start_with(&["--maxclients", "2000"]).await;
     let url = behind.url();
-    let connects = join_all((0..CLIENTS).map(|_| Redis::builder(&url).connect()));
+    // As many operations in a second, however many clients there are.
+    let pause = Duration::from_micros(200) * u32::try_from(clients).expect("few");
+    let connects = join_all((0..clients).map(|_| Redis::builder(&url).connect()));
     let caches: Vec<Redis> = connects
         .await
         .into_iter()
         .map(|cache| cache.expect("connected"))
         .collect();
     let done = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = caches
+    let working: Vec<_> = caches
         .iter()
         .enumerate()
-        .map(|(turn, cache)| tokio::spawn(client(cache.clone(), turn, Arc::clone(&done))))
+        .map(|(turn, cache)| tokio::spawn(client(cache.clone(), turn, pause, Arc::clone(&done))))
         .collect();
     let (samples, killed, back) = outage(&behind).await;
     done.store(true, Ordering::Relaxed);
     let (mut all, mut seen) = (Tally::default(), Vec::new());
-    for client in clients {
+    for client in working {
         let (tally, its) = client.await.expect("a client");
         all.add(tally);
         seen.extend(its);
@@ -124,11 +143,11 @@ pub(crate) async fn all_reconnect_at_once() -> Report {
     let mut report = Report::default();
     report.within("95 % of the reads hit after", warm(&seen, back), SECOND * 2);
     let most = peak(&samples, back);
-    let share = most as f64 / CLIENTS as f64;
+    let share = most as f64 / clients as f64;
     report.ratio("most connections in 100 ms / clients", share, 0.5);
     // Pauses of half a second in the mean, and shorter ones at first.
     let seconds = (back - killed).as_secs_f64();
-    let each = away as f64 / seconds / CLIENTS as f64;
+    let each = away as f64 / seconds / clients as f64;
     report.at_most(
         "attempts of a client in ten seconds away",
         (each * 10.0) as u64,
@@ -138,8 +157,9 @@ pub(crate) async fn all_reconnect_at_once() -> Report {
     report.none("wrong", all.wrong);
     // A read and a write.
     report.within("max get_or_set", all.max(), D * 2);
+    report.at_least("clients", clients as u64, 200);
     report.note(format!(
-        "{CLIENTS} clients, back: {} connections a second at the peak; away for {}: {away} attempts, at most {} in 100 ms",
+        "{clients} clients, back: {} connections a second at the peak; away for {}: {away} attempts, at most {} in 100 ms",
         most * 10,
         time(back - killed),
         peak(&samples, killed)
@@ -159,7 +179,14 @@ pub(crate) async fn too_many_clients() -> Report {
     let clients: Vec<_> = caches
         .iter()
         .enumerate()
-        .map(|(turn, cache)| tokio::spawn(client(cache.clone(), turn, Arc::clone(&done))))
+        .map(|(turn, cache)| {
+            tokio::spawn(client(
+                cache.clone(),
+                turn,
+                Duration::from_millis(40),
+                Arc::clone(&done),
+            ))
+        })
         .collect();
     sleep(SECOND * 3).await;
     let turned_away = info(&mut connection, "rejected_connections").await;

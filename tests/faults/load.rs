@@ -186,7 +186,12 @@ pub(crate) struct Behind {
 
 impl Behind {
     pub(crate) async fn start() -> Self {
-        let server = Server::start().await;
+        Self::start_with(&[]).await
+    }
+
+    /// With further settings of the server.
+    pub(crate) async fn start_with(args: &[&str]) -> Self {
+        let server = Server::start_with(args).await;
         let proxy = Proxy::to(("127.0.0.1", server.port()))
             .await
             .expect("a proxy");

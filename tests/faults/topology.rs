@@ -96,29 +96,60 @@ async fn stale(cache: &DistributedRedis, keys: &[String], version: u64) -> u64 {
     keys.iter().zip(read).filter(old).count() as u64
 }
 
-/// Reads, sets and deletes keys of its own until it is over, and reads what it wrote by way of another handle too.
+/// Within which everybody has heard of a change: so long a process may compute a value and another one write by the map
+/// before, which the first one does not see.
+const HEARD: Duration = SECOND;
+
+/// The versions of the origin behind one key, and since when each is no longer the present one.
+#[derive(Default)]
+struct Origin {
+    outdated: Vec<Instant>,
+}
+
+impl Origin {
+    fn version(&self) -> u64 {
+        self.outdated.len() as u64
+    }
+
+    /// Whether a value is older than another process may read; none is older in the process that wrote.
+    fn forbids(&self, value: &Sealed, own: bool) -> bool {
+        let since = self.outdated.get(value.version as usize);
+        let late = since.is_some_and(|since| own || since.elapsed() > HEARD);
+        late || value.version > self.version()
+    }
+}
+
+/// Changes, sets and deletes keys of its own until it is over, and reads what it wrote; another process reads or computes
+/// and stores them at the same time.
 async fn traffic(caches: [DistributedRedis; 2], keys: Vec<String>, over: Arc<AtomicBool>) -> Tally {
     let mut tally = Tally::default();
-    let mut last = vec![0; keys.len()];
-    for turn in 0_u64.. {
+    let mut origins: Vec<Origin> = keys.iter().map(|_| Origin::default()).collect();
+    for turn in 0_usize.. {
         if over.load(Ordering::Relaxed) {
             break;
         }
-        let at = turn as usize % keys.len();
-        let key = &keys[at];
+        let at = turn % keys.len();
+        let (key, origin) = (&keys[at], &mut origins[at]);
         for write in [false, true] {
-            if write && turn % 5 == 4 {
-                last[at] = 0;
-                let _ = tally.time(caches[0].delete(key)).await;
-            } else if write {
-                last[at] = turn + 1;
-                let value = Sealed::of(key, turn + 1);
-                let _ = tally.time(caches[0].set(key, value, MINUTE)).await;
+            if write {
+                let value = Sealed::of(key, origin.version() + 1);
+                let written = if turn % 5 == 4 {
+                    tally.time(caches[0].delete(key)).await.map(|_| ())
+                } else {
+                    tally.time(caches[0].set(key, value, MINUTE)).await
+                };
+                // One that failed is an error of the row.
+                let _ = written;
+                origin.outdated.push(Instant::now());
             }
-            for cache in &caches {
-                if let Ok(Some(value)) = tally.read(cache, key).await {
-                    tally.wrong += u64::from(value.version != last[at]);
-                }
+            if let Ok(Some(value)) = tally.read(&caches[0], key).await {
+                tally.wrong += u64::from(origin.forbids(&value, true));
+            }
+            let compute = || async { Sealed::of(key, origin.version()) };
+            let read = tally.time(caches[1].get_or_set(key, MINUTE, compute)).await;
+            if let Ok(value) = read {
+                let wrong = !value.holds(key) || origin.forbids(&value, false);
+                tally.wrong += u64::from(wrong);
             }
         }
         sleep(PAUSE).await;

@@ -51,11 +51,10 @@ async fn a_ring_follows_its_manager_through_a_failover() {
     let (master, replica) = master_and_replica().await;
     let sentinel = Server::sentinel_of(&master, "the-manager").await;
     let node = Server::start().await;
-    publish(&master.url(13), &Publication::of_nodes(&[node.url(0)], 40))
-        .await
-        .unwrap();
     let knows = async || knows_replica(&sentinel).await;
     eventually(15 * SECOND, "the sentinel knows the replica", knows).await;
+    let map = Publication::of_nodes(&[node.url(0)], 40);
+    publish(&through(&[&sentinel], 13), &map).await.unwrap();
     let nobody = Server::start().await;
     nobody.kill();
     let cache = DistributedRedis::builder(&through(&[&nobody, &sentinel], 13))
@@ -124,6 +123,8 @@ async fn a_manager_of_several_addresses_is_the_first_that_answers() {
     }
     let (user, a, b) = (credentials(), first.port(), second.port());
     let url = format!("redis://{user}127.0.0.1:{a},127.0.0.1:{b}/13");
+    assert_eq!(publish(&url, &map).await.unwrap(), 2);
+    publish(&second.url(13), &map).await.unwrap();
     let cache = DistributedRedis::builder(&url)
         .poll_interval(Duration::from_millis(50))
         .connect()
@@ -141,7 +142,7 @@ async fn a_manager_of_several_addresses_is_the_first_that_answers() {
     eventually(5 * SECOND, "the second address is followed", heard).await;
     // From nothing, with the first address dead.
     let again = DistributedRedis::connect(&url).await.unwrap();
-    assert_eq!(again.map_status().epoch, 2);
+    assert_eq!(again.map_status().epoch, 3);
     let by_url = larder::open(&url.replace("redis:", "ring:")).await.unwrap();
     by_url.set("b", 1_u8, MINUTE).await.unwrap();
 }

@@ -550,6 +550,92 @@ async fn publishing_is_refused_over_another_epoch_and_keeps_sixteen_maps() {
     );
 }
 
+/// Nothing is removed for a publication that cannot be counted.
+#[tokio::test]
+async fn publishing_over_what_is_no_map_is_refused_and_changes_nothing() {
+    let fleet = Fleet::bare(2).await;
+    let (url, urls) = (fleet.manager_url(), fleet.node_urls());
+    let map = || Publication::of_nodes(&urls, 40);
+    publish(&url, &map()).await.unwrap();
+    let raw = async |command: &[&str]| fleet.manager.raw(13, command).await;
+    let before = raw(&["HGETALL", "HASH_RING_MAP"]).await;
+    for epoch in [
+        "abc",
+        "-1",
+        "1.5",
+        "1e3",
+        "",
+        "9007199254740992",
+        "99999999999999999999",
+    ] {
+        raw(&["HSET", "HASH_RING_META", "epoch", epoch]).await;
+        for map in [map(), map().expecting_epoch(1)] {
+            let error = publish(&url, &map).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{epoch}: {error}");
+            assert!(error.to_string().contains("HASH_RING_META"), "{error}");
+        }
+    }
+    raw(&["HSET", "HASH_RING_META", "epoch", "1"]).await;
+    raw(&["RENAME", "HASH_RING_HISTORY", "kept"]).await;
+    raw(&["LPUSH", "HASH_RING_HISTORY", "x"]).await;
+    let error = publish(&url, &map()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("HASH_RING_HISTORY"), "{error}");
+    assert_eq!(raw(&["HGETALL", "HASH_RING_MAP"]).await, before);
+    raw(&["RENAME", "kept", "HASH_RING_HISTORY"]).await;
+    assert_eq!(publish(&url, &map()).await.unwrap(), 2);
+    let list = map().in_map("list");
+    raw(&["LPUSH", "list", "x"]).await;
+    let error = publish(&url, &list).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    // What readers refuse is repaired.
+    raw(&["HSET", "HASH_RING_META", "lookup", "backwards"]).await;
+    assert_eq!(publish(&url, &map()).await.unwrap(), 4);
+    raw(&["HSET", "HASH_RING_MAP", "abc", "redis://h:1/0"]).await;
+    assert_eq!(publish(&url, &map()).await.unwrap(), 6);
+    assert_eq!(publish(&url, &map()).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn publishers_that_expect_nothing_all_publish() {
+    let fleet = Fleet::bare(2).await;
+    let (url, map) = (
+        fleet.manager_url(),
+        Publication::of_nodes(&fleet.node_urls(), 8),
+    );
+    let racing = (0..8).map(|_| publish(&url, &map));
+    let epochs = futures_util::future::join_all(racing).await;
+    let mut epochs: Vec<u64> = epochs.into_iter().map(Result::unwrap).collect();
+    epochs.sort_unstable();
+    assert_eq!(epochs, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+/// Somebody who does not know the meta moves keys away and a publication moves them back: who starts then knows
+/// nothing of the time between.
+#[tokio::test]
+async fn an_edit_leaves_a_trace_in_the_epochs() {
+    let fleet = Fleet::bare(2).await;
+    let (url, urls) = (fleet.manager_url(), fleet.node_urls());
+    let map = || Publication::of_nodes(&urls, 40);
+    publish(&url, &map()).await.unwrap();
+    let cache = fleet.connect().await;
+    let keys = keys(100);
+    let value = |text: &'static str| keys.iter().map(move |key| (key, text.to_owned()));
+    cache.set_many(value("old"), MINUTE).await.unwrap();
+    cache.shutdown().await;
+    fleet.publish_like_python(&urls[..1]).await;
+    let during = fleet.connect().await;
+    during.set_many(value("new"), MINUTE).await.unwrap();
+    during.shutdown().await;
+    assert_eq!(publish(&url, &map().expecting_epoch(1)).await.unwrap(), 3);
+    let fresh = fleet.connect().await;
+    let read = fresh.get_many::<String>(&keys).await.unwrap();
+    let old = read.iter().flatten().filter(|value| *value == "old");
+    assert_eq!(old.count(), 0);
+    assert!(read.iter().any(Option::is_none), "keys of node 1");
+    assert_eq!(publish(&url, &map()).await.unwrap(), 4);
+}
+
 #[tokio::test]
 async fn a_map_edited_by_somebody_else_has_no_epoch() {
     let fleet = Fleet::new(2).await;
