@@ -18,6 +18,16 @@ struct Place {
     ask: Arc<Ask>,
 }
 
+/// What an exchange says about the link.
+pub(super) enum Exchanged {
+    /// The server answered, as it should or not, with so many bytes in all.
+    Answered { well: bool, bytes: usize },
+    /// It did not, in time.
+    Late,
+    /// The connection is of no use any more.
+    Lost,
+}
+
 /// Callers whose gets are sent together. Those who were answered are no longer in it.
 pub(super) struct Batch(Mutex<Vec<Place>>);
 
@@ -39,18 +49,22 @@ impl Batch {
         std::mem::take(&mut *self.lock())
     }
 
-    /// Asks the server and hands the answers out; whether it answered as it should. Each get is late by itself: they have
-    /// waited for different times before they were sent.
-    pub(super) async fn exchange(&self, conn: &MultiplexedConnection, bound: Duration) -> bool {
+    /// Asks the server and hands the answers out. Each get is late by itself: they have waited for different times before
+    /// they were sent.
+    pub(super) async fn exchange(
+        &self,
+        conn: &MultiplexedConnection,
+        bound: Duration,
+    ) -> Exchanged {
         let mut asked = pin!(self.ask(conn.clone()));
         loop {
             let oldest = self.lock().iter().map(|place| place.ask.since()).min();
             let Some(oldest) = oldest else {
-                return false;
+                return Exchanged::Late;
             };
             if let Ok(outcome) = timeout_at(oldest + bound, asked.as_mut()).await {
                 self.give_up();
-                return outcome.unwrap_or(false);
+                return outcome.unwrap_or(Exchanged::Lost);
             }
             self.expire(oldest);
         }
@@ -73,10 +87,10 @@ impl Batch {
             .for_each(|place| place.ask.answer(Answer::Lost));
     }
 
-    async fn ask(&self, mut conn: MultiplexedConnection) -> RedisResult<bool> {
+    async fn ask(&self, mut conn: MultiplexedConnection) -> RedisResult<Exchanged> {
         let (question, shared) = self.question();
         let answer = question.ask(&mut conn).await?;
-        let whole = answer.is_ok();
+        let well = answer.is_ok();
         let got = match answer {
             Ok(got) => got,
             // Allowed to read each key by itself perhaps, but not all of them.
@@ -85,13 +99,14 @@ impl Batch {
             }
             Err(refusal) => vec![Got::refused(refusal); question.count],
         };
+        let bytes = got.iter().map(Got::len).sum();
         let mut got: Vec<_> = got.into_iter().map(Some).collect();
         for Place { key, ask } in self.take() {
             let got = got.get_mut(key);
             let got = got.and_then(|got| if shared { got.clone() } else { got.take() });
             ask.answer(got.map_or(Answer::Lost, Answer::Got));
         }
-        Ok(whole)
+        Ok(Exchanged::Answered { well, bytes })
     }
 
     /// Each key once, and whether several callers want the same one.

@@ -6,7 +6,7 @@
 //! knows of.
 
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,13 +17,16 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::ask::{Answer, Ask};
-use super::batch::{Batch, Question};
+use super::batch::{Batch, Exchanged, Question};
 use super::get::{Failure, Get, Got};
 use super::load::Load;
 use super::race::first;
 
 /// Keys in one `MGET`: a server does nothing else meanwhile.
-const BATCH: usize = 512;
+const MAX_KEYS: usize = 512;
+
+/// Bytes of the answer to one `MGET`, as far as they can be foreseen: its callers have nothing until all of it is there.
+const MAX_BYTES: usize = 1 << 20;
 
 /// A get waits this long for the answer to an earlier one, and is sent without it then.
 const LONGEST_WAIT: Duration = Duration::from_millis(1);
@@ -48,6 +51,7 @@ impl Queue {
 pub(super) struct Gather {
     queue: Mutex<Queue>,
     asked: Notify,
+    size: Size,
     /// Whether a caller has sent a get by itself and has not heard. One who is not polled any more keeps it so, at the cost
     /// that others are a little slower.
     alone: AtomicBool,
@@ -55,6 +59,38 @@ pub(super) struct Gather {
     serving: AtomicBool,
     /// The batches on their way; some may have come back already.
     sent: Mutex<Vec<Arc<Batch>>>,
+}
+
+/// How many keys are asked for at once, by what their values were long lately.
+#[derive(Default)]
+struct Size {
+    /// Of one value.
+    bytes: AtomicUsize,
+}
+
+impl Size {
+    fn keys(&self) -> usize {
+        (MAX_BYTES / self.bytes.load(Ordering::Relaxed).max(1)).clamp(1, MAX_KEYS)
+    }
+
+    /// Learns from the answer for `keys` keys. Grows at once, shrinks slowly.
+    fn learn(&self, keys: usize, exchanged: &Exchanged) {
+        let known = self.bytes.load(Ordering::Relaxed);
+        let learned = match exchanged {
+            Exchanged::Answered { bytes, .. } => {
+                let mean = bytes / keys.max(1);
+                if mean < known {
+                    known - (known - mean).div_ceil(8)
+                } else {
+                    mean
+                }
+            }
+            // Perhaps it was too much at once: half of it next.
+            Exchanged::Late => known.max(2 * MAX_BYTES / keys.max(1)),
+            Exchanged::Lost => known,
+        };
+        self.bytes.store(learned, Ordering::Relaxed);
+    }
 }
 
 /// The right to send a get by oneself.
@@ -156,7 +192,9 @@ impl Gather {
         let (conn, served) = (&conn, &served);
         let exchange = |batch: Arc<Batch>| async move {
             let count = batch.len();
-            if batch.exchange(conn, bound).await {
+            let exchanged = batch.exchange(conn, bound).await;
+            self.size.learn(count, &exchanged);
+            if let Exchanged::Answered { well: true, .. } = exchanged {
                 served();
             }
             let mut queue = self.queue();
@@ -165,9 +203,12 @@ impl Gather {
         };
         let mut sent = FuturesUnordered::new();
         loop {
-            if let Some(batch) = self.take() {
+            let before = sent.len();
+            while let Some(batch) = self.take() {
                 self.serving.store(true, Ordering::Release);
                 sent.push(exchange(self.note(batch)));
+            }
+            if sent.len() > before {
                 // Others come meanwhile. On a long way they do not wait for all of it.
                 let _ = timeout(LONGEST_WAIT, sent.next()).await;
                 // Those who were just answered have their turn first: what they ask for next goes with it.
@@ -215,7 +256,7 @@ impl Gather {
         if queue.waiting.is_empty() {
             return None;
         }
-        let most = queue.waiting.len().min(BATCH);
+        let most = queue.waiting.len().min(self.size.keys());
         let rest = queue.waiting.split_off(most);
         let mut batch = std::mem::replace(&mut queue.waiting, rest);
         batch.retain(Ask::is_wanted);
@@ -240,5 +281,38 @@ impl Gather {
         waiting.into_iter().for_each(|ask| ask.answer(Answer::Lost));
         let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         sent.iter().for_each(|batch| batch.give_up());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_as_large_as_its_answer_may_be() {
+        let size = Size::default();
+        assert_eq!(size.keys(), MAX_KEYS);
+        let answered = |bytes| Exchanged::Answered { well: true, bytes };
+        size.learn(100, &answered(100 * 10_240));
+        assert_eq!(size.keys(), 102);
+        size.learn(4, &answered(4 * (8 << 20)));
+        assert_eq!(size.keys(), 1);
+        for _ in 0..200 {
+            size.learn(10, &answered(10 * 256));
+        }
+        assert_eq!(size.keys(), MAX_KEYS);
+    }
+
+    #[test]
+    fn a_batch_that_is_late_is_followed_by_half_of_it() {
+        let size = Size::default();
+        size.learn(512, &Exchanged::Late);
+        assert_eq!(size.keys(), 256);
+        size.learn(1, &Exchanged::Lost);
+        assert_eq!(size.keys(), 256);
+        for keys in [256, 128, 64, 32, 16, 8, 4, 2, 1, 1, 0] {
+            size.learn(keys, &Exchanged::Late);
+        }
+        assert_eq!(size.keys(), 1);
     }
 }

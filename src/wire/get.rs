@@ -52,6 +52,14 @@ impl Got {
         })
     }
 
+    /// The value's length in bytes.
+    pub(super) fn len(&self) -> usize {
+        match &self.found {
+            Found::Bytes(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+
     pub(super) fn nothing() -> Self {
         Self::from(Found::Nothing)
     }

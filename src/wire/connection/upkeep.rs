@@ -227,7 +227,7 @@ async fn past_the_bound_operations_fail_at_once_and_are_counted() {
     assert_eq!(get(&conn, "a").await.unwrap(), None);
 }
 
-fn calls(server: &TestServer, name: &str) -> usize {
+pub(super) fn calls(server: &TestServer, name: &str) -> usize {
     let info = server.command("INFO commandstats\r\n");
     let line = info
         .lines()
