@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +20,9 @@ use super::map::{Meta, RawMap};
 
 /// How long a file may take to be read.
 const READ: Duration = Duration::from_secs(1);
+
+/// Threads that read files, at most: those of files that hang stay.
+const MAX_READERS: usize = 16;
 
 /// A larger file is none of these.
 const MAX_BYTES: u64 = 256 << 20;
@@ -52,9 +55,22 @@ impl Saved {
 
     /// What the file holds, if it is one of these and can be read within a moment.
     pub(super) async fn load(path: PathBuf) -> Option<Self> {
+        static READERS: AtomicUsize = AtomicUsize::new(0);
+        if READERS.fetch_add(1, Ordering::Relaxed) >= MAX_READERS {
+            READERS.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
         let (answer, read) = oneshot::channel();
         let thread = thread::Builder::new().name("larder-map-read".to_owned());
-        thread.spawn(move || answer.send(Self::read(&path))).ok()?;
+        let spawned = thread.spawn(move || {
+            let saved = Self::read(&path);
+            READERS.fetch_sub(1, Ordering::Relaxed);
+            // Nobody may be waiting any more.
+            let _ = answer.send(saved);
+        });
+        if spawned.is_err() {
+            READERS.fetch_sub(1, Ordering::Relaxed);
+        }
         timeout(READ, read).await.ok()?.ok()?
     }
 

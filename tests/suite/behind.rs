@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use larder::{Cache, DistributedRedis};
-use redis::Value;
+use larder::{Backend, Cache, Clock, DistributedRedis, Draft, Entry, Value, When};
 
 use crate::fleet::{Fleet, eventually};
 use crate::support::Server;
@@ -229,7 +228,31 @@ async fn former_owners_hear_of_writes_that_fail() {
         cache.touch(&keys[3], MINUTE).await.is_err(),
     ];
     assert_eq!(failed, [true; 4]);
-    assert_eq!(fleet.nodes[0].raw(0, &["DBSIZE"]).await, Value::Int(0));
+    assert_eq!(
+        fleet.nodes[0].raw(0, &["DBSIZE"]).await,
+        redis::Value::Int(0)
+    );
+}
+
+/// A value that this process stored by the map before is taken back from where it stored it.
+#[tokio::test]
+async fn what_was_stored_by_the_map_before_can_be_taken_back() {
+    let fleet = Fleet::new(3).await;
+    let cache = fleet.patient().await;
+    let keys = keys(50);
+    let key = keys.iter().find(|key| fleet.node_of(&cache, key) == 2);
+    let key = key.expect("node 2 has a key");
+    let value = Value::new(OLD.to_owned());
+    let entry = Entry::new(value, Clock::default().now(), Some(MINUTE));
+    let mut draft = Draft::new(entry, When::Always);
+    draft.computed = true;
+    cache.prepare(key, &mut draft).unwrap();
+    cache.store(key, draft.clone()).await.unwrap();
+    fleet.publish(&[0, 1], &[&cache]).await;
+    assert!(cache.retract(key, &draft).await.unwrap());
+    assert!(!cache.retract(key, &draft).await.unwrap());
+    let there = fleet.nodes[2].raw(0, &["EXISTS", key]).await;
+    assert_eq!(there, redis::Value::Int(0));
 }
 
 /// A former owner that is frozen, and still of the ring, neither fails a write nor owes anything for it.
