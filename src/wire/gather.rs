@@ -202,13 +202,17 @@ impl Gather {
             load.set_gathered(queue.under_way());
         };
         let mut sent = FuturesUnordered::new();
+        let mut usual = 0;
         loop {
-            let before = sent.len();
-            while let Some(batch) = self.take() {
+            let mut waited = self.take(&mut usual);
+            if !waited.is_empty() {
                 self.serving.store(true, Ordering::Release);
-                sent.push(exchange(self.note(batch)));
-            }
-            if sent.len() > before {
+                // All that waited, and no more: those who come meanwhile would make batches of one.
+                while !waited.is_empty() {
+                    let rest = waited.split_off(waited.len().min(self.size.keys()));
+                    sent.push(exchange(self.note(Batch::new(waited))));
+                    waited = rest;
+                }
                 // Others come meanwhile. On a long way they do not wait for all of it.
                 let _ = timeout(LONGEST_WAIT, sent.next()).await;
                 // Those who were just answered have their turn first: what they ask for next goes with it.
@@ -250,19 +254,20 @@ impl Gather {
         overdue.into_iter().for_each(|ask| ask.answer(Answer::Late));
     }
 
-    /// What waits, without those that nobody waits for any more.
-    fn take(&self) -> Option<Batch> {
+    /// What waits, without those that nobody waits for any more. `usual` is how much that was, for those who come next.
+    fn take(&self, usual: &mut usize) -> Vec<Arc<Ask>> {
+        let room = Vec::with_capacity(*usual);
         let mut queue = self.queue();
-        if queue.waiting.is_empty() {
-            return None;
-        }
-        let most = queue.waiting.len().min(self.size.keys());
-        let rest = queue.waiting.split_off(most);
-        let mut batch = std::mem::replace(&mut queue.waiting, rest);
-        batch.retain(Ask::is_wanted);
-        queue.sent += batch.len();
+        let mut waited = std::mem::replace(&mut queue.waiting, room);
+        queue.sent += waited.len();
         drop(queue);
-        Some(Batch::new(batch))
+        let count = waited.len();
+        waited.retain(Ask::is_wanted);
+        if waited.len() < count {
+            self.queue().sent -= count - waited.len();
+        }
+        *usual = count;
+        waited
     }
 
     /// Takes nothing more on; what waits is still sent.
