@@ -6,8 +6,7 @@ use std::sync::Mutex;
 
 use crate::wire::node::{Debts, Node};
 
-use super::follow::lock;
-use super::snapshot::Snapshot;
+use super::lock::lock;
 
 /// Nodes remembered, at most.
 const MAX_NODES: usize = 256;
@@ -17,14 +16,9 @@ const MAX_NODES: usize = 256;
 pub(super) struct Departed(Mutex<VecDeque<(String, Debts)>>);
 
 impl Departed {
-    /// Remembers what the nodes of `before` owe that are not of `next` any more.
-    pub(super) fn remember(&self, before: &Snapshot, next: &Snapshot) {
-        let left = before
-            .all_nodes()
-            .filter(|node| !next.all_nodes().any(|other| other.label() == node.label()));
-        for node in left {
-            self.add(node);
-        }
+    /// Remembers what these nodes owe, which left.
+    pub(super) fn remember<'n>(&self, left: impl Iterator<Item = &'n Node>) {
+        left.for_each(|node| self.add(node));
     }
 
     fn add(&self, node: &Node) {

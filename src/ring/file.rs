@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::follow::lock;
 use super::lineage::Lineage;
+use super::lock::lock;
 use super::map::{Meta, RawMap};
 
 /// How long a file may take to be read.

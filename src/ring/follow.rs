@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::runtime;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -16,11 +18,11 @@ use crate::wire::{Connection, ConnectionSettings};
 use super::departed::Departed;
 use super::file::Saver;
 use super::keys::MapKeys;
+use super::lock::lock;
 use super::map::{Bounds, is_contradiction};
 use super::recent::Recent;
 use super::signals::Signals;
 use super::snapshot::{MapStatus, Progress, Snapshot};
-use super::term::Term;
 
 /// How long others may follow an earlier map: until then its nodes are told of deletes and writes.
 const OTHERS_FOLLOW: Duration = Duration::from_secs(2);
@@ -65,6 +67,14 @@ pub(super) struct Follower {
     pub(super) due: AtomicU64,
     closed: AtomicBool,
     pub(super) term: Mutex<Option<Term>>,
+}
+
+/// The life of one task.
+#[derive(Debug)]
+pub(super) struct Term {
+    pub(super) number: u64,
+    pub(super) home: runtime::Id,
+    pub(super) task: AbortHandle,
 }
 
 impl Follower {
@@ -146,7 +156,7 @@ impl Follower {
         let _recent = self.recent.hold();
         let current = self.current.load_full();
         if let Some(next) = current.without_expired() {
-            self.departed.remember(&current, &next);
+            self.departed.remember(current.lost_to(&next));
             self.current.store(Arc::new(next));
         }
     }
@@ -190,10 +200,6 @@ impl Drop for Follower {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

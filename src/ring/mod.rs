@@ -11,6 +11,7 @@ mod history;
 mod keys;
 mod leftover;
 mod lineage;
+mod lock;
 mod map;
 mod publish;
 mod recent;

@@ -9,8 +9,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ringmap::Order;
 
 use super::file::Saved;
-use super::follow::{Follower, lock};
+use super::follow::Follower;
 use super::history::{History, lineage, missing};
+use super::lock::lock;
 use super::map::{self, Bounds, Meta, Reading};
 use super::signals::{SETTLE, SETTLE_LONGEST};
 use super::snapshot::{Placed, Snapshot};
@@ -141,10 +142,10 @@ impl Follower {
         let now = self.current.load_full();
         if self.is_closed() || !Arc::ptr_eq(&now, current) {
             // It took over what nodes owed that came back with it.
-            self.departed.remember(next, &now);
+            self.departed.remember(next.lost_to(&now));
             return false;
         }
-        self.departed.remember(current, next);
+        self.departed.remember(current.lost_to(next));
         recent.owe(current, next);
         self.current.store(Arc::clone(next));
         true

@@ -224,6 +224,12 @@ impl Snapshot {
         now != then && now.map(label) != then.map(label)
     }
 
+    /// The nodes of this one that the next one does not have.
+    pub(super) fn lost_to<'s>(&'s self, next: &'s Self) -> impl Iterator<Item = &'s Node> {
+        let kept = |node: &&Node| next.all_nodes().any(|other| other.label() == node.label());
+        self.all_nodes().filter(move |node| !kept(node))
+    }
+
     /// The index of the node that a key belongs to.
     ///
     /// # Errors

@@ -5,10 +5,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::follow::{Follower, lock};
+use super::follow::{Follower, Term};
+use super::lock::lock;
 use super::signals::Signals;
 use super::snapshot::Snapshot;
 
@@ -18,14 +18,6 @@ const FULL_READ: Duration = Duration::from_secs(5);
 
 /// How late the task may be before callers on another runtime begin a new one.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// The life of one task.
-#[derive(Debug)]
-pub(super) struct Term {
-    number: u64,
-    home: runtime::Id,
-    task: AbortHandle,
-}
 
 impl Follower {
     /// The map in use. Never waits, never locks; revives the task if its runtime has ended.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
-use super::get::Got;
+use super::get::{Failure, Got};
 
 /// Keys up to this length need no allocation of their own.
 const SHORT: usize = 64;
@@ -18,6 +18,17 @@ pub(crate) enum Answer {
     Late,
     /// The link is gone.
     Lost,
+}
+
+impl Answer {
+    /// What came of the get.
+    pub(super) fn outcome(self) -> Result<Got, Failure> {
+        match self {
+            Self::Got(got) => Ok(got),
+            Self::Late => Err(Failure::Late),
+            Self::Lost => Err(Failure::lost()),
+        }
+    }
 }
 
 enum Key {

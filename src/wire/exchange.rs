@@ -266,7 +266,7 @@ pub(super) async fn rejoined(
 ) -> Result<Got> {
     let Joined { ask, mark } = joined;
     let until = ask.since() + shared.settings.operation_timeout;
-    let answer = match (shared.marked(*mark), Failure::of(answer)) {
+    let answer = match (shared.marked(*mark), answer.outcome()) {
         (Some(link), outcome) => noted::<Get>(shared, &link, *mark, outcome),
         (None, Ok(got)) => Ok(got),
         (None, Err(Failure::Late)) => Err(Failed::Late),

@@ -140,13 +140,14 @@ impl Gather {
         self.push(&waiting, load, usize::MAX)
             .ok_or_else(Failure::lost)?;
         let answer = poll_fn(|cx| waiting.poll(cx));
-        Failure::of(if here {
-            // The link's task sees to the bound, and the watch sees to that task: a timer for each caller costs more than
-            // the rest of a gathered get.
+        // The link's task sees to the bound, and the watch sees to that task: a timer for each caller costs more than the rest
+        // of a gathered get.
+        let answer = if here {
             answer.await
         } else {
             timeout(ask.bound, answer).await?
-        })
+        };
+        answer.outcome()
     }
 
     /// Has a key asked for together with those that are on their way; nothing if none is, or there is no room.

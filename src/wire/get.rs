@@ -8,7 +8,6 @@ use redis::{RedisError, ServerError, Value};
 use tokio::runtime;
 use tokio::time::error::Elapsed;
 
-use super::ask::Answer;
 use super::load::Load;
 
 /// One key, asked for together with others.
@@ -86,15 +85,6 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// What came of a gathered get.
-    pub(super) fn of(answer: Answer) -> Result<Got, Self> {
-        match answer {
-            Answer::Got(got) => Ok(got),
-            Answer::Late => Err(Self::Late),
-            Answer::Lost => Err(Self::lost()),
-        }
-    }
-
     /// The connection is gone.
     pub(super) fn lost() -> Self {
         Self::Broken(io::Error::from(io::ErrorKind::BrokenPipe).into())
