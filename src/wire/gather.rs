@@ -205,7 +205,7 @@ impl Gather {
         let mut sent = FuturesUnordered::new();
         let mut usual = 0;
         loop {
-            let mut waited = self.take(&mut usual);
+            let mut waited = self.take(&mut usual, load);
             if !waited.is_empty() {
                 self.serving.store(true, Ordering::Release);
                 // All that waited, and no more: those who come meanwhile would make batches of one.
@@ -256,7 +256,7 @@ impl Gather {
     }
 
     /// What waits, without those that nobody waits for any more. `usual` is how much that was, for those who come next.
-    fn take(&self, usual: &mut usize) -> Vec<Arc<Ask>> {
+    fn take(&self, usual: &mut usize, load: &Load) -> Vec<Arc<Ask>> {
         let room = Vec::with_capacity(*usual);
         let mut queue = self.queue();
         let mut waited = std::mem::replace(&mut queue.waiting, room);
@@ -264,8 +264,11 @@ impl Gather {
         drop(queue);
         let count = waited.len();
         waited.retain(Ask::is_wanted);
-        if waited.len() < count {
-            self.queue().sent -= count - waited.len();
+        if waited.len() < count || count == 0 {
+            // Some went away, or were told that they are late: they take no places any more.
+            let mut queue = self.queue();
+            queue.sent -= count - waited.len();
+            load.set_gathered(queue.under_way());
         }
         *usual = count;
         waited
@@ -307,6 +310,29 @@ mod tests {
             size.learn(10, &answered(10 * 256));
         }
         assert_eq!(size.keys(), MAX_KEYS);
+    }
+
+    #[tokio::test]
+    async fn who_went_away_or_was_late_takes_no_place() {
+        let (gather, load) = (Gather::default(), Load::default());
+        let since = Instant::now();
+        let ask = || Arc::new(Ask::new("k", false, since, None));
+        let free = || load.enter(1).is_some();
+        gather.push(&ask(), &load, 1).expect("room");
+        assert!(gather.push(&ask(), &load, 1).is_none());
+        assert!(!free());
+        assert!(gather.take(&mut 0, &load).is_empty(), "nobody waits for it");
+        assert!(free());
+        let waiting = ask();
+        gather.push(&waiting, &load, 1).expect("room");
+        gather.expire(Duration::ZERO);
+        assert!(gather.take(&mut 0, &load).is_empty(), "it was told");
+        assert!(free());
+        gather.push(&waiting, &load, 1).expect("room");
+        assert_eq!(gather.take(&mut 0, &load).len(), 1);
+        assert!(!free(), "it is on its way");
+        gather.abandon(&load);
+        assert!(free());
     }
 
     #[test]
