@@ -8,8 +8,10 @@ const RETRY_SHARE: usize = 5;
 /// So many second tries are allowed in any case.
 const MIN_RETRIES: usize = 3;
 
-/// What is under way, and what was refused or repeated so far.
+/// What is under way, and what was refused or repeated so far. In cache lines of its own: it changes with each operation, and
+/// what stands beside it in memory does not.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(super) struct Load {
     in_flight: AtomicUsize,
     /// Gathered gets among what is under way, which are counted where they are queued.
