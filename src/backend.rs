@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Entry, Stored, Want};
 use crate::error::{Error, ErrorKind, Result};
@@ -51,7 +52,8 @@ pub enum Peek {
 /// - Bytes that are no value for the reader are a miss: count them with [`Core::refuse`].
 /// - Keys arrive checked. What the methods do does not depend on who else holds the store.
 /// - The cache above coalesces and fences writes. Calls of these methods by hand go around that: two tiers over one
-///   store hear of writes made through a `Cache`, not of writes made here.
+///   store hear of writes made through a `Cache`, not of writes made here. A store that hears of writes by others tells its
+///   core of them ([`Core::tell`]).
 ///
 /// # Clones and wrappers
 ///
@@ -84,6 +86,28 @@ pub trait Backend: Send + Sync + 'static {
     /// The key of this store that is stored as `stored`, if it is one of its keys.
     fn own_key<'k>(&self, stored: &'k str) -> Option<&'k str> {
         Some(stored)
+    }
+
+    /// Has a subscriber told of every write of a key under `prefix` from now on, until the answer is dropped: those made
+    /// through a [`Cache`](crate::Cache) over this store, and those by others as far as the store hears of them.
+    ///
+    /// A store with a connection to where others write overrides it, so that it listens as long as somebody wants to know.
+    fn subscribe(&self, prefix: &str, interest: Interest) -> Subscription {
+        self.core().subscribe(&self.stored_key(prefix), interest)
+    }
+
+    /// Where a read of this key that begins now gets its answer, for the memory that keeps a copy. Must not wait.
+    ///
+    /// A store of this process alone, whose every write goes through a [`Cache`](crate::Cache), answers [`Origin::OWN`],
+    /// and copies live as long as the value. Without that, memory keeps copies for no longer than they may be behind.
+    fn origin(&self, _key: &str) -> Origin {
+        Origin::UNHEARD
+    }
+
+    /// Whether a copy of this key that was read from `origin` is still one of the key's present source, where the map of
+    /// sources has changed since it was read.
+    fn vouches(&self, _key: &str, _origin: Origin) -> bool {
+        true
     }
 
     /// Does what can fail before anything is touched: a store that needs bytes encodes here.
@@ -240,6 +264,15 @@ macro_rules! forward {
             }
             fn own_key<'k>(&self, stored: &'k str) -> Option<&'k str> {
                 (**self).own_key(stored)
+            }
+            fn subscribe(&self, prefix: &str, interest: Interest) -> Subscription {
+                (**self).subscribe(prefix, interest)
+            }
+            fn origin(&self, key: &str) -> Origin {
+                (**self).origin(key)
+            }
+            fn vouches(&self, key: &str, origin: Origin) -> bool {
+                (**self).vouches(key, origin)
             }
             fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {
                 (**self).prepare(key, draft)

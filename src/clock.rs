@@ -26,9 +26,12 @@ impl Moment {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    #[cfg(feature = "moka")]
     pub(crate) fn as_nanos(self) -> u64 {
         self.0
+    }
+
+    pub(crate) fn of_nanos(nanos: u64) -> Self {
+        Self(nanos)
     }
 }
 
@@ -39,6 +42,9 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// The process's monotonic clock.
+    pub(crate) const REAL: Self = Self { by_hand: None };
+
     /// A clock that stands still until it is [advanced](Self::advance). Its clones move with it.
     #[must_use]
     pub fn manual() -> Self {
@@ -58,12 +64,21 @@ impl Clock {
     }
 
     /// The time at an instant that has just been read, which saves reading it again.
-    #[cfg(feature = "redis")]
     pub(crate) fn at(&self, instant: Instant) -> Moment {
         match &self.by_hand {
             Some(_) => self.now(),
             None => Moment(1).after(instant.saturating_duration_since(starts().exact)),
         }
+    }
+
+    /// Whether `moment` has not come yet, told as cheaply as it can be.
+    #[inline]
+    pub(crate) fn is_before(&self, moment: Moment) -> bool {
+        #[cfg(feature = "moka")]
+        if self.is_well_before(moment) {
+            return true;
+        }
+        self.now() < moment
     }
 
     /// Whether `moment` has surely not come yet, told by a clock that costs less and is at most some milliseconds off.

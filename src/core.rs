@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::codec::Format;
+use crate::coherence::{Interest, Invalidation, Source, Subscription};
 use crate::fence::Fence;
 use crate::flight::Flights;
 use crate::refusal::Refusal;
@@ -76,7 +77,7 @@ struct Inner {
 #[derive(Debug)]
 struct SharedState {
     flights: Arc<Flights>,
-    fence: Fence,
+    fence: Arc<Fence>,
     /// Whose copies this store holds as the upper part of a tier, by its own prefix: those of one namespace of one store.
     copies_of: Mutex<HashMap<String, (u64, String)>>,
     /// Tells this store from all others of the process, also from those that are gone.
@@ -97,7 +98,7 @@ impl Core {
     pub fn new(settings: Settings) -> Self {
         let shared = SharedState {
             flights: Arc::new(Flights::new()),
-            fence: Fence::new(),
+            fence: Arc::new(Fence::new()),
             copies_of: Mutex::default(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         };
@@ -155,7 +156,9 @@ impl Core {
     /// A snapshot of the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.counters.snapshot()
+        let mut stats = self.0.counters.snapshot();
+        stats.sources = self.fence().statuses();
+        stats
     }
 
     /// How many computes are under way, in this store and the tiers that share its flights.
@@ -209,7 +212,25 @@ impl Core {
         &self.0.shared.flights
     }
 
-    pub(crate) fn fence(&self) -> &Fence {
+    /// Has a subscriber told of every write of a key under `prefix`, as stored, that is made through a
+    /// [`Cache`](crate::Cache) over this core or that the store [tells](Self::tell) of, until the answer is dropped.
+    pub fn subscribe(&self, prefix: &str, interest: Interest) -> Subscription {
+        self.fence().subscribe(prefix, interest)
+    }
+
+    /// A new source of this store: one for each place that tells of its writes. The label is shown, so no password in it.
+    #[must_use]
+    pub fn source(&self, label: &str) -> Source {
+        self.fence().source(label)
+    }
+
+    /// For a store that hears of writes by others: memory above it drops the keys, as stored, and takes no copy that was read
+    /// before. A [`Source`] says besides until when it is heard.
+    pub fn tell(&self, what: Invalidation<'_>) {
+        self.fence().written(what);
+    }
+
+    pub(crate) fn fence(&self) -> &Arc<Fence> {
         &self.0.shared.fence
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Moment;
+use crate::coherence::Origin;
 use crate::refusal::Refusal;
 use crate::ttl::Remaining;
 use crate::value::{Kind, Value};
@@ -22,6 +23,8 @@ pub struct Entry {
     compute_us: u32,
     /// Encoded length in bytes, where memory is bound by bytes.
     weight: u32,
+    /// Of a copy in memory.
+    origin: Origin,
     bare: bool,
 }
 
@@ -37,6 +40,7 @@ impl Entry {
             grace_ms: 0,
             compute_us: 0,
             weight: 0,
+            origin: Origin::OWN,
             bare: false,
         }
     }
@@ -91,6 +95,19 @@ impl Entry {
     pub fn weighing(mut self, bytes: usize) -> Self {
         self.weight = u32::try_from(bytes).unwrap_or(u32::MAX);
         self
+    }
+
+    /// Makes it a copy of what stands in another store.
+    #[must_use]
+    pub(crate) fn copied_from(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// Where it was copied from; [`Origin::OWN`] for what is no copy.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// How much of a bound in bytes the entry takes, 0 where nobody weighed it.

@@ -3,18 +3,16 @@
 //! Keys share 65,536 stripes. A write of a key enters its stripe: the generation rises, the number of writers under
 //! way rises, and every memory above the store drops the key. A copy is put into memory only if no writer is under way and the
 //! generation is the one noted before the copy was read, checked under the stripe's lock. So a copy that is older than a
-//! write never gets in, however long it was on its way. It is a seqlock whose check stands at the fill.
+//! write never gets in, however long it was on its way. It is a seqlock whose check stands at the fill. A write by others
+//! that the store tells of is the same in one step.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::coherence::{Interest, Invalidation, Source, SourceStatus, Subscription, WeakSource};
 
 const STRIPES: usize = 1 << 16;
-
-/// Memory above a store, which must drop what the store's writes make old. Keys are as stored.
-pub(crate) trait Upper: Send + Sync {
-    fn evict(&self, stored: &str);
-    fn evict_under(&self, prefix: &str);
-}
 
 /// What a reader notes before it asks, and a writer before it writes.
 #[derive(Clone, Copy, Debug)]
@@ -37,22 +35,41 @@ struct Clears {
     under_way: u32,
 }
 
-/// The stripes of a store, and the memories above it.
+/// One who hears of the writes of a store under a prefix.
+#[derive(Clone)]
+struct Hearer {
+    id: usize,
+    prefix: Box<str>,
+    interest: Interest,
+}
+
+/// What the subscribers of a store ask for together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// None begins with another, and every key of theirs begins with one.
+    pub(crate) prefixes: Vec<String>,
+    /// The least of theirs.
+    pub(crate) max_staleness: Duration,
+}
+
+/// The stripes of a store, and who hears of its writes.
 pub(crate) struct Fence {
-    /// Allocated when the first memory is put above the store: without one there is nothing to guard.
+    /// Allocated with the first subscriber: without one there is nothing to guard.
     stripes: OnceLock<Box<[Mutex<Stripe>]>>,
     hasher: ahash::RandomState,
     clears: RwLock<Clears>,
-    uppers: RwLock<Vec<Weak<dyn Upper>>>,
-    upper_count: AtomicUsize,
-    /// How many memories were ever put above the store.
+    /// Taken out before anybody is told: a subscriber may end its subscription there.
+    hearers: RwLock<Arc<[Hearer]>>,
+    hearer_count: AtomicUsize,
+    /// How many subscribers there ever were.
     attached: AtomicUsize,
+    sources: Mutex<Vec<WeakSource>>,
 }
 
 impl std::fmt::Debug for Fence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Fence")
-            .field("uppers", &self.upper_count)
+            .field("subscribers", &self.hearer_count)
             .finish_non_exhaustive()
     }
 }
@@ -63,23 +80,79 @@ impl Fence {
             stripes: OnceLock::new(),
             hasher: ahash::RandomState::new(),
             clears: RwLock::default(),
-            uppers: RwLock::default(),
-            upper_count: AtomicUsize::new(0),
+            hearers: RwLock::new(Arc::new([])),
+            hearer_count: AtomicUsize::new(0),
             attached: AtomicUsize::new(0),
+            sources: Mutex::default(),
         }
     }
 
-    /// Puts a memory above the store. It is forgotten once it is dropped.
-    pub(crate) fn attach(&self, upper: Weak<dyn Upper>) {
-        let mut uppers = self.uppers.write().unwrap_or_else(PoisonError::into_inner);
-        uppers.retain(|other| other.strong_count() > 0);
-        uppers.push(upper);
-        self.upper_count.store(uppers.len(), Ordering::Release);
-        self.attached.fetch_add(1, Ordering::AcqRel);
+    /// Has a subscriber told of writes under `prefix`, until the answer is dropped.
+    pub(crate) fn subscribe(self: &Arc<Self>, prefix: &str, interest: Interest) -> Subscription {
+        let id = self.attached.fetch_add(1, Ordering::AcqRel);
+        self.change(|hearers| {
+            hearers.push(Hearer {
+                id,
+                prefix: prefix.into(),
+                interest,
+            });
+        });
+        let fence = Arc::downgrade(self);
+        Subscription::new(move || {
+            if let Some(fence) = fence.upgrade() {
+                fence.change(|hearers| hearers.retain(|hearer| hearer.id != id));
+            }
+        })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Hearer>)) {
+        let mut hearers = self.hearers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = hearers.to_vec();
+        change(&mut changed);
+        self.hearer_count.store(changed.len(), Ordering::Release);
+        *hearers = changed.into();
+    }
+
+    fn hearers(&self) -> Arc<[Hearer]> {
+        let hearers = self.hearers.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&hearers)
+    }
+
+    /// What the subscribers ask for; nothing where there are none.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) fn wanted(&self) -> Option<Wanted> {
+        let hearers = self.hearers();
+        let max_staleness = hearers.iter().map(|hearer| hearer.interest.max_staleness);
+        let mut prefixes: Vec<String> = hearers
+            .iter()
+            .map(|hearer| hearer.prefix.to_string())
+            .collect();
+        // One that begins with another comes right after it, or after others that do.
+        prefixes.sort();
+        prefixes.dedup_by(|longer, shorter| longer.starts_with(shorter.as_str()));
+        Some(Wanted {
+            max_staleness: max_staleness.min()?,
+            prefixes,
+        })
+    }
+
+    /// A new place that tells of its writes.
+    pub(crate) fn source(&self, label: &str) -> Source {
+        let source = Source::new(label);
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.retain(|other| other.status().is_some());
+        sources.push(source.downgrade());
+        source
+    }
+
+    /// How things stand with each source that there is.
+    pub(crate) fn statuses(&self) -> Vec<SourceStatus> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.iter().filter_map(WeakSource::status).collect()
     }
 
     fn is_guarded(&self) -> bool {
-        self.upper_count.load(Ordering::Acquire) > 0
+        self.hearer_count.load(Ordering::Acquire) > 0
     }
 
     fn stripe(&self, key: &str) -> MutexGuard<'_, Stripe> {
@@ -92,12 +165,35 @@ impl Fence {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn each_upper(&self, act: impl Fn(&dyn Upper)) {
-        let uppers = self.uppers.read().unwrap_or_else(PoisonError::into_inner);
-        uppers
-            .iter()
-            .filter_map(Weak::upgrade)
-            .for_each(|upper| act(&*upper));
+    fn tell(&self, what: Invalidation<'_>) {
+        let concerns = |hearer: &&Hearer| match what {
+            Invalidation::Keys(keys) => keys.iter().any(|key| key.starts_with(&*hearer.prefix)),
+            Invalidation::Under(prefix) => {
+                prefix.starts_with(&*hearer.prefix) || hearer.prefix.starts_with(prefix)
+            }
+            _ => true,
+        };
+        for hearer in self.hearers().iter().filter(concerns) {
+            hearer.interest.subscriber.hear(what);
+        }
+    }
+
+    /// Others have written something, or may have.
+    pub(crate) fn written(&self, what: Invalidation<'_>) {
+        if !self.is_guarded() {
+            return;
+        }
+        match what {
+            Invalidation::Keys(keys) => {
+                for key in keys {
+                    let mut stripe = self.stripe(key);
+                    stripe.generation = stripe.generation.wrapping_add(1);
+                    self.tell(Invalidation::Keys(&[key]));
+                }
+            }
+            Invalidation::Under(prefix) => drop(self.clear(prefix)),
+            Invalidation::All | Invalidation::Gap => self.tell(what),
+        }
     }
 
     /// Notes how things stand for a key, before its value is read or written.
@@ -142,7 +238,7 @@ impl Fence {
             let mut stripe = self.stripe(key);
             stripe.generation = stripe.generation.wrapping_add(1);
             stripe.writers += 1;
-            self.each_upper(|upper| upper.evict(key));
+            self.tell(Invalidation::Keys(&[key]));
         }
         Write {
             fence: self,
@@ -160,7 +256,7 @@ impl Fence {
         // Copies that were on their way in are in by now, and others are refused: memory is emptied without the lock.
         drop(clears);
         let attached = self.attached.load(Ordering::Acquire);
-        self.each_upper(|upper| upper.evict_under(prefix));
+        self.tell(Invalidation::Under(prefix));
         Clear {
             fence: self,
             prefix,
@@ -187,7 +283,7 @@ impl Drop for Write<'_> {
             // A memory was put above the store meanwhile and may have copied the old value.
             let mut stripe = self.fence.stripe(self.key);
             stripe.generation = stripe.generation.wrapping_add(1);
-            self.fence.each_upper(|upper| upper.evict(self.key));
+            self.fence.tell(Invalidation::Keys(&[self.key]));
         }
     }
 }
@@ -204,8 +300,7 @@ impl Drop for Clear<'_> {
     fn drop(&mut self) {
         if self.fence.attached.load(Ordering::Acquire) != self.attached {
             // A memory was put above the store while the clear ran, and may hold copies from before.
-            self.fence
-                .each_upper(|upper| upper.evict_under(self.prefix));
+            self.fence.tell(Invalidation::Under(self.prefix));
         }
         let mut clears = self
             .fence
@@ -220,30 +315,32 @@ impl Drop for Clear<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use crate::coherence::Subscriber;
 
     #[derive(Default)]
     struct Memory(Mutex<Vec<String>>);
 
-    impl Upper for Memory {
-        fn evict(&self, stored: &str) {
-            self.0.lock().unwrap().push(stored.to_owned());
-        }
-        fn evict_under(&self, prefix: &str) {
-            self.0.lock().unwrap().push(format!("{prefix}*"));
+    impl Subscriber for Memory {
+        fn hear(&self, what: Invalidation<'_>) {
+            let mut heard = self.0.lock().unwrap();
+            match what {
+                Invalidation::Keys(keys) => heard.extend(keys.iter().map(ToString::to_string)),
+                Invalidation::Under(prefix) => heard.push(format!("{prefix}*")),
+                Invalidation::All => heard.push("all".to_owned()),
+                Invalidation::Gap => heard.push("gap".to_owned()),
+            }
         }
     }
 
-    fn guarded() -> (Fence, Arc<Memory>) {
-        let (fence, memory) = (Fence::new(), Arc::new(Memory::default()));
-        let upper: Arc<dyn Upper> = memory.clone();
-        fence.attach(Arc::downgrade(&upper));
-        (fence, memory)
+    fn guarded() -> (Arc<Fence>, Arc<Memory>, Subscription) {
+        let (fence, memory) = (Arc::new(Fence::new()), Arc::new(Memory::default()));
+        let subscription = fence.subscribe("", Interest::new(memory.clone()));
+        (fence, memory, subscription)
     }
 
     #[test]
     fn a_copy_older_than_a_write_never_enters() {
-        let (fence, memory) = guarded();
+        let (fence, memory, _subscription) = guarded();
         let before = fence.stamp("k");
         assert!(fence.fill("k", before, || ()), "nothing was written");
         let write = fence.write("k");
@@ -259,7 +356,7 @@ mod tests {
 
     #[test]
     fn of_two_writers_at_once_neither_leaves_its_value_in_memory() {
-        let (fence, _memory) = guarded();
+        let (fence, _memory, _subscription) = guarded();
         let a = fence.write("k");
         let stamp_a = fence.stamp("k");
         let b = fence.write("k");
@@ -275,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_clear_covers_every_key() {
-        let (fence, memory) = guarded();
+        let (fence, memory, _subscription) = guarded();
         let before = fence.stamp("k");
         let clear = fence.clear("");
         let during = fence.stamp("k");
@@ -289,12 +386,56 @@ mod tests {
 
     #[test]
     fn a_memory_attached_during_a_write_is_told_at_its_end() {
-        let fence = Fence::new();
+        let fence = Arc::new(Fence::new());
         let write = fence.write("k");
         let memory = Arc::new(Memory::default());
-        let upper: Arc<dyn Upper> = memory.clone();
-        fence.attach(Arc::downgrade(&upper));
+        let _subscription = fence.subscribe("", Interest::new(memory.clone()));
         drop(write);
         assert_eq!(*memory.0.lock().unwrap(), ["k"]);
+    }
+
+    #[test]
+    fn a_write_by_others_closes_the_key_to_copies_from_before() {
+        let (fence, memory, _subscription) = guarded();
+        let before = fence.stamp("k");
+        fence.written(Invalidation::Keys(&["k", "j"]));
+        assert!(!fence.fill("k", before, || panic!("the key was written")));
+        let before = fence.stamp("k");
+        fence.written(Invalidation::Under("k"));
+        assert!(!fence.fill("k", before, || panic!("all was cleared")));
+        fence.written(Invalidation::All);
+        fence.written(Invalidation::Gap);
+        assert_eq!(*memory.0.lock().unwrap(), ["k", "j", "k*", "all", "gap"]);
+    }
+
+    #[test]
+    fn each_hears_what_concerns_it_until_it_leaves() {
+        let fence = Arc::new(Fence::new());
+        assert!(fence.wanted().is_none());
+        let [a, ab, all] = std::array::from_fn(|_| Arc::new(Memory::default()));
+        let mut held = Vec::new();
+        for (prefix, memory, bound) in [("a:", &a, 3), ("a:b:", &ab, 2), ("", &all, 5)] {
+            let interest = Interest::new(memory.clone()).max_staleness(Duration::from_secs(bound));
+            held.push(fence.subscribe(prefix, interest));
+        }
+        fence.written(Invalidation::Keys(&["a:1", "a:b:2", "c:3"]));
+        fence.written(Invalidation::Under("a:b:"));
+        fence.written(Invalidation::Under("c:"));
+        assert_eq!(*a.0.lock().unwrap(), ["a:1", "a:b:2", "a:b:*"]);
+        assert_eq!(*ab.0.lock().unwrap(), ["a:b:2", "a:b:*"]);
+        assert_eq!(all.0.lock().unwrap().len(), 5);
+        let wanted = |prefixes: &[&str], bound| Wanted {
+            prefixes: prefixes.iter().map(ToString::to_string).collect(),
+            max_staleness: Duration::from_secs(bound),
+        };
+        assert_eq!(fence.wanted(), Some(wanted(&[""], 2)));
+        drop(held.pop());
+        assert_eq!(fence.wanted(), Some(wanted(&["a:"], 2)));
+        drop(held.pop());
+        assert_eq!(fence.wanted(), Some(wanted(&["a:"], 3)));
+        fence.written(Invalidation::Keys(&["a:b:2"]));
+        assert_eq!(ab.0.lock().unwrap().len(), 2);
+        drop(held);
+        assert!(fence.wanted().is_none());
     }
 }

@@ -13,6 +13,7 @@ mod backends;
 mod cache;
 pub mod clock;
 pub mod codec;
+pub mod coherence;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod core;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::coherence::SourceStatus;
 use crate::refusal::Refusal;
 
 const CELLS: usize = 16;
@@ -52,6 +53,9 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// Stored bytes that were no value for the reader, by reason. Each was a miss too.
             pub refusals: Vec<(&'static str, u64)>,
+            /// The places whose writes by others are heard of, each with how things stand there. What is told of them here
+            /// can fall too.
+            pub sources: Vec<SourceStatus>,
         }
 
         /// The counters themselves.
@@ -73,6 +77,7 @@ macro_rules! counters {
                     misses: self.misses.get(),
                     $($name: self.$name.load(Ordering::Relaxed),)*
                     refusals: refusals.map(|(why, n)| (why.as_str(), n.load(Ordering::Relaxed))).collect(),
+                    sources: Vec::new(),
                 }
             }
         }
@@ -117,6 +122,8 @@ counters! {
     conversions,
     /// Copies that did not enter memory, because the key was written while they were on their way.
     fills_refused,
+    /// Copies in memory that were not answered, because they might have been old: the store below was asked.
+    distrusted,
 }
 
 impl Counters {

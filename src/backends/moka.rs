@@ -12,6 +12,7 @@ use async_trait::async_trait;
 
 use crate::backend::{Backend, Memory, Peek};
 use crate::clock::{Clock, Moment};
+use crate::coherence::Origin;
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Entry, Stored, Want, When};
 use crate::error::{Error, ErrorKind, Result};
@@ -181,6 +182,10 @@ impl Backend for Moka {
 
     fn memory(&self) -> Option<&dyn Memory> {
         Some(&*self.inner)
+    }
+
+    fn origin(&self, _key: &str) -> Origin {
+        Origin::OWN
     }
 
     fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::backend::{Backend, Peek};
+use crate::coherence::Origin;
 use crate::core::{Core, Settings};
 use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::Result;
@@ -39,6 +40,10 @@ impl Backend for Null {
 
     fn peek(&self, _key: &str) -> Peek {
         Peek::Miss
+    }
+
+    fn origin(&self, _key: &str) -> Origin {
+        Origin::OWN
     }
 
     async fn fetch(&self, _key: &str, _want: Want) -> Result<Answer> {

@@ -1,11 +1,13 @@
 //! One Redis server.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::backend::Backend;
+use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::{Core, MAX_WAIT, Settings, setting_methods};
 use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::{Error, ErrorKind, Result};
@@ -107,14 +109,13 @@ impl RedisBuilder {
             let why = "several places in turn are for a ring's manager: values stand at one, or at the master that sentinels know";
             return Err(Error::new(ErrorKind::Config, why));
         }
+        let core = Core::new(self.settings).bounding_reads(true);
+        self.connection.fence = Some(Arc::clone(core.fence()));
         let node = Node::new(target, &self.connection);
         if tokio::runtime::Handle::try_current().is_ok() {
             node.start()?;
         }
-        Ok(Redis {
-            core: Core::new(self.settings).bounding_reads(true),
-            node,
-        })
+        Ok(Redis { core, node })
     }
 
     /// The store, once it is connected.
@@ -189,6 +190,21 @@ impl Backend for Redis {
 
     fn own_key<'k>(&self, stored: &'k str) -> Option<&'k str> {
         Some(stored)
+    }
+
+    fn subscribe(&self, prefix: &str, interest: Interest) -> Subscription {
+        let subscription = self.core.subscribe(prefix, interest);
+        self.node.follow();
+        let node = self.node.clone();
+        subscription.and(move || node.follow())
+    }
+
+    fn origin(&self, _key: &str) -> Origin {
+        self.node.origin(0)
+    }
+
+    fn vouches(&self, _key: &str, _origin: Origin) -> bool {
+        true
     }
 
     fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {

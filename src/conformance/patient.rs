@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::backend::{Backend, Memory, Peek, SharedCache};
+use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::Result;
@@ -51,6 +52,18 @@ impl Backend for Patient {
 
     fn own_key<'k>(&self, stored: &'k str) -> Option<&'k str> {
         self.inner.own_key(stored)
+    }
+
+    fn subscribe(&self, prefix: &str, interest: Interest) -> Subscription {
+        self.inner.subscribe(prefix, interest)
+    }
+
+    fn origin(&self, key: &str) -> Origin {
+        self.inner.origin(key)
+    }
+
+    fn vouches(&self, key: &str, origin: Origin) -> bool {
+        self.inner.vouches(key, origin)
     }
 
     fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {

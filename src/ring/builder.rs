@@ -154,11 +154,12 @@ impl DistributedRedisBuilder {
             listener: Some(signals.listener(&self.map.keys)),
             ..self.map.nodes.clone()
         };
-        let clock = self.settings.clock.clone();
+        let core = Core::new(self.settings).bounding_reads(true);
+        self.map.nodes.fence = Some(Arc::clone(core.fence()));
+        let clock = core.settings().clock.clone();
         let manager = Connection::new(self.manager?, manager);
         let follower = Follower::new(manager, self.map, clock, signals);
         follower.begin().await?;
-        let core = Core::new(self.settings).bounding_reads(true);
         Ok(DistributedRedis::over(core, follower))
     }
 }

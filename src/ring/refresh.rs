@@ -159,6 +159,8 @@ impl Follower {
         if !self.put_in_place(current, &next) {
             return false;
         }
+        // Only now: until then, copies of what is read by the next map are as if of another view, and its nodes are asked.
+        next.listen();
         lock(&self.progress).changes += 1;
         tracing::info!(target: "larder::ring", event = "map_changed", epoch, nodes = next.node_count(), positions = next.ring.positions());
         if let (Some(path), Some(raw)) = (self.settings.snapshot_file.clone(), next.raw.clone()) {
@@ -229,14 +231,16 @@ impl Follower {
             return false;
         };
         self.warn(&good);
+        let current = self.current.load_full();
         let placed = Placed {
             stated: raw.epoch(),
+            views: current.views_with(&good.ring),
             good,
             raw,
             lineage,
         };
-        let current = self.current.load_full();
         let next = current.next(placed, &self.settings.nodes, Duration::ZERO, &self.departed);
+        next.listen();
         self.current.store(Arc::new(next));
         tracing::warn!(target: "larder::ring", event = "map_restored", "the manager gave no map: the one saved last is used");
         true
@@ -265,6 +269,7 @@ fn placed(
     let (lineage, stated) = lineage(before, &good, &history);
     let raw = Arc::new(reading.raw);
     let placed = Placed {
+        views: current.views_with(&good.ring),
         good,
         raw,
         stated,

@@ -50,6 +50,7 @@ impl Signals {
                 }
             }
             Heard::All => self.nudge(),
+            Heard::Proven(_) | Heard::Deaf(_) => {}
             Heard::Ended => self.hear_pushes(false),
         }
     }

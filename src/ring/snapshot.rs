@@ -28,6 +28,10 @@ pub(super) struct Snapshot {
     /// The epoch that the lineage stands at.
     pub(super) stated: u64,
     pub(super) lineage: Lineage,
+    /// The number of this map among those that this process has followed, and since which of them each key has belonged to
+    /// its node: memory knows nothing of what was written meanwhile where another owned it.
+    pub(super) view: u64,
+    pub(super) views: Lineage,
     pub(super) raw: Option<Arc<RawMap>>,
     /// Keys of the map itself that nobody's value may stand under: the manager may be a node too.
     own: Arc<[String]>,
@@ -52,6 +56,7 @@ pub(super) struct Placed {
     pub(super) raw: Arc<RawMap>,
     pub(super) stated: u64,
     pub(super) lineage: Lineage,
+    pub(super) views: Lineage,
 }
 
 impl Snapshot {
@@ -63,6 +68,8 @@ impl Snapshot {
             epoch: 0,
             stated: 0,
             lineage: Lineage::default(),
+            view: 0,
+            views: Lineage::default(),
             raw: None,
             nodes: Vec::new(),
             previous: Vec::new(),
@@ -98,6 +105,8 @@ impl Snapshot {
             epoch: good.epoch,
             stated: placed.stated,
             lineage: placed.lineage,
+            view: self.view + 1,
+            views: placed.views,
             raw: Some(placed.raw),
             nodes,
         }
@@ -136,6 +145,8 @@ impl Snapshot {
             epoch: self.epoch,
             stated: self.stated,
             lineage: self.lineage.clone(),
+            view: self.view,
+            views: self.views.clone(),
             raw: self.raw.clone(),
             nodes: self.nodes.clone(),
             previous: previous.cloned().collect(),
@@ -181,6 +192,23 @@ impl Snapshot {
             return 0;
         }
         self.epoch
+    }
+
+    /// The view that copies of what is read by this map carry.
+    pub(super) fn view(&self) -> u32 {
+        u32::try_from(self.view).unwrap_or(u32::MAX)
+    }
+
+    /// Since which view each key will have belonged to its node once `next` is followed.
+    pub(super) fn views_with(&self, next: &Ring) -> Lineage {
+        self.views.then(&self.ring, next, self.view + 1)
+    }
+
+    /// Has the nodes listen to writes as the subscribers want it, and says which view they are of.
+    pub(super) fn listen(&self) {
+        self.all_nodes().for_each(Node::follow);
+        self.present_nodes()
+            .for_each(|node| node.set_view(self.view()));
     }
 
     /// Every node that there is a connection to.
@@ -378,6 +406,7 @@ mod tests {
                 raw: Arc::new(raw),
                 stated: 1,
                 lineage: Lineage::since(1),
+                views: Lineage::since(1),
             }
         };
         let settings = ConnectionSettings::default();

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures_util::future::join;
 
 use crate::backend::{Backend, Memory, Peek};
+use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::Result;
@@ -116,6 +117,24 @@ impl Backend for DistributedRedis {
 
     fn own_key<'k>(&self, stored: &'k str) -> Option<&'k str> {
         Some(stored)
+    }
+
+    fn subscribe(&self, prefix: &str, interest: Interest) -> Subscription {
+        let subscription = self.core.subscribe(prefix, interest);
+        self.follower.current().listen();
+        let follower = Arc::clone(&self.follower);
+        subscription.and(move || follower.current().listen())
+    }
+
+    fn origin(&self, key: &str) -> Origin {
+        let snapshot = self.follower.current();
+        let node = snapshot.node_of(key);
+        node.map_or(Origin::UNHEARD, |node| node.origin(snapshot.view()))
+    }
+
+    fn vouches(&self, key: &str, origin: Origin) -> bool {
+        let snapshot = self.follower.current();
+        !snapshot.views.outdates(key, origin.view())
     }
 
     fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use super::known;
 use crate::backend::{Backend, Memory, Peek};
+use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Stored, Want};
 use crate::error::Result;
@@ -132,6 +133,18 @@ impl<B: Backend> Backend for Recording<B> {
 
     fn own_key<'k>(&self, stored: &'k str) -> Option<&'k str> {
         self.inner.own_key(stored)
+    }
+
+    fn subscribe(&self, prefix: &str, interest: Interest) -> Subscription {
+        self.inner.subscribe(prefix, interest)
+    }
+
+    fn origin(&self, key: &str) -> Origin {
+        self.inner.origin(key)
+    }
+
+    fn vouches(&self, key: &str, origin: Origin) -> bool {
+        self.inner.vouches(key, origin)
     }
 
     fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {

@@ -40,8 +40,8 @@ const USER_TIMEOUT: Duration = Duration::from_millis(2500);
 pub(super) struct Opened {
     pub(super) conn: MultiplexedConnection,
     pub(super) driver: Driver,
-    /// Whether the server tells the listener of writes.
-    pub(super) tracked: bool,
+    /// Whether the server tells the listener of writes, or why not; nothing where there is none.
+    pub(super) tracked: Option<Result<(), String>>,
 }
 
 /// Connects to `target` and greets the server, each step within `connect_timeout`.
@@ -90,14 +90,18 @@ async fn bounded(addr: &NodeAddr, settings: &ConnectionSettings) -> Result<Opene
 }
 
 async fn greeted(addr: &NodeAddr, settings: &ConnectionSettings) -> Result<Opened> {
-    if settings.listener.is_some() {
-        match opened(addr, settings, true).await {
-            // A server that does not speak RESP3 to us, or not yet; the plain greeting says what is wrong, if anything.
-            Err(error) if error.kind() != ErrorKind::Unavailable => {}
-            done => return done,
-        }
+    if settings.listener.is_none() {
+        return opened(addr, settings, false).await;
     }
-    opened(addr, settings, false).await
+    match opened(addr, settings, true).await {
+        // A server that does not speak RESP3 to us, or not yet; the plain greeting says what is wrong, if anything.
+        Err(error) if error.kind() != ErrorKind::Unavailable => {
+            let mut plain = opened(addr, settings, false).await?;
+            plain.tracked = Some(Err(error.message().to_owned()));
+            Ok(plain)
+        }
+        done => done,
+    }
 }
 
 async fn opened(addr: &NodeAddr, settings: &ConnectionSettings, listening: bool) -> Result<Opened> {
@@ -137,8 +141,10 @@ async fn opened(addr: &NodeAddr, settings: &ConnectionSettings, listening: bool)
         let mut greeting = pin!(async {
             greet(addr, settings, &mut conn, listener.is_some()).await?;
             match listener {
-                Some(listener) => track(addr, &mut conn, &listener.command()).await,
-                None => Ok(false),
+                Some(listener) => {
+                    Some(track(addr, &mut conn, &listener.command()).await).transpose()
+                }
+                None => Ok(None),
             }
         });
         match first(&mut greeting, &mut driver).await {
@@ -155,13 +161,20 @@ async fn opened(addr: &NodeAddr, settings: &ConnectionSettings, listening: bool)
 }
 
 /// Asks to be told of writes; a server that refuses is as good as any, but silent.
-async fn track(addr: &NodeAddr, conn: &mut MultiplexedConnection, command: &Cmd) -> Result<bool> {
+async fn track(
+    addr: &NodeAddr,
+    conn: &mut MultiplexedConnection,
+    command: &Cmd,
+) -> Result<Result<(), String>> {
     let refused = ask(addr, conn, command).await?;
-    if let Some(error) = &refused {
-        tracing::info!(target: "larder::wire", event = "not_tracked", node = addr.label(), error = %error,
-            "the server does not tell of writes");
-    }
-    Ok(refused.is_none())
+    Ok(match refused {
+        Some(error) => {
+            tracing::info!(target: "larder::wire", event = "not_tracked", node = addr.label(), error = %error,
+                "the server does not tell of writes");
+            Err(error.message().to_owned())
+        }
+        None => Ok(()),
+    })
 }
 
 /// Connects to the master that a sentinel names, and makes sure that it is one.

@@ -12,6 +12,7 @@ mod gather;
 mod get;
 mod greet;
 mod guard;
+mod line;
 mod load;
 pub(crate) mod node;
 mod owing;

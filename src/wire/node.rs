@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::time::Instant;
 
 #[cfg(feature = "ring")]
 use super::NodeAddr;
 use super::command::{integer, millis, set, stored, unlink};
+use super::line::Line;
 use super::owing::batches;
 #[cfg(feature = "ring")]
 use super::replay::Replay;
@@ -20,6 +21,7 @@ use super::settings::Share;
 use super::target::Target;
 use super::wipe::{is_final, wipe};
 use super::{Connection, ConnectionSettings};
+use crate::coherence::Origin;
 use crate::core::Core;
 use crate::entry::{Draft, Stored, When};
 use crate::error::{Error, ErrorKind, Result};
@@ -84,12 +86,14 @@ impl Debts {
 pub(crate) struct Node {
     /// Several by choice. A key always takes the same one, or its `SET` and `DEL` could change places.
     pub(super) connections: Arc<[Connection]>,
+    /// On which it tells of its writes, if there is somebody to tell.
+    line: Option<Arc<Line>>,
 }
 
 impl Node {
     pub(crate) fn new(target: impl Into<Target>, settings: &ConnectionSettings) -> Self {
         let target = target.into();
-        Self::of(settings, |_, settings| {
+        Self::of(&target, settings, |_, settings| {
             Connection::new(target.clone(), settings)
         })
     }
@@ -98,9 +102,13 @@ impl Node {
     #[cfg(feature = "ring")]
     pub(crate) fn indebted(addr: NodeAddr, settings: &ConnectionSettings, debts: Debts) -> Self {
         let target = Target::from(addr);
-        Self::of(settings, |index, settings| match debts.0.get(index) {
-            Some(replay) => Connection::owing_what(Arc::clone(replay), target.clone(), settings),
-            None => Connection::new(target.clone(), settings),
+        Self::of(&target, settings, |index, settings| {
+            match debts.0.get(index) {
+                Some(replay) => {
+                    Connection::owing_what(Arc::clone(replay), target.clone(), settings)
+                }
+                None => Connection::new(target.clone(), settings),
+            }
         })
     }
 
@@ -111,6 +119,7 @@ impl Node {
     }
 
     fn of(
+        target: &Target,
         settings: &ConnectionSettings,
         connection: impl Fn(usize, ConnectionSettings) -> Connection,
     ) -> Self {
@@ -125,6 +134,29 @@ impl Node {
         };
         Self {
             connections: (0..of).map(connection).collect(),
+            line: Line::new(target, settings).map(Arc::new),
+        }
+    }
+
+    /// Listens to writes of others, or does not, as the subscribers of the store want it now.
+    pub(crate) fn follow(&self) {
+        if let Some(line) = &self.line {
+            line.follow();
+        }
+    }
+
+    /// Where a read that begins now gets its answer, in a ring's view.
+    pub(crate) fn origin(&self, view: u32) -> Origin {
+        self.line
+            .as_ref()
+            .map_or(Origin::UNHEARD, |line| line.origin(view))
+    }
+
+    /// The view of the ring that copies of this node's values are of.
+    #[cfg(feature = "ring")]
+    pub(crate) fn set_view(&self, view: u32) {
+        if let Some(line) = &self.line {
+            line.set_view(view);
         }
     }
 
@@ -150,7 +182,13 @@ impl Node {
 
     /// Closes all connections in good order.
     pub(crate) async fn shutdown(&self) {
-        join_all(self.connections.iter().map(Connection::shutdown)).await;
+        let connections = join_all(self.connections.iter().map(Connection::shutdown));
+        let line = async {
+            if let Some(line) = &self.line {
+                line.shutdown().await;
+            }
+        };
+        join(connections, line).await;
     }
 
     pub(crate) fn status(&self) -> NodeStatus {

@@ -1,10 +1,12 @@
 //! The bounds that hold for a connection to one node.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::tracking::Listener;
+use crate::fence::Fence;
 
 /// The bounds of a connection.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) client_name: Option<String>,
     /// Who hears of writes by others, and of which keys.
     pub(crate) listener: Option<Listener>,
+    /// Where the store's subscribers stand, who want to hear of writes of the node.
+    pub(crate) fence: Option<Arc<Fence>>,
 }
 
 impl Default for ConnectionSettings {
@@ -55,6 +59,7 @@ impl Default for ConnectionSettings {
             spared: Vec::new(),
             client_name: Some("larder".to_owned()),
             listener: None,
+            fence: None,
         }
     }
 }

@@ -146,8 +146,8 @@ async fn live(shared: &Arc<Shared>, term: u64, opened: Opened, trial: Duration) 
     if !publish(shared, term, &link) {
         return None;
     }
-    let _listening = Listening::begin(shared, tracked);
-    serve(shared, link, driver).await
+    let listening = Listening::begin(shared, tracked);
+    serve(shared, link, driver, &listening).await
 }
 
 /// Says that the node is up; whether the term is still on.
@@ -164,7 +164,12 @@ fn publish(shared: &Shared, term: u64, link: &Arc<Link>) -> bool {
 }
 
 /// Drives a link until it breaks, and answers why; nothing where the connection was closed.
-async fn serve(shared: &Arc<Shared>, link: Arc<Link>, mut driver: Driver) -> Option<Error> {
+async fn serve(
+    shared: &Arc<Shared>,
+    link: Arc<Link>,
+    mut driver: Driver,
+    listening: &Listening<'_>,
+) -> Option<Error> {
     let mut slot = shared.slot.subscribe();
     let given_up = async {
         let changed = slot.wait_for(|slot| !slot.phase.is_up(&link)).await;
@@ -188,7 +193,7 @@ async fn serve(shared: &Arc<Shared>, link: Arc<Link>, mut driver: Driver) -> Opt
         });
         // The driver comes last, since under load it uses up the task's budget of each turn.
         let kept = first(
-            keep_alive(shared, &link, shared.settings.ping_interval),
+            keep_alive(shared, &link, listening),
             repay_as_owed(shared, &link),
         );
         let working = first(&mut gathered, first(kept, driven));
@@ -289,12 +294,26 @@ fn ended(shared: &Shared) -> Error {
 struct Listening<'s>(Option<&'s Listener>);
 
 impl<'s> Listening<'s> {
-    fn begin(shared: &'s Shared, tracked: bool) -> Self {
-        let listener = shared.settings.listener.as_ref().filter(|_| tracked);
-        if let Some(listener) = listener {
-            listener.tell(Heard::Begun);
+    fn begin(shared: &'s Shared, tracked: Option<Result<(), String>>) -> Self {
+        let listener = shared.settings.listener.as_ref();
+        match (listener, tracked) {
+            (Some(listener), Some(Ok(()))) => {
+                listener.tell(Heard::Begun);
+                Self(Some(listener))
+            }
+            (Some(listener), Some(Err(why))) => {
+                listener.tell(Heard::Deaf(why));
+                Self(None)
+            }
+            _ => Self(None),
         }
-        Self(listener)
+    }
+
+    /// The server was asked for a sign of life at `asked`, and gave it.
+    fn proven(&self, asked: std::time::Instant) {
+        if let Some(listener) = self.0 {
+            listener.tell(Heard::Proven(asked));
+        }
     }
 }
 
@@ -307,19 +326,26 @@ impl Drop for Listening<'_> {
 }
 
 /// Sends `PING` again and again; answers when the link is found broken.
-async fn keep_alive(shared: &Shared, link: &Link, interval: Duration) -> Error {
-    let interval = interval.max(Duration::from_millis(10));
+async fn keep_alive(shared: &Shared, link: &Link, listening: &Listening<'_>) -> Error {
+    let interval = shared.settings.ping_interval.max(Duration::from_millis(10));
     let bound = shared.settings.ping_timeout;
     let ping = redis::cmd("PING");
-    let mut pause = interval;
+    // Memory waits for the first sign of life.
+    let mut pause = if listening.0.is_some() {
+        Duration::ZERO
+    } else {
+        interval
+    };
     loop {
         sleep(pause).await;
         let mark = link.mark();
+        let asked = std::time::Instant::now();
         let mut conn = link.conn();
         match timeout(bound, conn.send_packed_command(&ping)).await {
             // An error is an answer too: somebody is there.
             Ok(Ok(_)) => {
                 link.answered();
+                listening.proven(asked);
                 pause = interval;
             }
             Ok(Err(error)) => {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use redis::{Cmd, PushInfo, PushKind, Value, cmd};
 
@@ -14,6 +15,10 @@ pub(crate) enum Heard {
     Keys(Vec<Vec<u8>>),
     /// Any key may have been written.
     All,
+    /// All that was written before this moment, when the server was asked for a sign of life, was told.
+    Proven(Instant),
+    /// This server does not tell, and this is why.
+    Deaf(String),
     /// Nothing more is heard, until [`Begun`](Self::Begun).
     Ended,
 }

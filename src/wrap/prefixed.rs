@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::backend::{Backend, Memory, Peek};
+use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Entry, Stored, Want};
 use crate::error::Result;
@@ -129,6 +130,18 @@ impl<C: Backend> Backend for Prefixed<C> {
 
     fn own_key<'k>(&self, stored: &'k str) -> Option<&'k str> {
         self.inner.own_key(stored)?.strip_prefix(&*self.prefix)
+    }
+
+    fn subscribe(&self, prefix: &str, interest: Interest) -> Subscription {
+        self.inner.subscribe(&self.join(prefix), interest)
+    }
+
+    fn origin(&self, key: &str) -> Origin {
+        self.with_key(key, |key| self.inner.origin(key))
+    }
+
+    fn vouches(&self, key: &str, origin: Origin) -> bool {
+        self.with_key(key, |key| self.inner.vouches(key, origin))
     }
 
     fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {

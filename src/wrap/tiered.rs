@@ -1,5 +1,8 @@
 //! A fast store in front of a shared one.
 
+mod bulk;
+mod copies;
+
 use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,12 +10,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::backend::{Backend, Memory, Peek};
+use crate::coherence::{
+    Interest, Invalidation, MAX_STALENESS, Origin, SourceStatus, Subscriber, Subscription,
+};
 use crate::core::{Core, Settings, setting_methods};
 use crate::entry::{Answer, Draft, Entry, Stored, Want};
-use crate::error::{Error, ErrorKind, Result};
-use crate::fence::{Stamp, Upper};
-use crate::flight::unless_overtaken;
-use crate::stats::count;
+use crate::error::Result;
 use crate::ttl::Remaining;
 
 /// How long a computed value stands in for one that could not be stored.
@@ -24,6 +27,10 @@ const OUTAGE_TTL: Duration = Duration::from_secs(1);
 /// [`max_l1_ttl`](TieredBuilder::max_l1_ttl). Writes are decided by `l2`; `l1` never keeps an older value than this
 /// process wrote, whichever handle on `l2` wrote it.
 ///
+/// Writes by others empty memory too: a Redis server tells of every write under the prefix, by whomever, within a
+/// millisecond or so. And memory is never behind by more than [`max_staleness`](TieredBuilder::max_staleness), 1 second
+/// unless set, whatever the network does: where a server is not surely heard, reads ask it. docs/GUARANTEES.md has it in full.
+///
 /// ```
 /// use larder::{Cache, Moka, Tiered};
 /// let cache = Tiered::new(Moka::new(1_000), Moka::new(100_000));
@@ -31,7 +38,7 @@ const OUTAGE_TTL: Duration = Duration::from_secs(1);
 /// ```
 ///
 /// An `l1` that is not memory of this process works, with a weaker promise: it hears only of writes through this very
-/// `Tiered`, and is filled by reads alone.
+/// `Tiered`, is filled by reads alone, and keeps copies for `max_staleness`.
 ///
 /// One `l1` holds the copies of one store and prefix: a second tier over it that has another below leaves it alone.
 /// Building a tier empties the memory of its `l1`.
@@ -47,8 +54,11 @@ struct Inner<L1, L2> {
     core: Core,
     max_l1_ttl: Option<Duration>,
     outage_ttl: Duration,
+    max_staleness: Duration,
     /// Whether `l1` is this tier's own. One that holds another's copies is left alone.
     holds_copies: bool,
+    /// To writes of `l2`, if `l1` is this tier's own.
+    _subscription: Option<Subscription>,
 }
 
 /// Settings of a [`Tiered`].
@@ -60,6 +70,7 @@ pub struct TieredBuilder<L1, L2> {
     settings: Settings,
     max_l1_ttl: Option<Duration>,
     outage_ttl: Duration,
+    max_staleness: Duration,
 }
 
 impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
@@ -71,9 +82,21 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
         self
     }
 
+    /// Bounds how long ago a value may have been overwritten or deleted by others that memory still answers. 1 second unless
+    /// set; zero asks `l2` for every read.
+    ///
+    /// Copies from a server that tells of its writes are answered while it gave a sign of life that was asked for less than
+    /// this ago: it is asked four times as often. From one that does not tell, they live for this long. A store of this process
+    /// alone is never behind.
+    pub fn max_staleness(mut self, bound: Duration) -> Self {
+        self.max_staleness = bound;
+        self
+    }
+
     /// Sets how long memory keeps a computed value that `l2` could not store, because its node is down, slow, full or read
     /// only: so each process computes a key about once in this time, and not for every caller. 1 second unless set; zero
-    /// keeps none, nor does a strict cache. It is also how long such a value may differ from what others store once `l2` is back.
+    /// keeps none, nor does a strict cache. It is also how long such a value may differ from what others store once `l2` is back, never longer than
+    /// [`max_staleness`](Self::max_staleness).
     pub fn outage_ttl(mut self, ttl: Duration) -> Self {
         self.outage_ttl = ttl;
         self
@@ -96,17 +119,20 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
             tracing::error!(target: "larder", event = "l1_shared",
                 "this l1 holds copies of another store or prefix already, or is l2 itself; every read will ask l2 (give each tier an l1 of its own)");
         }
-        let inner = Arc::new(Inner {
-            l1: self.l1,
-            l2: self.l2,
-            core,
-            max_l1_ttl: self.max_l1_ttl,
-            outage_ttl: self.outage_ttl,
-            holds_copies,
+        let inner = Arc::new_cyclic(|inner| {
+            let hearing = Hearing(Weak::clone(inner));
+            Inner {
+                _subscription: holds_copies.then(|| hearing.begin(&self.l2, self.max_staleness)),
+                l1: self.l1,
+                l2: self.l2,
+                core,
+                max_l1_ttl: self.max_l1_ttl,
+                outage_ttl: self.outage_ttl,
+                max_staleness: self.max_staleness,
+                holds_copies,
+            }
         });
         if holds_copies {
-            let upper: Weak<dyn Upper> = Arc::downgrade(&(Arc::clone(&inner) as Arc<dyn Upper>));
-            inner.core.fence().attach(upper);
             // What an earlier tier left in it, or the application put there, has not heard of the writes since.
             inner.evict_under(&below);
         }
@@ -130,7 +156,15 @@ impl<L1: Backend, L2: Backend> Tiered<L1, L2> {
             settings,
             max_l1_ttl: None,
             outage_ttl: OUTAGE_TTL,
+            max_staleness: MAX_STALENESS,
         }
+    }
+
+    /// How things stand with each place whose writes memory hears of: one for each server. Empty where `l2` is of this
+    /// process alone, or does not tell of writes by others at all.
+    #[must_use]
+    pub fn coherence(&self) -> Vec<SourceStatus> {
+        self.inner.core.fence().statuses()
     }
 
     /// The two stores.
@@ -156,7 +190,35 @@ impl<L1, L2> Clone for Tiered<L1, L2> {
     }
 }
 
-impl<L1: Backend, L2: Backend> Upper for Inner<L1, L2> {
+/// What a tier does with what it hears of `l2`.
+struct Hearing<L1, L2>(Weak<Inner<L1, L2>>);
+
+impl<L1: Backend, L2: Backend> Hearing<L1, L2> {
+    fn begin(self, l2: &L2, max_staleness: Duration) -> Subscription {
+        let interest = Interest::new(Arc::new(self));
+        if max_staleness.is_zero() {
+            // What others write is asked for each time.
+            return l2.core().subscribe(&l2.stored_key(""), interest);
+        }
+        l2.subscribe("", interest.max_staleness(max_staleness))
+    }
+}
+
+impl<L1: Backend, L2: Backend> Subscriber for Hearing<L1, L2> {
+    fn hear(&self, what: Invalidation<'_>) {
+        let Some(inner) = self.0.upgrade() else {
+            return;
+        };
+        match what {
+            Invalidation::Keys(keys) => keys.iter().for_each(|key| inner.evict(key)),
+            Invalidation::Under(prefix) => inner.evict_under(prefix),
+            // Copies say by themselves that they are void.
+            Invalidation::All | Invalidation::Gap => {}
+        }
+    }
+}
+
+impl<L1: Backend, L2: Backend> Inner<L1, L2> {
     fn evict(&self, stored: &str) {
         let Some(key) = self.l2.own_key(stored) else {
             return;
@@ -180,189 +242,6 @@ impl<L1: Backend, L2: Backend> Upper for Inner<L1, L2> {
             None => drop(self.l1.core().fence().clear(&self.l1.stored_key(under))),
         }
     }
-}
-
-impl<L1: Backend, L2: Backend> Inner<L1, L2> {
-    fn stamp(&self, key: &str) -> Stamp {
-        self.core.fence().stamp(&self.l2.stored_key(key))
-    }
-
-    /// The draft of the copy of an entry that `l1` keeps; none where it keeps none.
-    fn copy(&self, key: &str, entry: &Entry) -> Option<Draft> {
-        // Bytes are bound to the key that they were stored under.
-        if !self.holds_copies || entry.value().as_encoded().is_some() {
-            return None;
-        }
-        let mut copy = entry.clone();
-        if let Some(max) = self.max_l1_ttl {
-            let latest = self.core.now().after(max);
-            copy = copy.with_deadline(entry.expires().min(latest));
-        }
-        // Weighed and checked before any lock is taken: that may run the value's own code.
-        let mut draft = Draft::from(copy);
-        self.l1.prepare(key, &mut draft).ok()?;
-        Some(draft)
-    }
-
-    /// Puts a copy read after `stamp` into `l1`, unless the key was written since.
-    async fn fill(&self, key: &str, stamp: Stamp, entry: &Entry) {
-        let Some(draft) = self.copy(key, entry) else {
-            return;
-        };
-        let stored = self.l2.stored_key(key);
-        let filled = match self.l1.memory() {
-            Some(memory) => {
-                let fill = || memory.insert(key, draft.entry);
-                self.core.fence().fill(&stored, stamp, fill)
-            }
-            None => self.fill_remote(key, &stored, stamp, draft).await,
-        };
-        if !filled {
-            count(&self.core.counters().fills_refused);
-        }
-    }
-
-    /// A remote `l1` cannot be filled under a lock. So the fill counts as a store under way, which writes wait for.
-    async fn fill_remote(&self, key: &str, stored: &str, stamp: Stamp, draft: Draft) -> bool {
-        let Some(storing) = self.core.flights().store(stored) else {
-            return false;
-        };
-        if !self.core.fence().fill(stored, stamp, || ()) {
-            return false;
-        }
-        let store = self.write_l1(key, self.l1.store(key, draft));
-        let _ = unless_overtaken([&storing], store).await;
-        if storing.overtaken() {
-            self.write_l1(key, self.l1.remove(key)).await;
-        }
-        true
-    }
-
-    /// A write of an `l1` that is not memory, fenced for what lies above it if it is a tier itself.
-    async fn write_l1<R>(&self, key: &str, write: impl Future<Output = Result<R>> + Send) {
-        let stored = self.l1.stored_key(key);
-        let _write = self.l1.core().fence().write(&stored);
-        if let Err(error) = write.await {
-            tracing::debug!(target: "larder", event = "l1_failed", error = %error);
-        }
-    }
-
-    /// Keeps in memory what `l2` has just stored, unless another write of the key came between, or a computed value that it
-    /// could not store, for a short while. A remote `l1` is filled by reads alone: the writes of two callers could reach it in
-    /// another order than `l2`.
-    fn settle(
-        &self,
-        key: &str,
-        stamp: Stamp,
-        copy: Option<Draft>,
-        computed: bool,
-        stored: &Result<Stored>,
-    ) {
-        let copy = match stored {
-            Ok(Stored::Done) => copy,
-            Err(error) if computed && is_outage(error) => {
-                copy.and_then(|copy| self.meanwhile(copy))
-            }
-            _ => None,
-        };
-        let Some(memory) = self.l1.memory().filter(|_| self.holds_copies) else {
-            return;
-        };
-        match copy {
-            Some(draft) => {
-                let stored = self.l2.stored_key(key);
-                let keep = || memory.insert(key, draft.entry);
-                self.core.fence().keep(&stored, stamp, keep);
-            }
-            None => memory.evict(key),
-        }
-    }
-
-    /// The copy of a computed value that `l2` could not store: short-lived, since `l2` may get another one from elsewhere.
-    fn meanwhile(&self, mut copy: Draft) -> Option<Draft> {
-        // A strict cache shows its callers what is wrong below.
-        if self.outage_ttl.is_zero() || self.core.settings().strict {
-            return None;
-        }
-        let latest = self.core.now().after(self.outage_ttl);
-        let expires = copy.entry.expires().min(latest);
-        copy.entry = copy.entry.with_deadline(expires);
-        Some(copy)
-    }
-
-    /// Drops a key from memory after a write. It has heard of a fenced one already, but a write may come without a fence.
-    fn drop_copy(&self, key: &str) {
-        if let Some(memory) = self.l1.memory().filter(|_| self.holds_copies) {
-            memory.evict(key);
-        }
-    }
-
-    /// Drops a key from an `l1` that is not memory, before `l2` is written: a reader who saw the new value there must not
-    /// meet the old one here. No copy gets in until the write is over.
-    async fn make_way(&self, keys: &[&str]) {
-        if !self.holds_copies || self.l1.memory().is_some() {
-            return;
-        }
-        let stored: Vec<_> = keys.iter().map(|key| self.l1.stored_key(key)).collect();
-        let fence = self.l1.core().fence();
-        let _writes: Vec<_> = stored.iter().map(|key| fence.write(key)).collect();
-        let removed = async {
-            match keys {
-                [key] => self.l1.remove(key).await.map(|_| ()),
-                _ => {
-                    let removed = self.l1.remove_many(keys).await;
-                    removed
-                        .into_iter()
-                        .try_for_each(|removed| removed.map(|_| ()))
-                }
-            }
-        };
-        // An l1 that hangs must leave l2 its time.
-        let bound = self.core.settings().store_timeout / 4;
-        let removed = match tokio::runtime::Handle::try_current() {
-            Ok(_) => tokio::time::timeout(bound, removed).await,
-            Err(_) => Ok(removed.await),
-        };
-        if !matches!(removed, Ok(Ok(()))) {
-            tracing::warn!(target: "larder", event = "l1_failed", "an l1 could not be told of a write: it may hold older values");
-        }
-    }
-
-    /// What `l1` holds under many keys, where it has to be asked.
-    async fn ask_l1(&self, keys: &[&str], want: Want) -> Vec<Option<Entry>> {
-        let mut found: Vec<_> = keys.iter().map(|_| None).collect();
-        let mut asked = Vec::new();
-        for (index, key) in keys.iter().enumerate() {
-            match self.l1.peek(key) {
-                Peek::Hit(entry) => found[index] = Some(entry),
-                Peek::Ask => asked.push(index),
-                Peek::Miss => {}
-            }
-        }
-        if !asked.is_empty() {
-            let wanted: Vec<&str> = asked.iter().map(|&index| keys[index]).collect();
-            let answers = self.l1.fetch_many(&wanted, want).await;
-            for (index, answer) in asked.into_iter().zip(answers) {
-                found[index] = answer.ok().and_then(|answer| answer.entry);
-            }
-        }
-        found
-    }
-}
-
-impl<L1: Backend, L2: Backend> Inner<L1, L2> {
-    fn memories(&self) -> impl Iterator<Item = &dyn Memory> {
-        let first = self.l1.memory().filter(|_| self.holds_copies);
-        [first, self.l2.memory()].into_iter().flatten()
-    }
-}
-
-/// Whether a store failed for reasons that have nothing to do with the value.
-fn is_outage(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy | ErrorKind::Rejected
-    )
 }
 
 // As a memory it is changed from above, past its own cache: fenced like any write, or a copy on its way from l2 to l1
@@ -400,9 +279,10 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
 
     fn peek(&self, key: &str) -> Peek {
         if self.inner.holds_copies {
-            let answer = self.inner.l1.peek(key);
-            if !matches!(answer, Peek::Miss) {
-                return answer;
+            match self.inner.l1.peek(key) {
+                Peek::Hit(entry) if self.inner.trusts(key, &entry) => return Peek::Hit(entry),
+                Peek::Ask => return Peek::Ask,
+                _ => {}
             }
         }
         // Only l2 can tell that nothing is there. If it is memory too, it tells at once; what it holds goes the long
@@ -426,42 +306,41 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
         self.inner.l2.own_key(stored)
     }
 
+    fn subscribe(&self, prefix: &str, interest: Interest) -> Subscription {
+        self.inner.l2.subscribe(prefix, interest)
+    }
+
+    fn origin(&self, key: &str) -> Origin {
+        self.inner.l2.origin(key)
+    }
+
+    fn vouches(&self, key: &str, origin: Origin) -> bool {
+        self.inner.l2.vouches(key, origin)
+    }
+
     fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {
         self.inner.l2.prepare(key, draft)
     }
 
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
-        if self.inner.holds_copies {
-            let answer = match self.inner.l1.peek(key) {
-                Peek::Hit(entry) => Some(entry),
-                Peek::Miss => None,
-                Peek::Ask => self
-                    .inner
-                    .l1
-                    .fetch(key, want)
-                    .await
-                    .ok()
-                    .and_then(|answer| answer.entry),
-            };
-            if let Some(entry) = answer {
-                return Ok(entry.into());
-            }
+        if let Some(entry) = self.inner.in_l1(key, want).await {
+            return Ok(entry.into());
         }
-        let stamp = self.inner.stamp(key);
+        let noted = self.inner.note(key);
         let answer = self.inner.l2.fetch(key, want.with_deadline()).await?;
         if let Some(entry) = &answer.entry {
-            self.inner.fill(key, stamp, entry).await;
+            self.inner.fill(key, noted, entry).await;
         }
         Ok(answer)
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
-        let stamp = self.inner.stamp(key);
-        let copy = self.inner.copy(key, &draft.entry);
+        let noted = self.inner.note(key);
+        let copy = self.inner.copy(key, &draft.entry, noted);
         let computed = draft.computed;
         self.inner.make_way(&[key]).await;
         let stored = self.inner.l2.store(key, draft).await;
-        self.inner.settle(key, stamp, copy, computed, &stored);
+        self.inner.settle(key, noted, copy, computed, &stored);
         stored
     }
 
@@ -513,70 +392,15 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
     }
 
     async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
-        let mut found = if self.inner.holds_copies {
-            self.inner.ask_l1(keys, want).await
-        } else {
-            keys.iter().map(|_| None).collect()
-        };
-        let missing = keys
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| found[*index].is_none());
-        let asked: Vec<(usize, Stamp)> = missing
-            .map(|(index, key)| (index, self.inner.stamp(key)))
-            .collect();
-        let wanted: Vec<&str> = asked.iter().map(|(index, _)| keys[*index]).collect();
-        let mut answers = self
-            .inner
-            .l2
-            .fetch_many(&wanted, want.with_deadline())
-            .await
-            .into_iter();
-        let mut filled = asked.into_iter();
-        let mut all = Vec::with_capacity(keys.len());
-        for (key, found) in keys.iter().zip(found.iter_mut()) {
-            if let Some(entry) = found.take() {
-                all.push(Ok(entry.into()));
-                continue;
-            }
-            let answer = answers.next().unwrap_or_else(|| Ok(Answer::default()));
-            if let (
-                Ok(Answer {
-                    entry: Some(entry), ..
-                }),
-                Some((_, stamp)),
-            ) = (&answer, filled.next())
-            {
-                self.inner.fill(key, stamp, entry).await;
-            }
-            all.push(answer);
-        }
-        all
+        self.inner.fetch_each(keys, want).await
     }
 
     async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
-        let copy = |(key, draft): &(String, Draft)| {
-            let stamp = self.inner.stamp(key);
-            let copy = self.inner.copy(key, &draft.entry);
-            (key.clone(), stamp, copy, draft.computed)
-        };
-        let copies: Vec<_> = drafts.iter().map(copy).collect();
-        let keys: Vec<&str> = drafts.iter().map(|(key, _)| key.as_str()).collect();
-        self.inner.make_way(&keys).await;
-        let answers = self.inner.l2.store_many(drafts).await;
-        for ((key, stamp, copy, computed), answer) in copies.into_iter().zip(&answers) {
-            self.inner.settle(&key, stamp, copy, computed, answer);
-        }
-        answers
+        self.inner.store_each(drafts).await
     }
 
     async fn remove_many(&self, keys: &[&str]) -> Vec<Result<bool>> {
-        self.inner.make_way(keys).await;
-        let answers = self.inner.l2.remove_many(keys).await;
-        for key in keys {
-            self.inner.drop_copy(key);
-        }
-        answers
+        self.inner.remove_each(keys).await
     }
 
     async fn close(&self) {

@@ -1,0 +1,110 @@
+//! How memory learns of writes by others, and how long it may be believed without.
+//!
+//! A store tells its [`Subscriber`]s which keys were written, whoever wrote them. A store over a network can do so only
+//! while it hears of them itself: a [`Source`] is a place that tells of its writes, such as one server, and remembers until
+//! when it was surely heard. A copy in memory carries its [`Origin`]: which source it came from, and how things stood there
+//! when it was read. Once that is no longer so, the copy is not answered any more, without anybody having to look for it.
+
+mod source;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use source::{Hearing, Origin, Source, SourceStatus};
+pub(crate) use source::{Standing, WeakSource};
+
+/// How long memory may be behind its store, unless set otherwise.
+pub const MAX_STALENESS: Duration = Duration::from_secs(1);
+
+/// What a store tells of writes. Keys are as stored, with all prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Invalidation<'a> {
+    /// These keys were written, by whomever.
+    Keys(&'a [&'a str]),
+    /// Every key that begins with this may have been written.
+    Under(&'a str),
+    /// Every key of a source may have been written.
+    All,
+    /// Writes may have happened at a source that nobody was told of.
+    Gap,
+}
+
+/// Who hears of writes.
+///
+/// Called at once, by whoever writes or on the task that hears of it, with the key closed to readers' copies: it must not
+/// wait, nor call the store.
+pub trait Subscriber: Send + Sync {
+    /// Something was written.
+    fn hear(&self, what: Invalidation<'_>);
+}
+
+impl<F: Fn(Invalidation<'_>) + Send + Sync> Subscriber for F {
+    fn hear(&self, what: Invalidation<'_>) {
+        self(what);
+    }
+}
+
+/// What a subscriber asks for.
+#[derive(Clone)]
+pub struct Interest {
+    pub(crate) subscriber: Arc<dyn Subscriber>,
+    pub(crate) max_staleness: Duration,
+}
+
+impl Interest {
+    /// To be told of each write.
+    #[must_use]
+    pub fn new(subscriber: Arc<dyn Subscriber>) -> Self {
+        Self {
+            subscriber,
+            max_staleness: MAX_STALENESS,
+        }
+    }
+
+    /// Sets within what time a store that is not heard any more must be noticed: it is asked for a sign of life several
+    /// times as often. 1 second unless set.
+    #[must_use]
+    pub fn max_staleness(mut self, bound: Duration) -> Self {
+        self.max_staleness = bound;
+        self
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interest")
+            .field("max_staleness", &self.max_staleness)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A subscription, which ends when this is dropped.
+#[must_use = "the subscription ends when this is dropped"]
+pub struct Subscription(Vec<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Subscription {
+    /// One that runs `end` when it is dropped.
+    pub fn new(end: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self(vec![Box::new(end)])
+    }
+
+    /// The same, which runs `end` too, after what it runs already.
+    pub fn and(mut self, end: impl FnOnce() + Send + Sync + 'static) -> Self {
+        self.0.push(Box::new(end));
+        self
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|end| end());
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Subscription")
+    }
+}

@@ -1,0 +1,165 @@
+//! The line on which a node tells of its writes: a connection of its own, so that neither large answers delay what is told,
+//! nor a flood of it the answers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+
+use super::target::Target;
+use super::tracking::{Heard, Listener};
+use super::{Connection, ConnectionSettings};
+use crate::coherence::{Invalidation, Origin, Source};
+use crate::fence::{Fence, Wanted};
+use crate::key::RESERVED;
+
+/// A sign of life is asked for so many times within the bound on staleness.
+const PINGS: u32 = 4;
+
+/// One that does not come is not waited for longer, where the bound is wider.
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+const SHORTEST_WAIT: Duration = Duration::from_millis(20);
+
+/// The line to one node, which is open as long as somebody wants to hear of its writes.
+#[derive(Debug)]
+pub(super) struct Line {
+    target: Target,
+    settings: ConnectionSettings,
+    heard: Arc<Hearing>,
+    open: ArcSwapOption<Open>,
+    /// Held while it is opened or closed.
+    changing: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Open {
+    wanted: Wanted,
+    connection: Connection,
+}
+
+/// What is done with what is heard.
+#[derive(Debug)]
+struct Hearing {
+    source: Source,
+    fence: Arc<Fence>,
+    /// Which connection is listened to: one that was replaced may say a last word later.
+    current: AtomicU64,
+}
+
+impl Line {
+    /// A closed line. Nothing where nobody could ever want to hear.
+    pub(super) fn new(target: &Target, settings: &ConnectionSettings) -> Option<Self> {
+        let fence = settings.fence.as_ref()?;
+        let hearing = Hearing {
+            source: fence.source(&target.label()),
+            fence: Arc::clone(fence),
+            current: AtomicU64::new(0),
+        };
+        Some(Self {
+            target: target.clone(),
+            settings: settings.clone(),
+            heard: Arc::new(hearing),
+            open: ArcSwapOption::empty(),
+            changing: Mutex::default(),
+        })
+    }
+
+    /// Opens, changes or closes the line, as the subscribers want it now.
+    pub(super) fn follow(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked for under the lock: of two who follow at once the later knows what both want.
+        let wanted = self.heard.fence.wanted();
+        let open = self.open.load();
+        if open.as_ref().map(|open| &open.wanted) == wanted.as_ref() {
+            return;
+        }
+        let term = self.heard.current.fetch_add(1, Ordering::AcqRel) + 1;
+        if open.is_some() {
+            self.heard.source.ended();
+        }
+        let next = wanted.map(|wanted| Arc::new(self.connected(wanted, term)));
+        self.open.store(next);
+    }
+
+    fn connected(&self, wanted: Wanted, term: u64) -> Open {
+        let hearing = Arc::clone(&self.heard);
+        let listener = Listener::new(wanted.prefixes.clone(), move |heard| {
+            if hearing.current.load(Ordering::Acquire) == term {
+                hearing.hear(heard);
+            }
+        });
+        let bound = wanted.max_staleness;
+        let name = self.settings.client_name.as_ref();
+        let settings = ConnectionSettings {
+            ping_interval: bound / PINGS,
+            ping_timeout: bound.clamp(SHORTEST_WAIT, LONGEST_WAIT),
+            connections: 1,
+            client_name: name.map(|name| format!("{name}:writes")),
+            listener: Some(listener),
+            fence: None,
+            ..self.settings.clone()
+        };
+        let connection = Connection::new(self.target.clone(), settings);
+        begin(&connection);
+        Open { wanted, connection }
+    }
+
+    /// Where a read that begins now gets its answer.
+    pub(super) fn origin(&self, view: u32) -> Origin {
+        // Where its runtime has ended, or there was none, this caller's takes over.
+        if let Some(open) = &*self.open.load()
+            && !open.connection.is_up()
+        {
+            begin(&open.connection);
+        }
+        self.heard.source.origin(view)
+    }
+
+    /// The view of the ring that its origins are of.
+    #[cfg(feature = "ring")]
+    pub(super) fn set_view(&self, view: u32) {
+        self.heard.source.set_view(view);
+    }
+
+    /// Closes the line for good.
+    pub(super) async fn shutdown(&self) {
+        if let Some(open) = self.open.swap(None) {
+            open.connection.shutdown().await;
+        }
+    }
+}
+
+fn begin(connection: &Connection) {
+    if let Err(error) = connection.start() {
+        tracing::debug!(target: "larder::wire", event = "line_not_started", error = %error);
+    }
+}
+
+impl Hearing {
+    fn hear(&self, heard: Heard) {
+        match heard {
+            Heard::Begun => self.source.began(),
+            Heard::Proven(asked) => self.source.proven(asked),
+            Heard::Deaf(why) => self.source.refused(why),
+            Heard::Keys(keys) => self.written(&keys),
+            Heard::All => {
+                self.source.void();
+                self.fence.written(Invalidation::All);
+            }
+            Heard::Ended => {
+                self.source.ended();
+                self.fence.written(Invalidation::Gap);
+            }
+        }
+    }
+
+    /// What is no key of ours is nobody's copy.
+    fn written(&self, keys: &[Vec<u8>]) {
+        let keys = keys.iter().filter_map(|key| std::str::from_utf8(key).ok());
+        for key in keys.filter(|key| !RESERVED.iter().any(|name| key.starts_with(name))) {
+            self.source.count(1);
+            self.fence.written(Invalidation::Keys(&[key]));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Many keys over two tiers.
+
+use crate::backend::{Backend, Peek};
+use crate::entry::{Answer, Draft, Entry, Stored, Want};
+use crate::error::Result;
+
+use super::Inner;
+use super::copies::Noted;
+
+impl<L1: Backend, L2: Backend> Inner<L1, L2> {
+    pub(super) async fn fetch_each(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
+        let found = self.each_in_l1(keys, want).await;
+        let missing = keys.iter().zip(&found).filter(|(_, found)| found.is_none());
+        let (wanted, noted): (Vec<&str>, Vec<Noted>) =
+            missing.map(|(key, _)| (*key, self.note(key))).unzip();
+        let answers = self.l2.fetch_many(&wanted, want.with_deadline()).await;
+        let mut answers = answers.into_iter().zip(noted);
+        let mut all = Vec::with_capacity(keys.len());
+        for (key, found) in keys.iter().zip(found) {
+            if let Some(entry) = found {
+                all.push(Ok(entry.into()));
+                continue;
+            }
+            let Some((answer, noted)) = answers.next() else {
+                all.push(Ok(Answer::default()));
+                continue;
+            };
+            if let Some(entry) = answer
+                .as_ref()
+                .ok()
+                .and_then(|answer| answer.entry.as_ref())
+            {
+                self.fill(key, noted, entry).await;
+            }
+            all.push(answer);
+        }
+        all
+    }
+
+    /// What `l1` holds under many keys, as far as it may be answered.
+    async fn each_in_l1(&self, keys: &[&str], want: Want) -> Vec<Option<Entry>> {
+        let mut found: Vec<_> = keys.iter().map(|_| None).collect();
+        if !self.holds_copies {
+            return found;
+        }
+        let mut asked = Vec::new();
+        for (index, key) in keys.iter().enumerate() {
+            match self.l1.peek(key) {
+                Peek::Hit(entry) => found[index] = Some(entry),
+                Peek::Ask => asked.push(index),
+                Peek::Miss => {}
+            }
+        }
+        if !asked.is_empty() {
+            let wanted: Vec<&str> = asked.iter().map(|&index| keys[index]).collect();
+            let answers = self.l1.fetch_many(&wanted, want).await;
+            for (index, answer) in asked.into_iter().zip(answers) {
+                found[index] = answer.ok().and_then(|answer| answer.entry);
+            }
+        }
+        let trusted =
+            |(found, key): (Option<Entry>, &&str)| found.filter(|entry| self.trusts(key, entry));
+        found.into_iter().zip(keys).map(trusted).collect()
+    }
+
+    pub(super) async fn store_each(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
+        let copy = |(key, draft): &(String, Draft)| {
+            let noted = self.note(key);
+            let copy = self.copy(key, &draft.entry, noted);
+            (key.clone(), noted, copy, draft.computed)
+        };
+        let copies: Vec<_> = drafts.iter().map(copy).collect();
+        let keys: Vec<&str> = drafts.iter().map(|(key, _)| key.as_str()).collect();
+        self.make_way(&keys).await;
+        let answers = self.l2.store_many(drafts).await;
+        for ((key, noted, copy, computed), answer) in copies.into_iter().zip(&answers) {
+            self.settle(&key, noted, copy, computed, answer);
+        }
+        answers
+    }
+
+    pub(super) async fn remove_each(&self, keys: &[&str]) -> Vec<Result<bool>> {
+        self.make_way(keys).await;
+        let answers = self.l2.remove_many(keys).await;
+        for key in keys {
+            self.drop_copy(key);
+        }
+        answers
+    }
+}

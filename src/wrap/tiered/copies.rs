@@ -1,0 +1,254 @@
+//! Copies of `l2` in `l1`: when one gets in, and when one is answered.
+
+use crate::backend::{Backend, Memory, Peek};
+use crate::clock::Moment;
+use crate::coherence::{Origin, Standing};
+use crate::entry::{Draft, Entry, Stored, Want};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fence::Stamp;
+use crate::flight::unless_overtaken;
+use crate::stats::count;
+
+use super::Inner;
+
+/// How things stood with a key before `l2` was asked or told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Noted {
+    stamp: Stamp,
+    keeping: Keeping,
+}
+
+/// On what terms a copy is kept.
+#[derive(Clone, Copy, Debug)]
+enum Keeping {
+    /// As long as the value lives: nobody writes to `l2` unheard.
+    Freely,
+    /// While its source is heard.
+    From(Origin),
+    /// Until then.
+    Until(Moment),
+    Never,
+}
+
+impl<L1: Backend, L2: Backend> Inner<L1, L2> {
+    pub(super) fn note(&self, key: &str) -> Noted {
+        Noted {
+            stamp: self.core.fence().stamp(&self.l2.stored_key(key)),
+            keeping: self.keeping(key),
+        }
+    }
+
+    fn keeping(&self, key: &str) -> Keeping {
+        if !self.holds_copies {
+            return Keeping::Never;
+        }
+        let origin = self.l2.origin(key);
+        if origin.is_own() {
+            Keeping::Freely
+        } else if self.max_staleness.is_zero() {
+            Keeping::Never
+        } else if self.l1.memory().is_some()
+            && origin.standing(self.max_staleness) != Standing::Void
+        {
+            Keeping::From(origin)
+        } else {
+            Keeping::Until(self.core.now().after(self.max_staleness))
+        }
+    }
+
+    /// Whether a copy found in `l1` may be answered.
+    #[inline]
+    pub(super) fn trusts(&self, key: &str, entry: &Entry) -> bool {
+        let sound = match entry.origin().standing(self.max_staleness) {
+            Standing::Sound => true,
+            Standing::OtherView => self.l2.vouches(key, entry.origin()),
+            Standing::Void => false,
+        };
+        if !sound {
+            count(&self.core.counters().distrusted);
+        }
+        sound
+    }
+
+    /// What `l1` holds under a key, if it may be answered.
+    pub(super) async fn in_l1(&self, key: &str, want: Want) -> Option<Entry> {
+        if !self.holds_copies {
+            return None;
+        }
+        let entry = match self.l1.peek(key) {
+            Peek::Hit(entry) => entry,
+            Peek::Miss => return None,
+            Peek::Ask => self.l1.fetch(key, want).await.ok()?.entry?,
+        };
+        self.trusts(key, &entry).then_some(entry)
+    }
+
+    /// The draft of the copy of an entry that `l1` keeps; none where it keeps none.
+    pub(super) fn copy(&self, key: &str, entry: &Entry, noted: Noted) -> Option<Draft> {
+        // Bytes are bound to the key that they were stored under.
+        if entry.value().as_encoded().is_some() {
+            return None;
+        }
+        let mut copy = match noted.keeping {
+            Keeping::Freely => entry.clone(),
+            Keeping::From(origin) => entry.clone().copied_from(origin),
+            Keeping::Until(until) => until_at_most(entry.clone(), until),
+            Keeping::Never => return None,
+        };
+        if let Some(max) = self.max_l1_ttl {
+            copy = until_at_most(copy, self.core.now().after(max));
+        }
+        // Weighed and checked before any lock is taken: that may run the value's own code.
+        let mut draft = Draft::from(copy);
+        self.l1.prepare(key, &mut draft).ok()?;
+        Some(draft)
+    }
+
+    /// Puts a copy read after it was `noted` into `l1`, unless the key was written since.
+    pub(super) async fn fill(&self, key: &str, noted: Noted, entry: &Entry) {
+        let Some(draft) = self.copy(key, entry, noted) else {
+            return;
+        };
+        let stored = self.l2.stored_key(key);
+        let filled = match self.l1.memory() {
+            Some(memory) => {
+                let fill = || memory.insert(key, draft.entry);
+                self.core.fence().fill(&stored, noted.stamp, fill)
+            }
+            None => self.fill_remote(key, &stored, noted.stamp, draft).await,
+        };
+        if !filled {
+            count(&self.core.counters().fills_refused);
+        }
+    }
+
+    /// A remote `l1` cannot be filled under a lock. So the fill counts as a store under way, which writes wait for.
+    async fn fill_remote(&self, key: &str, stored: &str, stamp: Stamp, draft: Draft) -> bool {
+        let Some(storing) = self.core.flights().store(stored) else {
+            return false;
+        };
+        if !self.core.fence().fill(stored, stamp, || ()) {
+            return false;
+        }
+        let store = self.write_l1(key, self.l1.store(key, draft));
+        let _ = unless_overtaken([&storing], store).await;
+        if storing.overtaken() {
+            self.write_l1(key, self.l1.remove(key)).await;
+        }
+        true
+    }
+
+    /// A write of an `l1` that is not memory, fenced for what lies above it if it is a tier itself.
+    async fn write_l1<R>(&self, key: &str, write: impl Future<Output = Result<R>> + Send) {
+        let stored = self.l1.stored_key(key);
+        let _write = self.l1.core().fence().write(&stored);
+        if let Err(error) = write.await {
+            tracing::debug!(target: "larder", event = "l1_failed", error = %error);
+        }
+    }
+
+    /// Keeps in memory what `l2` has just stored, unless another write of the key came between, or a computed value that it
+    /// could not store, for a short while.
+    ///
+    /// Not where the source tells of this very write too: others may have written since, which it tells of at the same time. A
+    /// remote `l1` is filled by reads alone: the writes of two callers could reach it in another order than `l2`.
+    pub(super) fn settle(
+        &self,
+        key: &str,
+        noted: Noted,
+        copy: Option<Draft>,
+        computed: bool,
+        stored: &Result<Stored>,
+    ) {
+        let copy = match (stored, noted.keeping) {
+            (Ok(Stored::Done), Keeping::Freely | Keeping::Until(_)) => copy,
+            (Err(error), _) if computed && is_outage(error) => {
+                copy.and_then(|copy| self.meanwhile(copy, noted))
+            }
+            _ => None,
+        };
+        let Some(memory) = self.l1.memory().filter(|_| self.holds_copies) else {
+            return;
+        };
+        match copy {
+            Some(draft) => {
+                let stored = self.l2.stored_key(key);
+                let keep = || memory.insert(key, draft.entry);
+                self.core.fence().keep(&stored, noted.stamp, keep);
+            }
+            None => memory.evict(key),
+        }
+    }
+
+    /// The copy of a computed value that `l2` could not store: short-lived, since `l2` may get another one from elsewhere, and
+    /// of no source that could void it.
+    fn meanwhile(&self, mut copy: Draft, noted: Noted) -> Option<Draft> {
+        // A strict cache shows its callers what is wrong below.
+        if self.outage_ttl.is_zero() || self.core.settings().strict {
+            return None;
+        }
+        let ttl = match noted.keeping {
+            Keeping::Freely => self.outage_ttl,
+            _ => self.outage_ttl.min(self.max_staleness),
+        };
+        let entry = copy.entry.copied_from(Origin::OWN);
+        copy.entry = until_at_most(entry, self.core.now().after(ttl));
+        Some(copy)
+    }
+
+    /// Drops a key from memory after a write. It has heard of a fenced one already, but a write may come without a fence.
+    pub(super) fn drop_copy(&self, key: &str) {
+        if let Some(memory) = self.l1.memory().filter(|_| self.holds_copies) {
+            memory.evict(key);
+        }
+    }
+
+    pub(super) fn memories(&self) -> impl Iterator<Item = &dyn Memory> {
+        let first = self.l1.memory().filter(|_| self.holds_copies);
+        [first, self.l2.memory()].into_iter().flatten()
+    }
+
+    /// Drops a key from an `l1` that is not memory, before `l2` is written: a reader who saw the new value there must not
+    /// meet the old one here. No copy gets in until the write is over.
+    pub(super) async fn make_way(&self, keys: &[&str]) {
+        if !self.holds_copies || self.l1.memory().is_some() {
+            return;
+        }
+        let stored: Vec<_> = keys.iter().map(|key| self.l1.stored_key(key)).collect();
+        let fence = self.l1.core().fence();
+        let _writes: Vec<_> = stored.iter().map(|key| fence.write(key)).collect();
+        let removed = async {
+            match keys {
+                [key] => self.l1.remove(key).await.map(|_| ()),
+                _ => {
+                    let removed = self.l1.remove_many(keys).await;
+                    removed
+                        .into_iter()
+                        .try_for_each(|removed| removed.map(|_| ()))
+                }
+            }
+        };
+        // An l1 that hangs must leave l2 its time.
+        let bound = self.core.settings().store_timeout / 4;
+        let removed = match tokio::runtime::Handle::try_current() {
+            Ok(_) => tokio::time::timeout(bound, removed).await,
+            Err(_) => Ok(removed.await),
+        };
+        if !matches!(removed, Ok(Ok(()))) {
+            tracing::warn!(target: "larder", event = "l1_failed", "an l1 could not be told of a write: it may hold older values");
+        }
+    }
+}
+
+fn until_at_most(entry: Entry, latest: Moment) -> Entry {
+    let expires = entry.expires().min(latest);
+    entry.with_deadline(expires)
+}
+
+/// Whether a store failed for reasons that have nothing to do with the value.
+fn is_outage(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy | ErrorKind::Rejected
+    )
+}
