@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Entry, Stored, Want};
+use crate::entry::{Answer, Draft, Entry, Stored, Ticket, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ttl::Remaining;
 
@@ -119,6 +119,30 @@ pub trait Backend: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Notes how things stand with keys whose values are computed next, by a cache whose own prefix is so many bytes of them. A
+    /// store that others write to overrides it, so that what was invalidated anywhere meanwhile is not stored.
+    async fn begin(&self, keys: &[&str], _namespace: usize) -> Vec<Ticket> {
+        keys.iter().map(|_| self.core().ticket()).collect()
+    }
+
+    /// Whether values can have tags.
+    fn keeps_tags(&self) -> bool {
+        false
+    }
+
+    /// Makes every value with this tag nothing, of those stored by caches with this very prefix.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] unless the store [keeps tags](Self::keeps_tags); whatever keeps it from telling all of its
+    /// places.
+    async fn invalidate(&self, _prefix: &str, _tag: &str) -> Result<()> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "this store does not keep tags",
+        ))
+    }
+
     /// The entry under a key.
     ///
     /// # Errors
@@ -190,11 +214,12 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// Adds to the integer under a key in one step, an absent one counting as 0 that lives for ever, and answers the sum.
+    /// `namespace` is how much of the key, as stored at the very bottom, is the cache's own prefix.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::NotACounter`], [`ErrorKind::Overflow`]; [`ErrorKind::Unsupported`] unless the store offers it.
-    async fn add_to(&self, _key: &str, _by: i64) -> Result<i64> {
+    async fn add_to(&self, _key: &str, _by: i64, _namespace: usize) -> Result<i64> {
         Err(Error::new(
             ErrorKind::Unsupported,
             "this store has no counters",
@@ -277,6 +302,15 @@ macro_rules! forward {
             fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {
                 (**self).prepare(key, draft)
             }
+            async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
+                (**self).begin(keys, namespace).await
+            }
+            fn keeps_tags(&self) -> bool {
+                (**self).keeps_tags()
+            }
+            async fn invalidate(&self, prefix: &str, tag: &str) -> Result<()> {
+                (**self).invalidate(prefix, tag).await
+            }
             async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
                 (**self).fetch(key, want).await
             }
@@ -301,8 +335,8 @@ macro_rules! forward {
             async fn retime(&self, key: &str, ttl: Option<Duration>) -> Result<bool> {
                 (**self).retime(key, ttl).await
             }
-            async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
-                (**self).add_to(key, by).await
+            async fn add_to(&self, key: &str, by: i64, namespace: usize) -> Result<i64> {
+                (**self).add_to(key, by, namespace).await
             }
             async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
                 (**self).fetch_many(keys, want).await

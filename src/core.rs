@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::codec::Format;
-use crate::coherence::{Interest, Invalidation, Source, Subscription};
+use crate::coherence::{Interest, Invalidation, MAX_STALENESS, Source, Subscription};
+use crate::entry::{Noted, Ticket};
 use crate::fence::Fence;
 use crate::flight::Flights;
+use crate::generation::OwnTags;
 use crate::refusal::Refusal;
 use crate::stats::{Counters, Stats};
 use crate::ttl::Ttl;
@@ -29,6 +31,8 @@ pub struct Settings {
     /// The bound on one call of the store. 2 seconds unless set, a day at most; a store over a network bounds itself far
     /// below it.
     pub store_timeout: Duration,
+    /// How long ago something may have been invalidated by others that is answered still. 1 second unless set.
+    pub max_staleness: Duration,
     /// Whether `get_or_set` answers a store's errors instead of computing past them. Off unless set.
     pub strict: bool,
     /// How values become bytes and back.
@@ -43,6 +47,7 @@ impl Default for Settings {
             default_ttl: Ttl::After(Duration::from_secs(300)),
             leader_patience: Duration::from_secs(5),
             store_timeout: Duration::from_secs(2),
+            max_staleness: MAX_STALENESS,
             strict: false,
             format: Format::default(),
             clock: Clock::default(),
@@ -78,6 +83,7 @@ struct Inner {
 struct SharedState {
     flights: Arc<Flights>,
     fence: Arc<Fence>,
+    tags: OwnTags,
     /// Whose copies this store holds as the upper part of a tier, by its own prefix: those of one namespace of one store.
     copies_of: Mutex<HashMap<String, (u64, String)>>,
     /// Tells this store from all others of the process, also from those that are gone.
@@ -99,6 +105,7 @@ impl Core {
         let shared = SharedState {
             flights: Arc::new(Flights::new()),
             fence: Arc::new(Fence::new()),
+            tags: OwnTags::default(),
             copies_of: Mutex::default(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         };
@@ -230,6 +237,16 @@ impl Core {
         self.fence().written(what);
     }
 
+    /// How things stand in a store of this process, whose every write this core hears of.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(Noted::Own(self.tags().count()))
+    }
+
+    /// The tags of a store of this process alone.
+    pub(crate) fn tags(&self) -> &OwnTags {
+        &self.0.shared.tags
+    }
+
     pub(crate) fn fence(&self) -> &Arc<Fence> {
         &self.0.shared.fence
     }
@@ -259,6 +276,17 @@ macro_rules! setting_methods {
         /// Sets the bound on one call of the store. 2 seconds unless set.
         pub fn store_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$($field).+.store_timeout = timeout;
+            self
+        }
+
+        /// Bounds how long ago a value may have been overwritten, deleted or invalidated by others that is still answered. 1
+        /// second unless set; zero asks the store below for every read.
+        ///
+        /// In memory, copies from a server that tells of its writes are answered while it gave a sign of life that was asked for
+        /// less than this ago: it is asked four times as often. From one that does not tell, they live for this long. A store
+        /// of this process alone is never behind. A server without memory in front is asked for its generations once in this time.
+        pub fn max_staleness(mut self, bound: std::time::Duration) -> Self {
+            self.$($field).+.max_staleness = bound.min(crate::core::MAX_WAIT);
             self
         }
 

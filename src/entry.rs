@@ -8,6 +8,8 @@ use bytes::Bytes;
 
 use crate::clock::Moment;
 use crate::coherence::Origin;
+use crate::error::Error;
+use crate::generation::Tags;
 use crate::refusal::Refusal;
 use crate::ttl::Remaining;
 use crate::value::{Kind, Value};
@@ -25,6 +27,7 @@ pub struct Entry {
     weight: u32,
     /// Of a copy in memory.
     origin: Origin,
+    tags: Option<Arc<Tags>>,
     bare: bool,
 }
 
@@ -41,6 +44,7 @@ impl Entry {
             compute_us: 0,
             weight: 0,
             origin: Origin::OWN,
+            tags: None,
             bare: false,
         }
     }
@@ -108,6 +112,22 @@ impl Entry {
     #[must_use]
     pub fn origin(&self) -> Origin {
         self.origin
+    }
+
+    pub(crate) fn with_tags(mut self, tags: Option<Arc<Tags>>) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// Its tags.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.tags.iter().flat_map(|tags| tags.names())
+    }
+
+    /// Whether none of its tags was invalidated, as far as this process knows.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.tags.as_ref().is_none_or(|tags| tags.are_current())
     }
 
     /// How much of a bound in bytes the entry takes, 0 where nobody weighed it.
@@ -207,6 +227,39 @@ pub struct Draft {
     /// Whether the cache computed the value because there was none. What it stands in for was a miss already, so nothing
     /// is out of date if it does not get there.
     pub computed: bool,
+    /// How much of the key, as it is stored at the very bottom, is the cache's own prefix: its namespace. In bytes.
+    pub namespace: usize,
+    /// The tags of the value.
+    pub tags: Arc<[Box<str>]>,
+    /// What [`Backend::begin`](crate::Backend::begin) answered before the value was computed.
+    pub ticket: Ticket,
+}
+
+/// How things stood with a key before its value was computed. A store that was given it by
+/// [`Backend::begin`](crate::Backend::begin) gets it back with the value, and tells whether something was invalidated since.
+#[derive(Clone, Debug, Default)]
+pub struct Ticket(pub(crate) Noted);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Noted {
+    /// Nothing was noted: the store takes the value as it is.
+    #[default]
+    Nothing,
+    /// So many invalidations of tags there were in a store of this process.
+    Own(u64),
+    /// What the key's node said.
+    #[cfg(feature = "redis")]
+    Node { fingerprint: Box<[u8]>, count: i64 },
+    /// It could not be noted, so the value is not stored.
+    Lost(Error),
+}
+
+impl Ticket {
+    /// Of a store that could not be asked: it refuses the value with this error.
+    #[must_use]
+    pub fn lost(error: Error) -> Self {
+        Self(Noted::Lost(error))
+    }
 }
 
 impl Draft {
@@ -218,6 +271,9 @@ impl Draft {
             when,
             sealed: None,
             computed: false,
+            namespace: 0,
+            tags: Arc::default(),
+            ticket: Ticket::default(),
         }
     }
 
@@ -279,6 +335,8 @@ pub enum Stored {
     Done,
     /// The key holds something, and the draft was [`When::IfAbsent`].
     Present,
+    /// Something that the value depends on was invalidated after its compute began: it is not stored.
+    Outrun,
 }
 
 /// What a reader wants of a store.
@@ -289,6 +347,8 @@ pub struct Want {
     pub kind: Option<&'static Kind>,
     /// Whether the entry's deadline is wanted too; without it a remote store may answer an entry without one.
     pub deadline: bool,
+    /// As in a [`Draft`]: how much of the key is the cache's own prefix.
+    pub namespace: usize,
 }
 
 impl Want {
@@ -298,7 +358,15 @@ impl Want {
         Self {
             kind: Some(kind),
             deadline: false,
+            namespace: 0,
         }
+    }
+
+    /// The same, by a cache whose own prefix is so many bytes of the key.
+    #[must_use]
+    pub fn within(mut self, namespace: usize) -> Self {
+        self.namespace = namespace;
+        self
     }
 
     /// The same, with the deadline.

@@ -21,12 +21,14 @@ pub mod entry;
 pub mod error;
 mod fence;
 mod flight;
+mod generation;
 pub mod key;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod op;
 mod open;
 mod option;
+mod options;
 mod refusal;
 #[cfg(feature = "ring")]
 pub mod ring;
@@ -51,10 +53,11 @@ pub use backends::null::Null;
 pub use backends::redis::{Redis, RedisBuilder};
 pub use cache::Cache;
 pub use clock::{Clock, Moment};
-pub use entry::{Answer, Draft, Entry, Stored, Want, When};
+pub use entry::{Answer, Draft, Entry, Stored, Ticket, Want, When};
 pub use error::{Error, ErrorKind, Result};
 pub use op::Op;
 pub use open::open;
+pub use options::{Context, Options};
 #[cfg(feature = "ring")]
 pub use ring::{DistributedRedis, DistributedRedisBuilder};
 pub use stats::Stats;

@@ -24,11 +24,13 @@ pub enum Refusal {
     WrongType,
     /// Written before the key's node took the key over.
     Epoch,
+    /// Its namespace was cleared, or a tag of it invalidated, after its compute began.
+    Generation,
 }
 
 impl Refusal {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Foreign,
         Self::Version,
         Self::Length,
@@ -39,6 +41,7 @@ impl Refusal {
         Self::TooLarge,
         Self::WrongType,
         Self::Epoch,
+        Self::Generation,
     ];
 
     /// Its name in metrics and logs.
@@ -55,6 +58,7 @@ impl Refusal {
             Self::TooLarge => "too_large",
             Self::WrongType => "wrong_type",
             Self::Epoch => "epoch",
+            Self::Generation => "generation",
         }
     }
 }

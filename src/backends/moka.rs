@@ -14,7 +14,7 @@ use crate::backend::{Backend, Memory, Peek};
 use crate::clock::{Clock, Moment};
 use crate::coherence::Origin;
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Entry, Stored, Want, When};
+use crate::entry::{Answer, Draft, Entry, Noted, Stored, Want, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::value::{Kind, Value, integer};
 
@@ -107,7 +107,22 @@ impl Inner {
         let entry = self.store.get(key)?;
         let clock = &self.clock;
         let fresh = clock.is_well_before(entry.expires()) || !entry.is_expired(clock.now());
-        fresh.then_some(entry)
+        (fresh && entry.is_current()).then_some(entry)
+    }
+
+    /// The entry with its tags; nothing if one of them was invalidated since its compute began.
+    fn tagged(&self, draft: &Draft, key: &str) -> Option<Entry> {
+        let entry = draft.entry.clone();
+        if draft.tags.is_empty() {
+            return Some(entry);
+        }
+        let namespace = key.get(..draft.namespace).unwrap_or(key);
+        let count = match draft.ticket.0 {
+            Noted::Own(count) => Some(count),
+            _ => None,
+        };
+        let tags = self.core.tags().attach(namespace, &draft.tags, count)?;
+        Some(entry.with_tags(tags))
     }
 
     /// Puts an entry in; the caller holds the key's lock.
@@ -223,16 +238,28 @@ impl Backend for Moka {
         Ok(())
     }
 
+    fn keeps_tags(&self) -> bool {
+        true
+    }
+
+    async fn invalidate(&self, prefix: &str, tag: &str) -> Result<()> {
+        self.inner.core.tags().invalidate(prefix, tag);
+        Ok(())
+    }
+
     async fn fetch(&self, key: &str, _want: Want) -> Result<Answer> {
         Ok(self.inner.live(key).into())
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
+        let Some(entry) = self.inner.tagged(&draft, key) else {
+            return Ok(Stored::Outrun);
+        };
         let _lock = self.inner.lock(key);
         if draft.when == When::IfAbsent && self.inner.live(key).is_some() {
             return Ok(Stored::Present);
         }
-        self.inner.put(key, draft.entry);
+        self.inner.put(key, entry);
         Ok(Stored::Done)
     }
 
@@ -270,7 +297,7 @@ impl Backend for Moka {
         Ok(true)
     }
 
-    async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
+    async fn add_to(&self, key: &str, by: i64, _namespace: usize) -> Result<i64> {
         let _lock = self.inner.lock(key);
         let entry = self.inner.live(key);
         let current = match &entry {

@@ -46,6 +46,15 @@ impl Backend for Null {
         Origin::OWN
     }
 
+    fn keeps_tags(&self) -> bool {
+        true
+    }
+
+    async fn invalidate(&self, prefix: &str, tag: &str) -> Result<()> {
+        self.core.tags().invalidate(prefix, tag);
+        Ok(())
+    }
+
     async fn fetch(&self, _key: &str, _want: Want) -> Result<Answer> {
         Ok(Answer::default())
     }
@@ -66,7 +75,7 @@ impl Backend for Null {
         Ok(false)
     }
 
-    async fn add_to(&self, _key: &str, by: i64) -> Result<i64> {
+    async fn add_to(&self, _key: &str, by: i64, _namespace: usize) -> Result<i64> {
         Ok(by)
     }
 }

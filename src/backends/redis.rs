@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::backend::Backend;
+use crate::codec::MAX_MARKS_BYTES;
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::{Core, MAX_WAIT, Settings, setting_methods};
-use crate::entry::{Answer, Draft, Stored, Want};
+use crate::entry::{Answer, Draft, Stored, Ticket, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ttl::Remaining;
-use crate::wire::fetch::{Together, together};
+use crate::wire::fetch::{Opened, Together, together};
 use crate::wire::node::Node;
 use crate::wire::{ConnectionSettings, NodeStatus, Target};
 
@@ -137,7 +138,11 @@ pub(crate) fn bound(settings: &mut Settings, connection: &mut ConnectionSettings
     connection.operation_timeout = connection.operation_timeout.min(MAX_WAIT);
     connection.connect_timeout = connection.connect_timeout.min(MAX_WAIT);
     connection.ping_timeout = connection.operation_timeout;
-    connection.max_reply_bytes = settings.format.max_bytes().saturating_add(64);
+    settings.format = settings.format.clone().with_marks();
+    connection.max_reply_bytes = settings
+        .format
+        .max_bytes()
+        .saturating_add(64 + MAX_MARKS_BYTES);
     let calls = connection.operation_timeout.saturating_mul(4);
     settings.store_timeout = settings.store_timeout.max(calls);
 }
@@ -212,11 +217,28 @@ impl Backend for Redis {
         Ok(())
     }
 
+    async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
+        let begun = self.node.begin(keys, namespace).await;
+        let begun = begun.into_iter();
+        begun
+            .map(|ticket| ticket.unwrap_or_else(Ticket::lost))
+            .collect()
+    }
+
+    fn keeps_tags(&self) -> bool {
+        self.core.format().is_enveloped()
+    }
+
+    async fn invalidate(&self, prefix: &str, tag: &str) -> Result<()> {
+        self.node.invalidate(prefix, tag).await
+    }
+
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         let join = |waker: &Waker| self.node.join(&self.core, key, want, waker);
-        match together(&self.core, key, want, join).await {
+        let judge = |opened: &Opened| self.node.judged(&self.core, key, want, opened);
+        match together(&self.core, key, want, join, judge).await {
             Together::Done(answer) => answer,
-            Together::Rest(came) => Box::pin(self.node.fetch(&self.core, key, want, came)).await,
+            Together::Rest(rest) => Box::pin(self.node.fetch(&self.core, key, want, rest)).await,
         }
     }
 
@@ -248,8 +270,8 @@ impl Backend for Redis {
         self.node.retime(key, ttl).await
     }
 
-    async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
-        self.node.add_to(key, by).await
+    async fn add_to(&self, key: &str, by: i64, namespace: usize) -> Result<i64> {
+        self.node.add_to(key, by, namespace).await
     }
 
     async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {

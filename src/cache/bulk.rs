@@ -3,21 +3,22 @@
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use crate::cache::Cache;
-use crate::cache::compute::{computed, concluded};
-use crate::cache::single::{Look, bounded, checked, draft, life, look, settle_deadline, typed};
+use crate::cache::compute::{Made, computed, concluded};
+use crate::cache::single::{
+    Look, begun, bounded, checked, draft, life, look, settle_deadline, typed, wanted,
+};
 use crate::core::Core;
-use crate::entry::{Draft, Stored, Want, When};
+use crate::entry::{Draft, Stored, Ticket, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Write;
 use crate::flight::{Lead, Outcome, Seat, Storing, Waiter, Writing, unless_overtaken};
+use crate::options::Options;
 use crate::stats::count;
-use crate::ttl::Ttl;
-use crate::value::{Cacheable, Kind};
+use crate::value::Cacheable;
 
 type Found<T> = HashMap<String, Arc<T>, ahash::RandomState>;
 
@@ -65,7 +66,7 @@ async fn fetch<T: Cacheable, C: Cache>(
     }
     let core = cache.core();
     let mut values = Vec::with_capacity(keys.len());
-    let asked = cache.fetch_many(keys, Want::of(Kind::of::<T>()));
+    let asked = cache.fetch_many(keys, wanted::<T, C>(cache));
     let answers = bounded_many(core, keys.len(), asked).await;
     for (key, answer) in keys.iter().zip(answers) {
         values.push(match answer {
@@ -99,13 +100,13 @@ async fn bounded_many<R: Send>(
 pub(super) async fn set<T: Cacheable, C: Cache>(
     cache: &C,
     pairs: Vec<(String, T)>,
-    ttl: Ttl,
+    options: Options,
 ) -> Result<()> {
-    let (core, life) = (cache.core(), life(cache, ttl));
+    let core = cache.core();
     let mut drafts = Vec::with_capacity(pairs.len());
     for (key, value) in pairs {
         checked(cache, &key, "set_many")?;
-        let draft = draft(cache, &key, value, life, When::Always)
+        let draft = draft(cache, &key, value, &options, When::Always)
             .map_err(|error| error.during("set_many").with("key", &key))?;
         drafts.push((key, draft));
     }
@@ -189,7 +190,7 @@ fn all_of<R, C: Cache>(
 pub(super) async fn get_or_set<C, T, F, Fut>(
     cache: &C,
     keys: Vec<&str>,
-    ttl: Ttl,
+    options: Options,
     mut compute: F,
 ) -> Result<Vec<Option<T>>>
 where
@@ -198,7 +199,6 @@ where
     F: FnMut(Vec<String>) -> Fut + Send,
     Fut: Future<Output = HashMap<String, T>> + Send,
 {
-    let life = life(cache, ttl);
     let mut found = Found::<T>::default();
     let mut open = keys.clone();
     // Its own misses, then those that others lost while it waited.
@@ -206,7 +206,9 @@ where
         let mut round = Round::take(cache, &open, &mut found)?;
         round.ask(cache, &mut found).await?;
         if round.wants_compute() {
-            round.compute(cache, life, &mut compute, &mut found).await?;
+            round
+                .compute(cache, &options, &mut compute, &mut found)
+                .await?;
         }
         let lost = round.wait(cache, &mut found).await;
         open.retain(|key| lost.iter().any(|lost| lost == key));
@@ -308,11 +310,22 @@ impl Round {
         !self.leads.is_empty() || !self.alone.is_empty()
     }
 
+    /// How things stand with the keys that this call computes.
+    async fn begun<C: Cache>(&self, cache: &C) -> HashMap<String, Ticket> {
+        let keys: Vec<&str> = self.leads.keys().map(String::as_str).collect();
+        if keys.is_empty() {
+            return HashMap::new();
+        }
+        let tickets = begun(cache, &keys).await;
+        let keys = keys.iter().map(ToString::to_string);
+        keys.zip(tickets).collect()
+    }
+
     /// Computes what this call is to compute, publishes it, and stores it.
     async fn compute<T, C, F, Fut>(
         &mut self,
         cache: &C,
-        life: Option<Duration>,
+        options: &Options,
         compute: &mut F,
         found: &mut Found<T>,
     ) -> Result<()>
@@ -323,6 +336,7 @@ impl Round {
         Fut: Future<Output = HashMap<String, T>> + Send,
     {
         let core = cache.core();
+        let mut tickets = self.begun(cache).await;
         let keys: Vec<String> = self.leads.keys().chain(&self.alone).cloned().collect();
         self.alone.clear();
         count(&core.counters().computes);
@@ -333,7 +347,13 @@ impl Round {
         for (key, value) in values {
             let value = Arc::new(value);
             if let Some(lead) = self.leads.remove(&key) {
-                let draft = computed(cache, &key, &value, life, took);
+                let made = Made {
+                    value: &value,
+                    options: options.clone(),
+                    took,
+                    ticket: tickets.remove(&key).unwrap_or_default(),
+                };
+                let draft = computed(cache, &key, made);
                 match (lead.land(Arc::clone(&value) as _), draft) {
                     (Some(storing), Ok(draft)) => landed.push((key.clone(), draft, storing)),
                     (None, _) => count(&core.counters().outrun),
@@ -344,7 +364,7 @@ impl Round {
         }
         // Keys that the compute left out: whoever waits for one computes it.
         self.leads.clear();
-        if life.is_some_and(|life| !life.is_zero()) || life.is_none() {
+        if life(cache, options.ttl).is_none_or(|life| !life.is_zero()) {
             outcome = outcome.and(store(cache, landed).await);
         }
         if core.settings().strict {
@@ -389,7 +409,6 @@ async fn store<C: Cache>(cache: &C, landed: Vec<(String, Draft, Storing)>) -> Re
     let writes: Vec<_> = stored.iter().map(|key| core.fence().write(key)).collect();
     let (mut drafts, mut storings) = (Vec::new(), Vec::new());
     for (key, draft, storing) in landed {
-        count(&core.counters().stores);
         drafts.push((key.clone(), draft.clone()));
         storings.push((key, draft, storing));
     }
@@ -407,7 +426,7 @@ async fn store<C: Cache>(cache: &C, landed: Vec<(String, Draft, Storing)>) -> Re
     drop(writes);
     let mut outcome = Ok(());
     for (((key, draft, storing), stored), answer) in storings.iter().zip(&stored).zip(answers) {
-        let result = concluded(cache, key, stored, draft, storing, answer.map(|_| ())).await;
+        let result = concluded(cache, key, stored, draft, storing, answer).await;
         outcome = outcome.and(result);
     }
     if core.settings().strict {

@@ -5,20 +5,24 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::cache::Cache;
-use crate::cache::single::{Look, bounded, checked, fetched, life, look, typed};
-use crate::entry::{Draft, Entry, Want};
+use crate::cache::single::{
+    Look, begun, bounded, check_tags, checked, fetched, life, look, namespace, typed, wanted,
+};
+use crate::entry::{Draft, Entry, Stored, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Lead, Outcome, Seat, Storing, unless_overtaken};
+use crate::options::{Context, Options};
 use crate::stats::count;
-use crate::ttl::Ttl;
-use crate::value::{Cacheable, Kind, Value};
+use crate::value::{Cacheable, Value};
 
 /// The stored value or the computed one, with the waiting, leading and storing in between.
 pub(super) async fn resolve<C, T, E, F, Fut>(
     cache: &C,
     key: &str,
-    ttl: Ttl,
+    options: impl FnOnce() -> Options + Send,
     compute: F,
 ) -> Result<Arc<T>, E>
 where
@@ -42,18 +46,22 @@ where
         Ok(lead) => lead,
         Err(value) => return Ok(value),
     };
-    match ask::<T, C>(cache, key).await {
+    let ticket = match ask::<T, C>(cache, key).await {
         Ok(Some(value)) => {
             lead.found(Arc::clone(&value) as _);
             return Ok(value);
         }
-        Ok(None) => {}
+        Ok(None) => begun(cache, &[key]).await.pop().unwrap_or_default(),
         Err(error) if core.settings().strict => {
             lead.fail(&error.to_string());
             return Err(error.into());
         }
-        Err(error) => tracing::warn!(target: "larder", event = "read_failed", error = %error),
-    }
+        Err(error) => {
+            tracing::warn!(target: "larder", event = "read_failed", error = %error);
+            // A store that does not answer is not asked twice.
+            Ticket::lost(error)
+        }
+    };
     count(&core.counters().computes);
     let began = core.now();
     let value = match compute().await {
@@ -65,7 +73,13 @@ where
         }
     };
     let took = core.now().since(began);
-    match publish(cache, key, &stored, lead, &value, life(cache, ttl), took).await {
+    let made = Made {
+        value: &value,
+        options: options(),
+        took,
+        ticket,
+    };
+    match publish(cache, key, &stored, lead, made).await {
         Err(error) if core.settings().strict => Err(error.into()),
         _ => Ok(value),
     }
@@ -120,7 +134,7 @@ async fn ask<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<Option<Arc<
         }
         Look::Ask => {}
     }
-    match fetched(cache, key, Want::of(Kind::of::<T>())).await {
+    match fetched(cache, key, wanted::<T, C>(cache)).await {
         Ok(answer) => Ok(typed(cache, key, answer)),
         Err(error) => {
             count(&cache.core().counters().read_errors);
@@ -129,19 +143,30 @@ async fn ask<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<Option<Arc<
     }
 }
 
+/// A computed value, and how it is to be stored.
+pub(super) struct Made<'v, T> {
+    pub(super) value: &'v Arc<T>,
+    pub(super) options: Options,
+    pub(super) took: Duration,
+    pub(super) ticket: Ticket,
+}
+
 /// Draft of a computed value, prepared; what could not be is counted, logged, and not stored.
 pub(super) fn computed<T: Cacheable, C: Cache>(
     cache: &C,
     key: &str,
-    value: &Arc<T>,
-    life: Option<Duration>,
-    took: Duration,
+    made: Made<'_, T>,
 ) -> Result<Draft> {
     let core = cache.core();
-    let entry = Entry::new(Value::shared(Arc::clone(value)), core.now(), life).computed_in(took);
+    let life = life(cache, made.options.ttl);
+    let value = Value::shared(Arc::clone(made.value));
+    let entry = Entry::new(value, core.now(), life).computed_in(made.took);
     let mut draft = Draft::from(entry);
-    draft.computed = true;
-    if let Err(error) = cache.prepare(key, &mut draft) {
+    (draft.computed, draft.ticket) = (true, made.ticket);
+    draft.namespace = namespace(cache);
+    draft.tags = made.options.tags.as_slice().into();
+    let prepared = check_tags(cache, &made.options).and_then(|()| cache.prepare(key, &mut draft));
+    if let Err(error) = prepared {
         count(&core.counters().encode_errors);
         let error = error.during("get_or_set").with("key", key);
         tracing::warn!(target: "larder", event = "not_stored", error = %error);
@@ -156,13 +181,12 @@ async fn publish<T: Cacheable, C: Cache>(
     key: &str,
     stored: &str,
     lead: Lead,
-    value: &Arc<T>,
-    life: Option<Duration>,
-    took: Duration,
+    made: Made<'_, T>,
 ) -> Result<()> {
     let core = cache.core();
-    let draft = computed(cache, key, value, life, took);
-    let Some(storing) = lead.land(Arc::clone(value) as _) else {
+    let (value, life) = (Arc::clone(made.value), life(cache, made.options.ttl));
+    let draft = computed(cache, key, made);
+    let Some(storing) = lead.land(value as _) else {
         count(&core.counters().outrun);
         return Ok(());
     };
@@ -172,11 +196,49 @@ async fn publish<T: Cacheable, C: Cache>(
         return Ok(());
     }
     let write = core.fence().write(stored);
-    count(&core.counters().stores);
     let store = unless_overtaken([&storing], bounded(core, cache.store(key, draft)));
-    let result = store.await.map_or(Ok(()), |result| result.map(|_| ()));
+    let result = store.await.unwrap_or(Ok(Stored::Done));
     drop(write);
     concluded(cache, key, stored, &stake, &storing, result).await
+}
+
+/// Runs a compute in a task of its own, which goes on if its caller goes away.
+pub(super) async fn apart<C, T, E, F, Fut>(
+    cache: &C,
+    key: &str,
+    context: Context,
+    compute: F,
+) -> Result<T, E>
+where
+    C: Cache,
+    T: Cacheable,
+    E: From<Error> + Debug + Send + 'static,
+    F: FnOnce(Context) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+{
+    let (cache, key) = (cache.clone(), key.to_owned());
+    let resolved = async move {
+        let said = context.clone();
+        let compute = || compute(context);
+        resolve(&cache, &key, || said.options(), compute).await
+    };
+    let value = match Handle::try_current() {
+        Ok(_) => match tokio::spawn(resolved).await {
+            Ok(value) => value?,
+            Err(ended) => {
+                let why = if ended.is_panic() {
+                    "the compute panicked"
+                } else {
+                    "the runtime is ending"
+                };
+                return Err(Error::new(ErrorKind::Compute, why)
+                    .during("get_or_set")
+                    .into());
+            }
+        },
+        Err(_) => resolved.await?,
+    };
+    Ok(Arc::unwrap_or_clone(value))
 }
 
 /// Counts what a store came to, and undoes it if a write of the key did not wait for it.
@@ -186,8 +248,12 @@ pub(super) async fn concluded<C: Cache>(
     stored: &str,
     draft: &Draft,
     storing: &Storing,
-    result: Result<()>,
+    result: Result<Stored>,
 ) -> Result<()> {
+    match result {
+        Ok(Stored::Outrun) => count(&cache.core().counters().outrun),
+        _ => count(&cache.core().counters().stores),
+    }
     if storing.overtaken() {
         count(&cache.core().counters().outrun);
         // The write came first in the eyes of its caller; an empty key is never wrong. What it wrote itself stays.
@@ -196,7 +262,7 @@ pub(super) async fn concluded<C: Cache>(
             tracing::warn!(target: "larder", event = "write_failed", error = %error);
         }
     }
-    result.map_err(|error| {
+    result.map(|_| ()).map_err(|error| {
         count(&cache.core().counters().write_errors);
         let error = error.during("get_or_set").with("key", key);
         tracing::warn!(target: "larder", event = "write_failed", error = %error);

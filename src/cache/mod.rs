@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::backend::{Backend, Peek};
 use crate::error::{Error, Result};
 use crate::op::Op;
+use crate::options::{Context, Options};
 use crate::stats::Stats;
 use crate::ttl::{Remaining, Ttl};
 use crate::value::Cacheable;
@@ -89,10 +90,10 @@ pub trait Cache: Backend + Clone {
         &'a self,
         key: &'a str,
         value: T,
-        ttl: impl Into<Ttl>,
+        options: impl Into<Options>,
     ) -> Op<'a, Result<()>> {
-        let ttl = ttl.into();
-        Op::wait(single::set(self, key, value, ttl))
+        let options = options.into();
+        Op::wait(single::set(self, key, value, options))
     }
 
     /// Stores a value if the key holds nothing, in one step, and tells whether it did.
@@ -100,10 +101,10 @@ pub trait Cache: Backend + Clone {
         &'a self,
         key: &'a str,
         value: T,
-        ttl: impl Into<Ttl>,
+        options: impl Into<Options>,
     ) -> Op<'a, Result<bool>> {
-        let ttl = ttl.into();
-        Op::wait(single::add(self, key, value, ttl))
+        let options = options.into();
+        Op::wait(single::add(self, key, value, options))
     }
 
     /// Removes a key, and tells whether it held anything.
@@ -167,14 +168,14 @@ pub trait Cache: Backend + Clone {
     fn set_many<'a, T: Cacheable>(
         &'a self,
         pairs: impl IntoIterator<Item = (impl AsRef<str>, T)>,
-        ttl: impl Into<Ttl>,
+        options: impl Into<Options>,
     ) -> Op<'a, Result<()>> {
         let pairs = pairs
             .into_iter()
             .map(|(key, value)| (key.as_ref().to_owned(), value))
             .collect();
-        let ttl = ttl.into();
-        Op::wait(bulk::set(self, pairs, ttl))
+        let options = options.into();
+        Op::wait(bulk::set(self, pairs, options))
     }
 
     /// Removes many keys, and tells how many held anything. Every key is tried; then an error of kind `Partial` tells of those that failed.
@@ -218,7 +219,7 @@ pub trait Cache: Backend + Clone {
     fn get_or_set<'a, T, F, Fut>(
         &'a self,
         key: &'a str,
-        ttl: impl Into<Ttl>,
+        options: impl Into<Options>,
         compute: F,
     ) -> Op<'a, Result<T>>
     where
@@ -226,12 +227,12 @@ pub trait Cache: Backend + Clone {
         F: FnOnce() -> Fut + Send + 'a,
         Fut: Future<Output = T> + Send + 'a,
     {
-        let ttl = ttl.into();
+        let options = options.into();
         match single::look::<T, _>(self, key) {
             Look::Hit(value) => Op::ready(Ok(T::clone(&value))),
             _ => Op::wait(async move {
                 let compute = || async move { Ok::<T, Error>(compute().await) };
-                compute::resolve(self, key, ttl, compute)
+                compute::resolve(self, key, || options, compute)
                     .await
                     .map(Arc::unwrap_or_clone)
             }),
@@ -242,7 +243,7 @@ pub trait Cache: Backend + Clone {
     fn get_or_set_shared<'a, T, F, Fut>(
         &'a self,
         key: &'a str,
-        ttl: impl Into<Ttl>,
+        options: impl Into<Options>,
         compute: F,
     ) -> Op<'a, Result<Arc<T>>>
     where
@@ -250,12 +251,12 @@ pub trait Cache: Backend + Clone {
         F: FnOnce() -> Fut + Send + 'a,
         Fut: Future<Output = T> + Send + 'a,
     {
-        let ttl = ttl.into();
+        let options = options.into();
         match single::look::<T, _>(self, key) {
             Look::Hit(value) => Op::ready(Ok(value)),
             _ => Op::wait(async move {
                 let compute = || async move { Ok::<T, Error>(compute().await) };
-                compute::resolve(self, key, ttl, compute).await
+                compute::resolve(self, key, || options, compute).await
             }),
         }
     }
@@ -267,7 +268,7 @@ pub trait Cache: Backend + Clone {
     fn try_get_or_set<'a, T, E, F, Fut>(
         &'a self,
         key: &'a str,
-        ttl: impl Into<Ttl>,
+        options: impl Into<Options>,
         compute: F,
     ) -> Op<'a, Result<T, E>>
     where
@@ -276,11 +277,11 @@ pub trait Cache: Backend + Clone {
         F: FnOnce() -> Fut + Send + 'a,
         Fut: Future<Output = Result<T, E>> + Send + 'a,
     {
-        let ttl = ttl.into();
+        let options = options.into();
         match single::look::<T, _>(self, key) {
             Look::Hit(value) => Op::ready(Ok(T::clone(&value))),
             _ => Op::wait(async move {
-                compute::resolve(self, key, ttl, compute)
+                compute::resolve(self, key, || options, compute)
                     .await
                     .map(Arc::unwrap_or_clone)
             }),
@@ -291,7 +292,7 @@ pub trait Cache: Backend + Clone {
     fn try_get_or_set_shared<'a, T, E, F, Fut>(
         &'a self,
         key: &'a str,
-        ttl: impl Into<Ttl>,
+        options: impl Into<Options>,
         compute: F,
     ) -> Op<'a, Result<Arc<T>, E>>
     where
@@ -300,11 +301,66 @@ pub trait Cache: Backend + Clone {
         F: FnOnce() -> Fut + Send + 'a,
         Fut: Future<Output = Result<T, E>> + Send + 'a,
     {
-        let ttl = ttl.into();
+        let options = options.into();
         match single::look::<T, _>(self, key) {
             Look::Hit(value) => Op::ready(Ok(value)),
-            _ => Op::wait(compute::resolve(self, key, ttl, compute)),
+            _ => Op::wait(compute::resolve(self, key, || options, compute)),
         }
+    }
+
+    /// [`try_get_or_set`](Self::try_get_or_set) with a compute in a task of its own, which goes on if this caller goes away. It
+    /// is given a [`Context`], through which it says by what it found how the value is stored.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::{Cache, Null};
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let cache = Null::new();
+    /// let compute = |context: larder::Context| async move {
+    ///     let (name, group) = ("Ada", 7);
+    ///     context.tag(format!("group:{group}"));
+    ///     context.set_ttl(Duration::from_secs(5));
+    ///     Ok::<_, larder::Error>(name.to_owned())
+    /// };
+    /// let name = cache.get_or_set_with("user:42", Duration::from_secs(60), compute).await.unwrap();
+    /// assert_eq!(name, "Ada");
+    /// # });
+    /// ```
+    ///
+    /// A compute that panics is an error of kind `Compute`. Outside a tokio runtime it runs in this call.
+    fn get_or_set_with<'a, T, E, F, Fut>(
+        &'a self,
+        key: &'a str,
+        options: impl Into<Options>,
+        compute: F,
+    ) -> Op<'a, Result<T, E>>
+    where
+        T: Cacheable,
+        E: From<Error> + Debug + Send + 'static,
+        F: FnOnce(Context) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        match single::look::<T, _>(self, key) {
+            Look::Hit(value) => Op::ready(Ok(T::clone(&value))),
+            _ => {
+                let context = Context::new(options.into());
+                Op::wait(compute::apart(self, key, context, compute))
+            }
+        }
+    }
+
+    /// Makes every value nothing that has this tag and was stored by a cache with this cache's prefix, wherever it is: one
+    /// small write to each node, whatever it covers.
+    ///
+    /// Once this has returned, no later read through this cache, its clones or tiers answers such a value, and a compute that
+    /// was under way and tags its value so is not stored. Other processes follow within
+    /// [`max_staleness`](crate::core::Settings::max_staleness). A node that could not be told is named in the error; it is told
+    /// before it is used again, and until then its values with this tag are nothing to this process.
+    ///
+    /// Refused with kind `Key` if the tag is empty, longer than 255 bytes or holds control characters, and with `Unsupported`
+    /// by a store that keeps no tags.
+    fn invalidate_tag<'a>(&'a self, tag: &'a str) -> Op<'a, Result<()>> {
+        Op::wait(single::invalidate(self, tag))
     }
 
     /// The values under many keys, in the order asked, those that are missing computed together and stored.
@@ -315,7 +371,7 @@ pub trait Cache: Backend + Clone {
     fn get_or_set_many<'a, T, F, Fut>(
         &'a self,
         keys: &'a [impl AsRef<str>],
-        ttl: impl Into<Ttl>,
+        options: impl Into<Options>,
         compute: F,
     ) -> Op<'a, Result<Vec<Option<T>>>>
     where
@@ -324,8 +380,8 @@ pub trait Cache: Backend + Clone {
         Fut: Future<Output = HashMap<String, T>> + Send + 'a,
     {
         let keys: Vec<&'a str> = keys.iter().map(AsRef::as_ref).collect();
-        let ttl = ttl.into();
-        Op::wait(bulk::get_or_set(self, keys, ttl, compute))
+        let options = options.into();
+        Op::wait(bulk::get_or_set(self, keys, options, compute))
     }
 
     /// A snapshot of this store's counters.

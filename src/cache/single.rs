@@ -6,11 +6,12 @@ use std::time::Duration;
 use crate::backend::Peek;
 use crate::cache::Cache;
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Entry, Stored, Want, When};
+use crate::entry::{Answer, Draft, Entry, Stored, Ticket, Want, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Write;
 use crate::flight::Writing;
 use crate::key;
+use crate::options::{Options, check_tag};
 use crate::stats::count;
 use crate::ttl::{Remaining, Ttl};
 use crate::value::{Cacheable, Kind, Value, integer};
@@ -99,9 +100,19 @@ pub(super) fn checked<C: Cache>(cache: &C, key: &str, operation: &'static str) -
     })
 }
 
+/// How much of a key, as it is stored at the very bottom, is the cache's own prefix.
+pub(super) fn namespace<C: Cache>(cache: &C) -> usize {
+    cache.stored_key("").len()
+}
+
+/// What a reader of a `T` wants.
+pub(super) fn wanted<T: Cacheable, C: Cache>(cache: &C) -> Want {
+    Want::of(Kind::of::<T>()).within(namespace(cache))
+}
+
 pub(super) async fn get<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<Option<Arc<T>>> {
     checked(cache, key, "get")?;
-    match fetched(cache, key, Want::of(Kind::of::<T>())).await {
+    match fetched(cache, key, wanted::<T, C>(cache)).await {
         Ok(answer) => Ok(typed(cache, key, answer)),
         Err(error) => {
             count(&cache.core().counters().read_errors);
@@ -179,16 +190,31 @@ pub(super) fn draft<T: Cacheable, C: Cache>(
     cache: &C,
     key: &str,
     value: T,
-    life: Option<Duration>,
+    options: &Options,
     when: When,
 ) -> Result<Draft> {
+    check_tags(cache, options)?;
     let value = Value::new(value);
-    let bare = integer(&value).is_some();
-    let entry = Entry::new(value, cache.core().now(), life).bare(bare);
+    let bare = options.tags.is_empty() && integer(&value).is_some();
+    let entry = Entry::new(value, cache.core().now(), life(cache, options.ttl)).bare(bare);
     let mut draft = Draft::new(entry, when);
+    draft.namespace = namespace(cache);
+    draft.tags = options.tags.as_slice().into();
     let prepared = cache.prepare(key, &mut draft);
     prepared.inspect_err(|_| count(&cache.core().counters().encode_errors))?;
     Ok(draft)
+}
+
+/// Refuses tags that the store would not keep.
+pub(super) fn check_tags<C: Cache>(cache: &C, options: &Options) -> Result<()> {
+    if options.tags.is_empty() {
+        return Ok(());
+    }
+    if !cache.keeps_tags() {
+        let why = "this store does not keep tags";
+        return Err(Error::new(ErrorKind::Unsupported, why));
+    }
+    options.check()
 }
 
 pub(super) fn life<C: Cache>(cache: &C, ttl: Ttl) -> Option<Duration> {
@@ -199,9 +225,9 @@ pub(super) async fn set<T: Cacheable, C: Cache>(
     cache: &C,
     key: &str,
     value: T,
-    ttl: Ttl,
+    options: Options,
 ) -> Result<()> {
-    write(cache, key, value, ttl, When::Always, "set")
+    write(cache, key, value, options, When::Always, "set")
         .await
         .map(|_| ())
 }
@@ -210,22 +236,22 @@ pub(super) async fn add<T: Cacheable, C: Cache>(
     cache: &C,
     key: &str,
     value: T,
-    ttl: Ttl,
+    options: Options,
 ) -> Result<bool> {
-    write(cache, key, value, ttl, When::IfAbsent, "add").await
+    write(cache, key, value, options, When::IfAbsent, "add").await
 }
 
 async fn write<T: Cacheable, C: Cache>(
     cache: &C,
     key: &str,
     value: T,
-    ttl: Ttl,
+    options: Options,
     when: When,
     operation: &'static str,
 ) -> Result<bool> {
     checked(cache, key, operation)?;
     let core = cache.core();
-    let draft = draft(cache, key, value, life(cache, ttl), when)
+    let draft = draft(cache, key, value, &options, when)
         .map_err(|error| error.during(operation).with("key", key))?;
     let stored = cache.stored_key(key);
     let _write = fenced(core, &stored).await;
@@ -239,6 +265,30 @@ async fn write<T: Cacheable, C: Cache>(
         count(&core.counters().stores);
     }
     Ok(stored == Stored::Done)
+}
+
+/// Notes how things stand with keys before their values are computed. What cannot be noted is not stored.
+pub(super) async fn begun<C: Cache>(cache: &C, keys: &[&str]) -> Vec<Ticket> {
+    let begin = async { Ok(cache.begin(keys, namespace(cache)).await) };
+    match bounded(cache.core(), begin).await {
+        Ok(tickets) => tickets,
+        Err(error) => keys.iter().map(|_| Ticket::lost(error.clone())).collect(),
+    }
+}
+
+pub(super) async fn invalidate<C: Cache>(cache: &C, tag: &str) -> Result<()> {
+    check_tag(tag).map_err(|error| error.during("invalidate_tag"))?;
+    let core = cache.core();
+    let prefix = cache.stored_key("");
+    let told = bounded(core, cache.invalidate("", tag)).await;
+    // Whoever asks from now on computes anew: nobody knows yet which tags the values under way will have.
+    core.flights().close(&prefix);
+    told.map_err(|error| {
+        count(&core.counters().write_errors);
+        error
+            .during("invalidate_tag")
+            .with("tag", tag.escape_debug())
+    })
 }
 
 pub(super) async fn delete<C: Cache>(cache: &C, key: &str) -> Result<bool> {
@@ -291,7 +341,7 @@ async fn add_to<C: Cache>(cache: &C, key: &str, by: i64, operation: &'static str
     let _write = fenced(core, &stored).await;
     written(
         core,
-        bounded(core, cache.add_to(key, by)).await,
+        bounded(core, cache.add_to(key, by, namespace(cache))).await,
         operation,
         key,
     )

@@ -9,6 +9,8 @@ use crate::refusal::Refusal;
 pub(super) const MAGIC: u8 = 0xC1;
 const VERSION: u8 = 1;
 const FLAG_NONE: u8 = 1;
+const FLAG_MARKS: u8 = 2;
+const FLAGS: u8 = FLAG_NONE | FLAG_MARKS;
 
 /// The length of the header, in bytes.
 pub const HEADER_BYTES: usize = 28;
@@ -20,6 +22,8 @@ pub(super) const OVERHEAD_BYTES: usize = HEADER_BYTES + CHECKSUM_BYTES;
 pub(super) struct Header {
     pub(super) codec: u8,
     pub(super) none: bool,
+    /// Whether marks follow, which the server appends.
+    pub(super) marked: bool,
     pub(super) schema: u32,
     pub(super) ring_epoch: u64,
     pub(super) grace_ms: u32,
@@ -53,7 +57,7 @@ impl Writer {
             MAGIC,
             VERSION,
             header.codec,
-            u8::from(header.none) * FLAG_NONE,
+            u8::from(header.none) * FLAG_NONE + u8::from(header.marked) * FLAG_MARKS,
         ]);
         head[4..8].copy_from_slice(&header.schema.to_le_bytes());
         head[8..16].copy_from_slice(&header.ring_epoch.to_le_bytes());
@@ -74,7 +78,10 @@ fn checksum(key: &str, bytes: &[u8]) -> u64 {
 
 /// Whether bytes that do not begin with [`MAGIC`] are an envelope but for that: a damaged one, and nobody's text or bytes.
 pub(super) fn lacks_only_magic(bytes: &[u8]) -> bool {
-    let payload_len = bytes.len().checked_sub(OVERHEAD_BYTES);
+    let marked = bytes.get(3).is_some_and(|flags| flags & FLAG_MARKS != 0);
+    let marks = bytes.last_chunk().map(|length| u16::from_le_bytes(*length));
+    let marks = marks.filter(|_| marked).map_or(0, usize::from);
+    let payload_len = bytes.len().checked_sub(OVERHEAD_BYTES + marks);
     let stated = bytes.get(HEADER_BYTES - 4..HEADER_BYTES);
     let stated = stated
         .and_then(|len| len.try_into().ok())
@@ -90,8 +97,57 @@ pub(super) fn ring_epoch(head: &[u8]) -> Option<u64> {
     let head: &[u8; HEADER_BYTES] = head.first_chunk()?;
     let [magic, version, _, flags, _, _, _, _, rest @ ..] = head;
     let [e0, e1, e2, e3, e4, e5, e6, e7, ..] = rest;
-    let known = *magic == MAGIC && *version == VERSION && flags & !FLAG_NONE == 0;
+    let known = *magic == MAGIC && *version == VERSION && flags & !FLAGS == 0;
     known.then(|| u64::from_le_bytes([*e0, *e1, *e2, *e3, *e4, *e5, *e6, *e7]))
+}
+
+/// The marks behind an envelope, apart from the rest; nothing where it has none.
+pub(super) fn marks(bytes: &[u8]) -> Result<(&[u8], Option<Marks>), Refusal> {
+    let marked =
+        bytes.first() == Some(&MAGIC) && bytes.get(3).is_some_and(|flags| flags & FLAG_MARKS != 0);
+    if !marked {
+        return Ok((bytes, None));
+    }
+    let length = bytes.last_chunk().map(|length| u16::from_le_bytes(*length));
+    let start = length.and_then(|length| bytes.len().checked_sub(length.into()));
+    let (rest, marks) = start
+        .and_then(|start| bytes.split_at_checked(start))
+        .ok_or(Refusal::Length)?;
+    let marks = Marks::read(marks).ok_or(Refusal::Length)?;
+    Ok((rest, Some(marks)))
+}
+
+/// What a value says of the invalidations that it has not seen: the generations of its namespace and tags when its compute
+/// began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// How much of the key is its namespace, in bytes.
+    pub(crate) namespace: usize,
+    pub(crate) generation: u64,
+    pub(crate) tags: Vec<(Box<str>, u64)>,
+}
+
+impl Marks {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (namespace, bytes) = bytes.split_first_chunk()?;
+        let (generation, bytes) = bytes.split_first_chunk()?;
+        let ([count], mut bytes) = bytes.split_first_chunk()?;
+        let mut tags = Vec::new();
+        for _ in 0..*count {
+            let ([length], rest) = bytes.split_first_chunk()?;
+            let (name, rest) = rest.split_at_checked((*length).into())?;
+            let (generation, rest) = rest.split_first_chunk()?;
+            let name = std::str::from_utf8(name).ok()?;
+            tags.push((name.into(), u64::from_le_bytes(*generation)));
+            bytes = rest;
+        }
+        // What is left is the length, which was read already.
+        (bytes.len() == 2).then(|| Self {
+            namespace: u16::from_le_bytes(*namespace).into(),
+            generation: u64::from_le_bytes(*generation),
+            tags,
+        })
+    }
 }
 
 /// Header and payload of bytes that begin with [`MAGIC`].
@@ -105,7 +161,7 @@ pub(super) fn open<'b>(key: &str, bytes: &'b [u8]) -> Result<(Header, &'b [u8]),
     let [_, version, codec, flags, s0, s1, s2, s3, rest @ ..] = head;
     let [e0, e1, e2, e3, e4, e5, e6, e7, rest @ ..] = rest;
     let [g0, g1, g2, g3, c0, c1, c2, c3, l0, l1, l2, l3] = rest;
-    if *version != VERSION || flags & !FLAG_NONE != 0 {
+    if *version != VERSION || flags & !FLAGS != 0 {
         return Err(Refusal::Version);
     }
     if u32::from_le_bytes([*l0, *l1, *l2, *l3]) as usize != payload.len() {
@@ -117,6 +173,7 @@ pub(super) fn open<'b>(key: &str, bytes: &'b [u8]) -> Result<(Header, &'b [u8]),
     let header = Header {
         codec: *codec,
         none: flags & FLAG_NONE != 0,
+        marked: flags & FLAG_MARKS != 0,
         schema: u32::from_le_bytes([*s0, *s1, *s2, *s3]),
         ring_epoch: u64::from_le_bytes([*e0, *e1, *e2, *e3, *e4, *e5, *e6, *e7]),
         grace_ms: u32::from_le_bytes([*g0, *g1, *g2, *g3]),

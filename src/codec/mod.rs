@@ -12,10 +12,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "redis")]
+use crate::generation::{MAX_TAG_BYTES, MAX_TAGS};
 use crate::value::{Kind, Value};
 
 pub use crate::refusal::Refusal;
 pub use envelope::HEADER_BYTES;
+#[cfg(feature = "redis")]
+pub(crate) use envelope::Marks;
 
 /// Turns values into bytes and back. [`MessagePack`] is the default; [`Plain`] is for keys shared with other languages.
 ///
@@ -117,7 +121,13 @@ pub struct Format {
     schema_version: u32,
     schemas: Arc<HashMap<TypeId, Box<str>, ahash::RandomState>>,
     max_value_bytes: usize,
+    /// Whether envelopes say that marks follow.
+    marked: bool,
 }
+
+/// The longest marks, in bytes.
+#[cfg(feature = "redis")]
+pub(crate) const MAX_MARKS_BYTES: usize = 13 + MAX_TAGS * (9 + MAX_TAG_BYTES);
 
 impl Default for Format {
     fn default() -> Self {
@@ -126,6 +136,7 @@ impl Default for Format {
             schema_version: 0,
             schemas: Arc::default(),
             max_value_bytes: 8 << 20,
+            marked: false,
         }
     }
 }
@@ -165,6 +176,18 @@ impl Format {
         self.max_value_bytes
     }
 
+    /// For a store that appends marks to what it stores.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_marks(mut self) -> Self {
+        self.marked = true;
+        self
+    }
+
+    /// Whether bytes stand in an envelope.
+    pub(crate) fn is_enveloped(&self) -> bool {
+        self.codec.enveloped()
+    }
+
     fn schema_of(&self, kind: &Kind) -> u32 {
         let given = self.schemas.get(&kind.type_id());
         schema_id(
@@ -199,6 +222,7 @@ impl Format {
         let header = envelope::Header {
             codec: self.codec.id(),
             none: false,
+            marked: self.marked,
             schema: self.schema_of(value.kind()),
             ring_epoch: entry.ring_epoch(),
             grace_ms: entry.grace_ms(),
@@ -229,6 +253,20 @@ impl Format {
                 .with("bytes", len)
                 .with("bound", self.max_value_bytes),
         )
+    }
+
+    /// The marks of stored bytes, apart from the rest, which [`open`](Self::open) reads.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not marks.
+    #[cfg(feature = "redis")]
+    pub(crate) fn marks(&self, bytes: &Bytes) -> Result<(Bytes, Option<Marks>), Refusal> {
+        if !self.codec.enveloped() {
+            return Ok((bytes.clone(), None));
+        }
+        let (rest, marks) = envelope::marks(bytes)?;
+        Ok((bytes.slice_ref(rest), marks))
     }
 
     /// The entry that these bytes are under `key`, without a deadline. Without a `kind` the value stays bytes.

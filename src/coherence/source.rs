@@ -84,6 +84,20 @@ impl Origin {
         self.view.into()
     }
 
+    /// Without the view.
+    pub(crate) fn packed(self) -> u64 {
+        u64::from(self.slot) << 32 | u64::from(self.epoch)
+    }
+
+    pub(crate) fn unpacked(packed: u64) -> Self {
+        let part = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(UNHEARD);
+        Self {
+            slot: part(packed >> 32),
+            epoch: part(packed),
+            view: 0,
+        }
+    }
+
     /// Whether nobody else writes there.
     pub(crate) fn is_own(self) -> bool {
         self.slot == OWN

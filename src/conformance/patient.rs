@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::backend::{Backend, Memory, Peek, SharedCache};
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Stored, Want};
+use crate::entry::{Answer, Draft, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
 
@@ -70,6 +70,18 @@ impl Backend for Patient {
         self.inner.prepare(key, draft)
     }
 
+    async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
+        self.inner.begin(keys, namespace).await
+    }
+
+    fn keeps_tags(&self) -> bool {
+        self.inner.keeps_tags()
+    }
+
+    async fn invalidate(&self, prefix: &str, tag: &str) -> Result<()> {
+        self.inner.invalidate(prefix, tag).await
+    }
+
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         self.inner.fetch(key, want).await
     }
@@ -102,8 +114,8 @@ impl Backend for Patient {
         self.inner.retime(key, ttl).await
     }
 
-    async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
-        self.inner.add_to(key, by).await
+    async fn add_to(&self, key: &str, by: i64, namespace: usize) -> Result<i64> {
+        self.inner.add_to(key, by, namespace).await
     }
 
     async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {

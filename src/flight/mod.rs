@@ -84,7 +84,7 @@ impl Flights {
         let found = slot
             .flights
             .iter()
-            .find(|flight| flight.type_id == type_id)
+            .find(|flight| flight.type_id == type_id && !lock(&flight.state).closed)
             .cloned();
         if let Some(flight) = found {
             if lock(&flight.state).is_stuck(now, patience) {
@@ -154,6 +154,16 @@ impl Flights {
             flights: Arc::clone(self),
             prefix: prefix.into(),
             storing,
+        }
+    }
+
+    /// Lets nobody join the flights under way of keys that begin with `prefix`. What they compute may still be stored.
+    pub(crate) fn close(&self, prefix: &str) {
+        for shard in &self.shards {
+            let shard = lock(shard);
+            let under = shard.iter().filter(|(key, _)| key.starts_with(prefix));
+            let flights = under.flat_map(|(_, slot)| &slot.flights);
+            flights.for_each(|flight| lock(&flight.state).closed = true);
         }
     }
 

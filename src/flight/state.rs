@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) failure: Option<Arc<str>>,
     pub(super) landed: Option<Shared>,
     pub(super) detached: bool,
+    /// Nobody joins it any more.
+    pub(super) closed: bool,
     pub(super) storing: bool,
     /// A write gave up waiting for the store: what it stored must go.
     pub(super) overtaken: bool,
@@ -63,6 +65,7 @@ impl Flight {
             failure: None,
             landed: None,
             detached,
+            closed: false,
             storing: false,
             overtaken: false,
         };

@@ -10,11 +10,11 @@ use futures_util::future::join;
 use crate::backend::{Backend, Memory, Peek};
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Stored, Want};
+use crate::entry::{Answer, Draft, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ringmap::{Ring, label};
 use crate::ttl::Remaining;
-use crate::wire::fetch::{Came, Together, together};
+use crate::wire::fetch::{Opened, Rest, Together, together};
 use crate::wire::node::Node;
 
 use super::follow::Follower;
@@ -84,11 +84,30 @@ impl DistributedRedis {
         &self,
         key: &str,
         want: Want,
-        came: Option<Box<Came>>,
+        rest: Option<Box<Rest>>,
     ) -> Result<Answer> {
         let snapshot = self.snapshot();
         let node = snapshot.node_of(key)?;
-        node.fetch(&self.core, key, want, came).await
+        node.fetch(&self.core, key, want, rest).await
+    }
+
+    /// The answer that something found under a key is.
+    async fn opened(
+        &self,
+        snapshot: &Snapshot,
+        key: &str,
+        want: Want,
+        opened: Result<Opened>,
+    ) -> Result<Answer> {
+        let (node, opened) = (snapshot.node_of(key)?, opened?);
+        let answer = match node.judged(&self.core, key, want, &opened) {
+            Some(answer) => answer?,
+            None => {
+                let rest = Some(Box::new(Rest::Opened(opened)));
+                node.fetch(&self.core, key, want, rest).await?
+            }
+        };
+        Ok(self.judged(snapshot, key, answer))
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -144,15 +163,34 @@ impl Backend for DistributedRedis {
         Ok(())
     }
 
+    async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
+        self.begin_each(keys, namespace).await
+    }
+
+    fn keeps_tags(&self) -> bool {
+        self.core.format().is_enveloped()
+    }
+
+    async fn invalidate(&self, prefix: &str, tag: &str) -> Result<()> {
+        self.invalidate_all(prefix, tag).await
+    }
+
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         let join = |waker: &Waker| {
             let snapshot = self.follower.current();
             let node = snapshot.node_of(key).ok()?;
             node.join(&self.core, key, want, waker)
         };
-        let answer = match together(&self.core, key, want, join).await {
+        let judge = |opened: &Opened| {
+            let snapshot = self.follower.current();
+            snapshot
+                .node_of(key)
+                .ok()?
+                .judged(&self.core, key, want, opened)
+        };
+        let answer = match together(&self.core, key, want, join, judge).await {
             Together::Done(answer) => answer?,
-            Together::Rest(came) => Box::pin(self.fetch_by_itself(key, want, came)).await?,
+            Together::Rest(rest) => Box::pin(self.fetch_by_itself(key, want, rest)).await?,
         };
         // By the map of now, if it has changed meanwhile: what moved is out of date on the node that was asked.
         Ok(self.judged(&self.follower.current(), key, answer))
@@ -192,8 +230,8 @@ impl Backend for DistributedRedis {
         self.retime_key(key, ttl).await
     }
 
-    async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
-        self.add_to_key(key, by).await
+    async fn add_to(&self, key: &str, by: i64, namespace: usize) -> Result<i64> {
+        self.add_to_key(key, by, namespace).await
     }
 
     async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
@@ -208,12 +246,12 @@ impl Backend for DistributedRedis {
             }
             Err(error) => return all_failed(keys.len(), &error),
         };
-        let each = keys.iter().zip(raw);
-        each.map(|(key, raw)| {
-            let answer = raw?.open(core, key, want)?;
-            Ok(self.judged(&snapshot, key, answer))
-        })
-        .collect()
+        let mut answers = Vec::with_capacity(keys.len());
+        for (key, raw) in keys.iter().zip(raw) {
+            let opened = raw.and_then(|raw| raw.open(core, key, want));
+            answers.push(self.opened(&snapshot, key, want, opened).await);
+        }
+        answers
     }
 
     async fn store_many(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {

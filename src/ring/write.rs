@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 
 use crate::core::Core;
-use crate::entry::{Draft, Stored};
+use crate::entry::{Draft, Stored, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::node::Node;
 
@@ -61,15 +61,15 @@ impl DistributedRedis {
     }
 
     /// Adds once only: a counter that moves meanwhile begins anew.
-    pub(super) async fn add_to_key(&self, key: &str, by: i64) -> Result<i64> {
+    pub(super) async fn add_to_key(&self, key: &str, by: i64, namespace: usize) -> Result<i64> {
         self.follower.recent.note([key]);
         let snapshot = self.snapshot();
         let add = async {
             let node = snapshot.node_of(key)?;
-            match node.add_to(key, by).await {
+            match node.add_to(key, by, namespace).await {
                 Err(error) if error.kind() == ErrorKind::NotACounter => {
                     if self.remove_leftover(&snapshot, node, key).await? {
-                        return node.add_to(key, by).await;
+                        return node.add_to(key, by, namespace).await;
                     }
                     Err(error)
                 }
@@ -118,6 +118,22 @@ impl DistributedRedis {
 
     pub(super) async fn wipe_all(&self, prefix: &str) -> Result<()> {
         self.follower.recent.note_wipe(prefix);
+        self.at_all("clear", |node| async move { node.wipe(prefix).await })
+            .await
+    }
+
+    pub(super) async fn invalidate_all(&self, namespace: &str, tag: &str) -> Result<()> {
+        let invalidate = |node: Node| async move { node.invalidate(namespace, tag).await };
+        self.at_all("invalidate", invalidate).await
+    }
+
+    /// Does something at every node, all at once, and at those that come while it is done.
+    async fn at_all<F: Future<Output = Result<()>> + Send>(
+        &self,
+        operation: &'static str,
+        act: impl Fn(Node) -> F + Sync,
+    ) -> Result<()> {
+        let act = &act;
         let (mut reached, mut failed) = (HashSet::new(), Vec::new());
         for _ in 0..=AGAIN {
             let snapshot = self.snapshot();
@@ -129,33 +145,50 @@ impl DistributedRedis {
             if fresh.is_empty() {
                 break;
             }
-            let wiped = fresh.into_iter().map(|index| {
-                let node = snapshot.node(index);
-                async move { node?.wipe(prefix).await }
+            let present = fresh.into_iter().map(|index| {
+                let node = snapshot.node(index).cloned();
+                async move { act(node?).await }
             });
             // They are asked by those who have not heard of the change.
             let former = snapshot.former_nodes();
-            let told = former.iter().map(|node| node.wipe(prefix));
-            let (wiped, _) = join(join_all(wiped), join_all(told)).await;
-            failed.extend(wiped.into_iter().filter_map(Result::err));
+            let told = former.into_iter().map(act);
+            let (done, _) = join(join_all(present), join_all(told)).await;
+            failed.extend(done.into_iter().filter_map(Result::err));
         }
         if reached.is_empty() {
             // The keys are somewhere; they are only out of reach.
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the ring has no nodes yet",
-            ));
+            let why = "the ring has no nodes yet";
+            return Err(Error::new(ErrorKind::Unavailable, why).during(operation));
         }
         let Some(first) = failed.first() else {
             return Ok(());
         };
+        let nodes = failed
+            .iter()
+            .flat_map(|error| error.context().find(|(name, _)| *name == "node"));
+        let nodes: Vec<&str> = nodes.map(|(_, node)| node).collect();
         Err(
             Error::new(ErrorKind::Partial, "some nodes failed, the others are done")
                 .with("failed", failed.len())
                 .with("of", reached.len())
+                .with("nodes", nodes.join(" "))
                 .with("first", first)
                 .caused_by(first.clone()),
         )
+    }
+
+    /// Notes how things stand with keys that are computed next, each at its node.
+    pub(super) async fn begin_each(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
+        let snapshot = self.snapshot();
+        let ask = |node: Node, keys: Vec<_>| async move { node.begin(&keys, namespace).await };
+        let begun = match owned(&snapshot, keys.iter().copied(), |key| key) {
+            Ok(items) => on_each(items, &snapshot, ask).await,
+            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+        };
+        begun
+            .into_iter()
+            .map(|ticket| ticket.unwrap_or_else(Ticket::lost))
+            .collect()
     }
 
     pub(super) async fn store_each(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {

@@ -9,7 +9,7 @@ use super::faults::Faults;
 use crate::backend::{Backend, Memory, Peek};
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Stored, Want};
+use crate::entry::{Answer, Draft, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
 
@@ -123,6 +123,18 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.prepare(key, draft)
     }
 
+    async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
+        self.inner.begin(keys, namespace).await
+    }
+
+    fn keeps_tags(&self) -> bool {
+        self.inner.keeps_tags()
+    }
+
+    async fn invalidate(&self, prefix: &str, tag: &str) -> Result<()> {
+        self.inner.invalidate(prefix, tag).await
+    }
+
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         self.faults
             .through("fetch", self.inner.fetch(key, want))
@@ -167,9 +179,9 @@ impl<B: Backend> Backend for Faulty<B> {
             .await
     }
 
-    async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
+    async fn add_to(&self, key: &str, by: i64, namespace: usize) -> Result<i64> {
         self.faults
-            .through("add_to", self.inner.add_to(key, by))
+            .through("add_to", self.inner.add_to(key, by, namespace))
             .await
     }
 

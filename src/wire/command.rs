@@ -2,46 +2,98 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use redis::{Cmd, Value, cmd};
 
+use super::script::STORE;
 use crate::clock::Moment;
 use crate::core::Core;
-use crate::entry::{Draft, Stored, When};
+use crate::entry::{Draft, Noted, Stored, When};
 use crate::error::Result;
+use crate::generation::random;
 use crate::ttl::Remaining;
 
-/// The command that stores a draft, or none if its life is over already.
-pub(super) fn set(core: &Core, key: &str, draft: &Draft) -> Result<Option<Cmd>> {
+/// What a draft is stored as.
+pub(super) struct Storing<'d> {
+    pub(super) draft: &'d Draft,
+    bytes: Bytes,
+    /// Milliseconds, '' for ever.
+    life: String,
+}
+
+/// What a draft is stored as, or nothing if its life is over already.
+pub(super) fn storing<'d>(core: &Core, key: &str, draft: &'d Draft) -> Result<Option<Storing<'d>>> {
+    if let Noted::Lost(error) = &draft.ticket.0 {
+        return Err(error.clone());
+    }
     let bytes = match &draft.sealed {
         Some(bytes) => bytes.clone(),
         None => core.format().seal(key, &draft.entry)?,
     };
-    let mut set = cmd("SET");
-    set.arg(key).arg(&*bytes);
-    match draft.entry.remaining(core.now()) {
+    let life = match draft.entry.remaining(core.now()) {
         Remaining::For(left) if left.is_zero() => return Ok(None),
-        Remaining::For(left) => {
-            set.arg("PX").arg(millis(left));
-        }
-        Remaining::Forever => {}
-    }
-    if draft.when == When::IfAbsent {
-        set.arg("NX");
-    }
-    Ok(Some(set))
+        Remaining::For(left) => millis(left).to_string(),
+        Remaining::Forever => String::new(),
+    };
+    Ok(Some(Storing { draft, bytes, life }))
 }
 
-/// What the reply to `SET`, or to the `UNLINK` in its place, says.
-pub(super) fn stored(reply: &Value) -> Stored {
+impl Storing<'_> {
+    /// The command, as [`Script::command`] has it.
+    pub(super) fn command(&self, known: bool, key: &str) -> Cmd {
+        let draft = self.draft;
+        STORE.command(known, &[key], |command| {
+            command
+                .arg(&*self.bytes)
+                .arg(draft.namespace)
+                .arg(&self.life);
+            let when = match (&draft.ticket.0, draft.when) {
+                (Noted::Node { .. }, _) => "computed",
+                (_, When::Always) => "always",
+                (_, When::IfAbsent) => "absent",
+            };
+            command.arg(when).arg(&random().to_le_bytes());
+            match &draft.ticket.0 {
+                Noted::Node { fingerprint, count } => command.arg(&**fingerprint).arg(*count),
+                _ => command.arg("").arg(0),
+            };
+            draft.tags.iter().for_each(|tag| {
+                command.arg(&**tag);
+            });
+        })
+    }
+}
+
+/// What the reply to it says.
+pub(super) fn stored(reply: &Value) -> Option<Stored> {
     match reply {
-        Value::Nil => Stored::Present,
-        _ => Stored::Done,
+        Value::Int(0) => Some(Stored::Done),
+        Value::Int(1) => Some(Stored::Present),
+        Value::Int(2) => Some(Stored::Outrun),
+        _ => None,
     }
 }
 
-pub(super) fn unlink(key: &str) -> Cmd {
+pub(super) fn text(reply: &Value) -> Option<&str> {
+    match reply {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// The key under which a compute of another key notes that it has begun.
+pub(super) fn token_key(key: &str) -> String {
+    format!("lk:{key}")
+}
+
+/// Removes keys, and has computes of them that are under way not stored.
+pub(super) fn unlink(keys: &[&str]) -> Cmd {
     let mut unlink = cmd("UNLINK");
-    unlink.arg(key);
+    unlink.arg(keys);
+    keys.iter().for_each(|key| {
+        unlink.arg(token_key(key));
+    });
     unlink
 }
 

@@ -400,6 +400,15 @@ impl Connection {
     }
 }
 
+/// A connection for commands that change nothing, which are sent a second time where that helps.
+pub(super) struct Reading<'c>(pub(super) &'c Connection);
+
+impl Carrier for Reading<'_> {
+    async fn carry(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
+        self.0.read(operation, cmd).await
+    }
+}
+
 impl Carrier for Connection {
     async fn carry(&self, operation: &'static str, cmd: &Cmd) -> Result<Value> {
         self.run(operation, cmd).await

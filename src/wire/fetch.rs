@@ -17,6 +17,7 @@ use super::owing::batches;
 use super::reply::code;
 use super::scatter::scatter;
 use crate::clock::Moment;
+use crate::codec::Marks;
 use crate::core::Core;
 use crate::entry::{Answer, Want};
 use crate::error::{ErrorKind, Result};
@@ -38,16 +39,24 @@ pub(crate) struct Came {
 pub(crate) enum Together {
     Done(Result<Answer>),
     /// [`Node::fetch`] does the rest.
-    Rest(Option<Box<Came>>),
+    Rest(Option<Box<Rest>>),
 }
 
-/// Reads one key together with others, if `join` finds any on their way. Apart from [`Node::fetch`] because nearly all reads
-/// of a busy store end here, and need a small future only.
+/// What [`together`] came to.
+pub(crate) enum Rest {
+    Came(Came),
+    /// A value that only the node can judge.
+    Opened(Opened),
+}
+
+/// Reads one key together with others, if `join` finds any on their way, and has it judged. Apart from [`Node::fetch`] because
+/// nearly all reads of a busy store end here, and need a small future only.
 pub(crate) async fn together(
     core: &Core,
     key: &str,
     want: Want,
     mut join: impl FnMut(&Waker) -> Option<Joining>,
+    judge: impl FnOnce(&Opened) -> Option<Result<Answer>>,
 ) -> Together {
     let Some(joining) = poll_fn(|cx| Poll::Ready(join(cx.waker()))).await else {
         return Together::Rest(None);
@@ -61,10 +70,16 @@ pub(crate) async fn together(
             found: Found::Nothing,
             pttl,
         }) => (None, pttl),
-        with => return Together::Rest(Some(Box::new(Came { joining, with }))),
+        with => return Together::Rest(Some(Box::new(Rest::Came(Came { joining, with })))),
     };
     let raw = Raw::new(Ok(reply), pttl, want, joining.since);
-    Together::Done(raw.open(core, key, want))
+    match raw.open(core, key, want) {
+        Ok(opened) => match judge(&opened) {
+            Some(answer) => Together::Done(answer),
+            None => Together::Rest(Some(Box::new(Rest::Opened(opened)))),
+        },
+        Err(error) => Together::Done(Err(error)),
+    }
 }
 
 impl Node {
@@ -90,12 +105,12 @@ impl Node {
         core: &Core,
         key: &str,
         want: Want,
-        came: Option<Box<Came>>,
+        rest: Option<Box<Rest>>,
     ) -> Result<Answer> {
         let connection = self.connection(key);
-        let (got, since) = match came {
-            Some(came) => {
-                let Came { joining, with } = *came;
+        let (got, since) = match rest.map(|rest| *rest) {
+            Some(Rest::Opened(opened)) => return self.judge(core, key, want, opened).await,
+            Some(Rest::Came(Came { joining, with })) => {
                 let Joining { joined, since } = joining;
                 let got = connection.rejoined(key, want.deadline, &joined, with);
                 (got.await?, since)
@@ -111,7 +126,8 @@ impl Node {
             Found::Refused(error) => Err(connection.server_error("get", &error)),
             Found::Strange => return Err(strange(connection, "get")),
         };
-        Raw::new(reply, got.pttl, want, since).open(core, key, want)
+        let opened = Raw::new(reply, got.pttl, want, since).open(core, key, want)?;
+        self.judge(core, key, want, opened).await
     }
 
     pub(crate) async fn fetch_many(
@@ -124,8 +140,30 @@ impl Node {
             return vec![self.fetch(core, key, want, None).await];
         }
         let raw = self.read_many(core, keys, want).await;
-        let each = keys.iter().zip(raw);
-        each.map(|(key, raw)| raw?.open(core, key, want)).collect()
+        let opened = keys.iter().zip(raw);
+        let opened = opened
+            .map(|(key, raw)| raw?.open(core, key, want))
+            .collect();
+        self.judge_many(core, keys, want, opened).await
+    }
+
+    /// Judges what stands under many keys.
+    pub(crate) async fn judge_many(
+        &self,
+        core: &Core,
+        keys: &[&str],
+        want: Want,
+        opened: Vec<Result<Opened>>,
+    ) -> Vec<Result<Answer>> {
+        let mut answers = Vec::with_capacity(keys.len());
+        for (key, opened) in keys.iter().zip(opened) {
+            answers.push(match opened {
+                // What was asked for one of them is known for the others.
+                Ok(opened) => self.judge(core, key, want, opened).await,
+                Err(error) => Err(error),
+            });
+        }
+        answers
     }
 
     /// What stands under many keys, as it is. Whoever asks several nodes opens it when all have answered: while the others'
@@ -235,27 +273,51 @@ impl Raw {
         }
     }
 
-    /// The entry that it is. What is no value for this reader is a miss, counted.
-    pub(crate) fn open(self, core: &Core, key: &str, want: Want) -> Result<Answer> {
+    /// The entry that it is, with what it carries to be judged by. What is no value for this reader is a miss, counted.
+    pub(crate) fn open(self, core: &Core, key: &str, want: Want) -> Result<Opened> {
         let bytes = match self.reply {
             Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(Answer::default()),
+            Ok(None) => return Ok(Opened::default()),
             Err(error) => {
                 let why = match error.kind() {
                     ErrorKind::TooLarge => Refusal::TooLarge,
                     _ if code(&error) == Some("WRONGTYPE") => Refusal::WrongType,
                     _ => return Err(error),
                 };
-                core.refuse(key, why);
-                return Ok(Answer::refused(why));
+                return Ok(Opened::refused(core, key, why));
             }
         };
-        match core.format().open(key, &bytes, want.kind, self.now) {
-            Ok(entry) => Ok(entry.with_deadline(self.deadline).into()),
-            Err(why) => {
-                core.refuse(key, why);
-                Ok(Answer::refused(why))
-            }
+        let format = core.format();
+        let opened = format.marks(&bytes).and_then(|(bytes, marks)| {
+            let entry = format.open(key, &bytes, want.kind, self.now)?;
+            Ok((entry, marks))
+        });
+        Ok(match opened {
+            Ok((entry, marks)) => Opened {
+                answer: entry.with_deadline(self.deadline).into(),
+                plain: marks.is_none(),
+                marks,
+            },
+            Err(why) => Opened::refused(core, key, why),
+        })
+    }
+}
+
+/// What was found under a key.
+#[derive(Debug, Default)]
+pub(crate) struct Opened {
+    pub(super) answer: Answer,
+    pub(super) marks: Option<Marks>,
+    /// A value without marks.
+    pub(super) plain: bool,
+}
+
+impl Opened {
+    fn refused(core: &Core, key: &str, why: Refusal) -> Self {
+        core.refuse(key, why);
+        Self {
+            answer: Answer::refused(why),
+            ..Self::default()
         }
     }
 }

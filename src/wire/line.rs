@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
+use super::marks::{TOLD, forget_namespace};
 use super::target::Target;
 use super::tracking::{Heard, Listener};
+use super::wipe::is_reserved;
 use super::{Connection, ConnectionSettings};
 use crate::coherence::{Invalidation, Origin, Source};
 use crate::fence::{Fence, Wanted};
-use crate::key::RESERVED;
+use crate::generation::Cells;
 
 /// A sign of life is asked for so many times within the bound on staleness.
 const PINGS: u32 = 4;
@@ -43,17 +45,23 @@ struct Open {
 struct Hearing {
     source: Source,
     fence: Arc<Fence>,
+    marks: Arc<Cells>,
     /// Which connection is listened to: one that was replaced may say a last word later.
     current: AtomicU64,
 }
 
 impl Line {
     /// A closed line. Nothing where nobody could ever want to hear.
-    pub(super) fn new(target: &Target, settings: &ConnectionSettings) -> Option<Self> {
+    pub(super) fn new(
+        target: &Target,
+        settings: &ConnectionSettings,
+        marks: &Arc<Cells>,
+    ) -> Option<Self> {
         let fence = settings.fence.as_ref()?;
         let hearing = Hearing {
             source: fence.source(&target.label()),
             fence: Arc::clone(fence),
+            marks: Arc::clone(marks),
             current: AtomicU64::new(0),
         };
         Some(Self {
@@ -84,7 +92,15 @@ impl Line {
 
     fn connected(&self, wanted: Wanted, term: u64) -> Open {
         let hearing = Arc::clone(&self.heard);
-        let listener = Listener::new(wanted.prefixes.clone(), move |heard| {
+        let mut prefixes = wanted.prefixes.clone();
+        // Who hears of everything hears of this too, and prefixes must not overlap.
+        if prefixes
+            .iter()
+            .all(|prefix| !TOLD.starts_with(prefix.as_str()))
+        {
+            prefixes.push(TOLD.to_owned());
+        }
+        let listener = Listener::new(prefixes, move |heard| {
             if hearing.current.load(Ordering::Acquire) == term {
                 hearing.hear(heard);
             }
@@ -156,10 +172,24 @@ impl Hearing {
 
     /// What is no key of ours is nobody's copy.
     fn written(&self, keys: &[Vec<u8>]) {
-        let keys = keys.iter().filter_map(|key| std::str::from_utf8(key).ok());
-        for key in keys.filter(|key| !RESERVED.iter().any(|name| key.starts_with(name))) {
-            self.source.count(1);
-            self.fence.written(Invalidation::Keys(&[key]));
+        for key in keys.iter().filter_map(|key| std::str::from_utf8(key).ok()) {
+            if let Some(name) = key.strip_prefix(TOLD) {
+                self.invalidated(name);
+            } else if !is_reserved(key.as_bytes()) {
+                self.source.count(1);
+                self.fence.written(Invalidation::Keys(&[key]));
+            }
+        }
+    }
+
+    /// A namespace was cleared, or a tag invalidated.
+    fn invalidated(&self, name: &str) {
+        match name.strip_prefix("n:") {
+            Some(namespace) => {
+                forget_namespace(&self.marks, namespace);
+                self.fence.written(Invalidation::Under(namespace));
+            }
+            None => self.marks.invalidate(name),
         }
     }
 }

@@ -4,34 +4,39 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use futures_util::future::{join, join_all};
 use redis::{Cmd, Pipeline, Value, cmd};
 use tokio::time::Instant;
 
 #[cfg(feature = "ring")]
 use super::NodeAddr;
-use super::command::{integer, millis, set, stored, unlink};
+use super::command::{integer, millis, stored, storing, text, unlink};
+use super::connection::Reading;
 use super::line::Line;
+use super::marks::of_tag;
 use super::owing::batches;
+use super::reclaim::{Reclaim, sweep, wipe_tokens};
 #[cfg(feature = "ring")]
 use super::replay::Replay;
 use super::reply::code;
 use super::scatter::scatter;
+use super::script::{
+    ADD, BEGIN, CLEAR, CLEARED, INVALIDATE, LEFT, REMOVE, RETIME, RETRACT, is_unknown,
+};
 use super::settings::Share;
 use super::target::Target;
-use super::wipe::{is_final, wipe};
+use super::wipe::{is_final, is_reserved};
 use super::{Connection, ConnectionSettings};
 use crate::coherence::Origin;
 use crate::core::Core;
-use crate::entry::{Draft, Stored, When};
+use crate::entry::{Draft, Noted, Stored, Ticket, When};
 use crate::error::{Error, ErrorKind, Result};
+use crate::generation::{Cell, Cells, random};
 use crate::ttl::Remaining;
 
-/// Compares and removes. What is no string is not this value.
-const RETRACT: &str = r"
-if redis.pcall('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
-return 0
-";
+/// How long a compute may take whose value is stored. Milliseconds.
+const LONGEST_COMPUTE: u64 = 15 * 60 * 1000;
 
 /// How things stand with one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +93,10 @@ pub(crate) struct Node {
     pub(super) connections: Arc<[Connection]>,
     /// On which it tells of its writes, if there is somebody to tell.
     line: Option<Arc<Line>>,
+    /// What is known of the node's generations.
+    pub(super) marks: Arc<Cells>,
+    pub(super) last_namespace: Arc<ArcSwapOption<(String, Arc<Cell>)>>,
+    pub(super) reclaim: Arc<Reclaim>,
 }
 
 impl Node {
@@ -132,9 +141,13 @@ impl Node {
             };
             connection(index, settings)
         };
+        let marks = Arc::<Cells>::default();
         Self {
             connections: (0..of).map(connection).collect(),
-            line: Line::new(target, settings).map(Arc::new),
+            line: Line::new(target, settings, &marks).map(Arc::new),
+            marks,
+            last_namespace: Arc::default(),
+            reclaim: Arc::default(),
         }
     }
 
@@ -218,15 +231,20 @@ impl Node {
     pub(crate) async fn store(&self, core: &Core, key: &str, draft: &Draft) -> Result<Stored> {
         let connection = self.connection(key);
         let store = async {
-            let Some(set) = set(core, key, draft)? else {
+            let Some(storing) = storing(core, key, draft)? else {
                 if draft.when == When::IfAbsent && self.contains(key).await? {
                     return Ok(Stored::Present);
                 }
-                let _: i64 = connection.run("unlink", &unlink(key)).await?;
+                let _: i64 = connection.run("unlink", &unlink(&[key])).await?;
                 return Ok(Stored::Done);
             };
-            let reply: Value = connection.run("set", &set).await?;
-            Ok(stored(&reply))
+            let reply = match connection.run("set", &storing.command(true, key)).await {
+                Err(error) if is_unknown(&error) => {
+                    connection.run("set", &storing.command(false, key)).await
+                }
+                reply => reply,
+            };
+            stored(&reply?).ok_or_else(|| strange(connection, "set"))
         };
         if draft.replaces() {
             connection.owing(&[key], store, |_| true).await
@@ -235,6 +253,24 @@ impl Node {
         } else {
             store.await
         }
+    }
+
+    /// Notes how things stand with keys that are computed next.
+    pub(crate) async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Result<Ticket>> {
+        let items = keys.iter().map(|key| (self.place(key), *key));
+        let begun = scatter(
+            items,
+            self.connections.len(),
+            |place, keys: Vec<&str>| async move {
+                let mut tickets = Vec::with_capacity(keys.len());
+                for range in batches(keys.len()) {
+                    tickets
+                        .extend(begin_all(&self.connections[place], &keys[range], namespace).await);
+                }
+                tickets
+            },
+        );
+        begun.answers().await
     }
 
     pub(crate) async fn store_many(
@@ -256,11 +292,12 @@ impl Node {
     }
 
     pub(crate) async fn remove(&self, key: &str) -> Result<bool> {
-        let connection = self.connection(key);
-        let unlink = unlink(key);
-        let unlinked = connection.run("unlink", &unlink);
-        let removed: i64 = connection.owing(&[key], unlinked, |_| true).await?;
-        Ok(removed > 0)
+        let (connection, keys) = (self.connection(key), [key]);
+        let removed = connection.owing(&keys, removed(connection, &keys), |_| true);
+        removed
+            .await?
+            .pop()
+            .ok_or_else(|| strange(connection, "unlink"))
     }
 
     /// Removes a key if these very bytes stand there, in one step.
@@ -268,15 +305,16 @@ impl Node {
         let Some(bytes) = &draft.sealed else {
             return self.remove(key).await;
         };
-        let connection = self.connection(key);
-        let mut eval = cmd("EVAL");
-        eval.arg(RETRACT).arg(1).arg(key).arg(&**bytes);
-        let retracted = connection.run("retract", &eval);
+        let (connection, keys) = (self.connection(key), [key]);
+        let retracted = async {
+            let reply = RETRACT.run(connection, "retract", &keys, |command| {
+                command.arg(&**bytes);
+            });
+            integer(&reply.await?).ok_or_else(|| strange(connection, "retract"))
+        };
         // What it leaves in place may be what an earlier delete was to remove.
-        let removed: Result<i64> = connection
-            .owing(&[key], retracted, |removed| *removed > 0)
-            .await;
-        match removed {
+        let removed = connection.owing(&keys, retracted, |removed| *removed > 0);
+        match removed.await {
             Ok(removed) => Ok(removed > 0),
             // Without the right to run scripts: rather a value lost than one that should be gone.
             Err(error) if code(&error) == Some("NOPERM") => self.remove(key).await,
@@ -306,12 +344,7 @@ impl Node {
     }
 
     pub(crate) async fn contains(&self, key: &str) -> Result<bool> {
-        let connection = self.connection(key);
-        if connection.owes(key) {
-            return Ok(false);
-        }
-        let there: i64 = connection.read("exists", cmd("EXISTS").arg(key)).await?;
-        Ok(there > 0)
+        Ok(self.remaining(key).await?.is_some())
     }
 
     pub(crate) async fn remaining(&self, key: &str) -> Result<Option<Remaining>> {
@@ -319,7 +352,10 @@ impl Node {
         if connection.owes(key) {
             return Ok(None);
         }
-        let left: i64 = connection.read("pttl", cmd("PTTL").arg(key)).await?;
+        let left = LEFT
+            .run(&Reading(connection), "pttl", &[key], |_| ())
+            .await?;
+        let left = integer(&left).ok_or_else(|| strange(connection, "pttl"))?;
         Ok(match u64::try_from(left) {
             Ok(left) => Some(Remaining::For(Duration::from_millis(left))),
             Err(_) if left == -1 => Some(Remaining::Forever),
@@ -328,36 +364,28 @@ impl Node {
     }
 
     pub(crate) async fn retime(&self, key: &str, ttl: Option<Duration>) -> Result<bool> {
-        let connection = self.connection(key);
-        match ttl {
-            Some(ttl) if ttl.is_zero() => self.remove(key).await,
-            Some(ttl) => {
-                let mut expire = cmd("PEXPIRE");
-                expire.arg(key).arg(millis(ttl));
-                let done = connection.run::<i64>("pexpire", &expire);
-                Ok(connection.paying(key, done).await? > 0)
-            }
-            None => {
-                // PERSIST alone answers alike for a key without a deadline and for none.
-                let mut both = redis::pipe();
-                both.atomic().cmd("PERSIST").arg(key).cmd("EXISTS").arg(key);
-                let done = connection.run_pipeline("persist", &both);
-                let there = connection.paying(key, done).await?.pop();
-                let there = checked(connection, "persist", there.unwrap_or(Value::Nil))?;
-                integer(&there)
-                    .map(|n| n > 0)
-                    .ok_or_else(|| strange(connection, "persist"))
-            }
-        }
+        let (connection, keys) = (self.connection(key), [key]);
+        let life = match ttl {
+            Some(ttl) if ttl.is_zero() => return self.remove(key).await,
+            Some(ttl) => millis(ttl).to_string(),
+            None => String::new(),
+        };
+        let done = RETIME.run(connection, "pexpire", &keys, |command| {
+            command.arg(&life);
+        });
+        let done = connection.paying(key, done).await?;
+        integer(&done)
+            .map(|done| done > 0)
+            .ok_or_else(|| strange(connection, "pexpire"))
     }
 
-    pub(crate) async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
-        let connection = self.connection(key);
-        let mut incr = cmd("INCRBY");
-        incr.arg(key).arg(by);
-        let sum = connection.run("incrby", &incr);
+    pub(crate) async fn add_to(&self, key: &str, by: i64, namespace: usize) -> Result<i64> {
+        let (connection, keys) = (self.connection(key), [key]);
+        let sum = ADD.run(connection, "incrby", &keys, |command| {
+            command.arg(by).arg(namespace).arg(&random().to_le_bytes());
+        });
         let sum = connection.paying(key, sum).await;
-        sum.map_err(|error: Error| {
+        let sum = sum.map_err(|error: Error| {
             let kind = match code(&error) {
                 Some("ERR") if error.message().contains("overflow") => ErrorKind::Overflow,
                 Some("ERR") if error.message().contains("not an integer") => ErrorKind::NotACounter,
@@ -365,24 +393,21 @@ impl Node {
                 _ => return error,
             };
             Error::new(kind, error.message()).with("node", connection.label())
-        })
+        })?;
+        text(&sum)
+            .and_then(|sum| sum.parse().ok())
+            .ok_or_else(|| strange(connection, "incrby"))
     }
 
-    /// Removes every key that begins with `prefix`, but none that is to be spared. What could not be removed is, before the
-    /// node counts as up again, unless it never will be.
+    /// Makes every key that begins with `prefix` nothing, but none that is to be spared. What could not be is removed, before
+    /// the node counts as up again, unless it never will be.
+    ///
+    /// One step, whatever it covers: the generation of the namespace changes, and the space is taken back later. Values
+    /// without marks are looked for first.
     pub(crate) async fn wipe(&self, prefix: &str) -> Result<()> {
-        let connection = &self.connections[0];
-        let wipe = async {
-            // A value that is still on its way through another connection would come after its removal.
-            let (ping, others) = (cmd("PING"), self.connections[1..].iter());
-            let pings = others.map(|other| other.run::<Value>("ping", &ping));
-            join_all(pings)
-                .await
-                .into_iter()
-                .collect::<Result<Vec<_>>>()?;
-            wipe(connection, prefix, |key| connection.may_wipe(key)).await
-        };
-        let wiped = wipe.await;
+        self.forget_namespace(prefix);
+        let wiped = self.cleared(prefix).await;
+        self.forget_namespace(prefix);
         if wiped
             .as_ref()
             .is_err_and(|error| error.kind() != ErrorKind::Busy && !is_final(error))
@@ -390,6 +415,64 @@ impl Node {
             self.owe_all(prefix);
         }
         wiped
+    }
+
+    async fn cleared(&self, prefix: &str) -> Result<()> {
+        let connection = &self.connections[0];
+        // A value that is still on its way through another connection would come after its removal.
+        let (ping, others) = (cmd("PING"), self.connections[1..].iter());
+        let pings = others.map(|other| other.run::<Value>("ping", &ping));
+        join_all(pings)
+            .await
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let word = format!("c{:016x}", random());
+        let look = CLEAR.run(connection, "clear", &[], |command| {
+            command.arg(prefix).arg(&random().to_le_bytes()).arg(&word);
+        });
+        if integer(&look.await?) != Some(0) {
+            let chosen = |key: &[u8]| connection.may_wipe(key) && !is_reserved(key);
+            sweep(connection, prefix, Some(prefix.len()), chosen).await?;
+            wipe_tokens(connection, prefix).await?;
+            CLEARED
+                .run(connection, "clear", &[], |command| {
+                    command.arg(prefix).arg(&word);
+                })
+                .await?;
+        }
+        self.reclaim(prefix);
+        Ok(())
+    }
+
+    /// Makes every value with a tag nothing that a cache with this very prefix stored. If that fails it is owed, and until then
+    /// they are nothing to this process.
+    pub(crate) async fn invalidate(&self, namespace: &str, tag: &str) -> Result<()> {
+        let name = of_tag(namespace, tag);
+        self.marks.invalidate(&name);
+        let connection = &self.connections[0];
+        let debt = connection.owing_tag(namespace, tag);
+        let told = INVALIDATE.run(connection, "invalidate", &[], |command| {
+            invalidation(command, namespace, tag);
+        });
+        let told = told.await;
+        self.marks.invalidate(&name);
+        match told {
+            Ok(_) => {
+                debt.settle();
+                self.reclaim_tagged(namespace);
+                Ok(())
+            }
+            Err(error) => {
+                if is_final(&error) {
+                    debt.settle();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn owes_tag(&self, namespace: &str, tag: &str) -> bool {
+        self.connections[0].owes_tag(namespace, tag)
     }
 
     /// Everything under `prefix` is removed before the node is used, or used again.
@@ -415,8 +498,7 @@ impl Node {
         let shares = self.connections.iter().zip(&shares);
         let forget = shares.map(|(connection, keys)| async move {
             for range in batches(keys.len()) {
-                let mut unlink = cmd("UNLINK");
-                unlink.arg(&keys[range]);
+                let unlink = unlink(&keys[range]);
                 if connection.run::<i64>("unlink", &unlink).await.is_err() {
                     break;
                 }
@@ -433,12 +515,19 @@ async fn store_all(
     drafts: &[&(String, Draft)],
     until: Instant,
 ) -> Vec<Result<Stored>> {
-    let store = |range: Range<usize>| {
-        let command = |(key, draft): &&(String, Draft)| {
-            set(core, key, draft).map(|set| set.unwrap_or_else(|| unlink(key)))
-        };
-        let commands = drafts[range].iter().map(command).collect();
-        each(connection, "set", commands, |reply| Some(stored(&reply)))
+    let store = |range: Range<usize>| async move {
+        let drafts = &drafts[range];
+        let mut answers = store_batch(connection, core, drafts, true).await;
+        let unknown = |answer: &Result<Stored>| answer.as_ref().is_err_and(is_unknown);
+        let again: Vec<usize> = (0..answers.len())
+            .filter(|at| unknown(&answers[*at]))
+            .collect();
+        let some: Vec<_> = again.iter().map(|at| drafts[*at]).collect();
+        let answered = store_batch(connection, core, &some, false).await;
+        for (at, answer) in again.into_iter().zip(answered) {
+            answers[at] = answer;
+        }
+        answers
     };
     if drafts.iter().all(|(_, draft)| draft.replaces()) {
         let keys: Vec<&str> = drafts.iter().map(|(key, _)| key.as_str()).collect();
@@ -452,40 +541,104 @@ async fn store_all(
     answers
 }
 
-async fn remove_all(connection: &Connection, keys: &[&str], until: Instant) -> Vec<Result<bool>> {
-    let remove = |range: Range<usize>| {
-        let commands = keys[range].iter().map(|key| Ok(unlink(key))).collect();
-        each(connection, "unlink", commands, |reply| {
-            integer(&reply).map(|n| n > 0)
-        })
-    };
-    connection.owing_each(keys, until, remove).await
-}
-
-/// Sends commands in one go and answers for each of them.
-async fn each<R>(
+/// Sends drafts in one go and answers for each of them.
+async fn store_batch(
     connection: &Connection,
-    operation: &'static str,
-    commands: Vec<Result<Cmd>>,
-    read: impl Fn(Value) -> Option<R>,
-) -> Vec<Result<R>> {
+    core: &Core,
+    drafts: &[&(String, Draft)],
+    known: bool,
+) -> Vec<Result<Stored>> {
+    let command = |(key, draft): &&(String, Draft)| {
+        let storing = storing(core, key, draft)?;
+        Ok(storing.map_or_else(|| unlink(&[key]), |storing| storing.command(known, key)))
+    };
+    let commands: Vec<Result<Cmd>> = drafts.iter().map(command).collect();
     let mut pipeline = Pipeline::with_capacity(commands.len());
     commands.iter().flatten().for_each(|command| {
         pipeline.add_command(command.clone());
     });
-    let sent = connection.run_pipeline(operation, &pipeline).await;
+    let sent = connection.run_pipeline("set", &pipeline).await;
     let mut replies = sent.map(Vec::into_iter);
     let answer = |command: Result<Cmd>| {
         command?;
         match &mut replies {
             Ok(replies) => {
-                let reply = checked(connection, operation, replies.next().unwrap_or(Value::Nil))?;
-                read(reply).ok_or_else(|| strange(connection, operation))
+                let reply = checked(connection, "set", replies.next().unwrap_or(Value::Nil))?;
+                Ok(stored(&reply).unwrap_or(Stored::Done))
             }
             Err(error) => Err(error.clone()),
         }
     };
     commands.into_iter().map(answer).collect()
+}
+
+async fn begin_all(
+    connection: &Connection,
+    keys: &[&str],
+    namespace: usize,
+) -> Vec<Result<Ticket>> {
+    let token = random().to_le_bytes();
+    let begun = BEGIN.run(connection, "begin", keys, |command| {
+        command.arg(namespace).arg(&random().to_le_bytes());
+        command.arg(&token).arg(LONGEST_COMPUTE);
+    });
+    let ticket = |note: Value| match note {
+        Value::Array(parts) => match parts.as_slice() {
+            [Value::BulkString(fingerprint), Value::Int(count)] => Some(Noted::Node {
+                fingerprint: fingerprint.as_slice().into(),
+                count: *count,
+            }),
+            _ => None,
+        },
+        _ => None,
+    };
+    match begun.await {
+        Ok(Value::Array(notes)) if notes.len() == keys.len() => notes
+            .into_iter()
+            .map(|note| {
+                let ticket = ticket(note).map(Ticket);
+                ticket.ok_or_else(|| strange(connection, "begin"))
+            })
+            .collect(),
+        Ok(_) => keys
+            .iter()
+            .map(|_| Err(strange(connection, "begin")))
+            .collect(),
+        Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+    }
+}
+
+/// Removes keys, and tells for each whether it held anything.
+async fn removed(connection: &Connection, keys: &[&str]) -> Result<Vec<bool>> {
+    match REMOVE.run(connection, "unlink", keys, |_| ()).await {
+        Ok(Value::Array(removed)) if removed.len() == keys.len() => Ok(removed
+            .iter()
+            .map(|removed| integer(removed).is_some_and(|removed| removed > 0))
+            .collect()),
+        Ok(_) => Err(strange(connection, "unlink")),
+        // Without the right to run scripts nobody can tell.
+        Err(error) if code(&error) == Some("NOPERM") => {
+            let some: i64 = connection.run("unlink", &unlink(keys)).await?;
+            Ok(vec![some > 0; keys.len()])
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn remove_all(connection: &Connection, keys: &[&str], until: Instant) -> Vec<Result<bool>> {
+    let remove = |range: Range<usize>| async move {
+        let keys = &keys[range];
+        match removed(connection, keys).await {
+            Ok(removed) => removed.into_iter().map(Ok).collect(),
+            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+        }
+    };
+    connection.owing_each(keys, until, remove).await
+}
+
+/// What the script is told, for a tag to be invalidated.
+pub(super) fn invalidation(command: &mut Cmd, namespace: &str, tag: &str) {
+    command.arg(namespace).arg(tag);
 }
 
 pub(super) fn checked(

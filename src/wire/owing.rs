@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::time::Duration;
 
-use redis::cmd;
 use tokio::time::{Instant, timeout_at};
 
+use super::command::unlink;
 use super::connection::Connection;
-use super::replay::{Takeover, Unanswered};
+use super::replay::{TagDebt, Takeover, Unanswered};
 use super::reply::no_answer;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -124,8 +124,7 @@ impl Connection {
         }
         let all = async {
             if !debts.is_empty() {
-                let unlink = cmd("UNLINK").arg(key).to_owned();
-                self.run::<i64>("unlink", &unlink).await?;
+                self.run::<i64>("unlink", &unlink(&[key])).await?;
                 debts.settle(|_| true);
             }
             write.await
@@ -188,6 +187,17 @@ impl Connection {
     /// is.
     pub(crate) fn owe<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
         self.shared().replay.owe(keys);
+    }
+
+    /// Begins to invalidate a tag. Dropped without being settled, it is invalidated before the node counts as up again, or soon
+    /// if it is.
+    pub(super) fn owing_tag(&self, namespace: &str, tag: &str) -> TagDebt<'_> {
+        self.shared().replay.invalidate(namespace, tag)
+    }
+
+    /// Whether values with a tag should be nothing.
+    pub(super) fn owes_tag(&self, namespace: &str, tag: &str) -> bool {
+        self.shared().replay.owes_tag(namespace, tag)
     }
 
     /// Whether what stands under a key should be gone, and so is nothing to its readers.

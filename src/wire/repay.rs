@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, Value};
 use tokio::time::{sleep, timeout};
 
+use super::command::unlink;
+use super::node::invalidation;
 use super::reply::{exchange_error, no_answer, server_error};
+use super::script::INVALIDATE;
 use super::slot::{Link, Shared};
 use super::wipe::{Carrier, STEP, is_final, wipe};
 use crate::error::{Error, ErrorKind, Result};
@@ -90,11 +93,22 @@ pub(super) async fn repay_as_owed(shared: &Arc<Shared>, link: &Link) -> Error {
 
 /// Makes up for some of what is owed; whether there was any.
 async fn repay(bare: &Bare<'_>) -> Result<bool> {
-    let Some(round) = bare.shared.replay.begin(STEP) else {
+    let replay = &bare.shared.replay;
+    if let Some((name, failed)) = replay.owed_tag() {
+        let told = INVALIDATE.run(bare, "invalidate", &[], |command| {
+            invalidation(command, &name.0, &name.1);
+        });
+        match told.await {
+            Err(error) if !is_final(&error) => return Err(error),
+            _ => replay.tag_told(&name, failed),
+        }
+        return Ok(true);
+    }
+    let Some(round) = replay.begin(STEP) else {
         return Ok(false);
     };
     let keys: Vec<&str> = round.keys.iter().map(|key| &**key).collect();
-    match bare.carry("unlink", cmd("UNLINK").arg(keys)).await {
+    match bare.carry("unlink", &unlink(&keys)).await {
         Ok(_) => round.settle(),
         // It will never be allowed.
         Err(error) if super::reply::code(&error) == Some("NOPERM") => round.settle(),

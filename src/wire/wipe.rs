@@ -26,20 +26,13 @@ pub(super) async fn wipe(
     prefix: &str,
     chosen: impl Fn(&[u8]) -> bool + Send + Sync,
 ) -> Result<()> {
-    let mut cursor = 0_u64;
+    let mut cursor = 0;
     loop {
-        let mut scan = cmd("SCAN");
-        scan.arg(cursor);
-        if !prefix.is_empty() {
-            scan.arg("MATCH").arg(pattern(prefix));
-        }
-        scan.arg("COUNT").arg(STEP);
-        let (next, keys) = scanned(carrier.carry("scan", &scan).await?)?;
-        let reserved = |key: &[u8]| RESERVED.iter().any(|name| key.starts_with(name.as_bytes()));
-        let keys: Vec<_> = keys
+        let (next, keys) = found(carrier, prefix, cursor).await?;
+        let keys = keys
             .into_iter()
-            .filter(|key| chosen(key) && !reserved(key))
-            .collect();
+            .filter(|key| chosen(key) && !is_reserved(key));
+        let keys: Vec<_> = keys.collect();
         for keys in keys.chunks(STEP) {
             carrier.carry("unlink", cmd("UNLINK").arg(keys)).await?;
         }
@@ -48,6 +41,25 @@ pub(super) async fn wipe(
         }
         cursor = next;
     }
+}
+
+/// A step of a walk over all keys that begin with `prefix`: where the next one begins, 0 at the end, and some of the keys.
+pub(super) async fn found(
+    carrier: &impl Carrier,
+    prefix: &str,
+    cursor: u64,
+) -> Result<(u64, Vec<Vec<u8>>)> {
+    let mut scan = cmd("SCAN");
+    scan.arg(cursor);
+    if !prefix.is_empty() {
+        scan.arg("MATCH").arg(pattern(prefix));
+    }
+    scan.arg("COUNT").arg(STEP);
+    scanned(carrier.carry("scan", &scan).await?)
+}
+
+pub(super) fn is_reserved(key: &[u8]) -> bool {
+    RESERVED.iter().any(|name| key.starts_with(name.as_bytes()))
 }
 
 /// The answer to `SCAN`. A key that is too long to be read is nobody's here.

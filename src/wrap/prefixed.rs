@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::backend::{Backend, Memory, Peek};
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Entry, Stored, Want};
+use crate::entry::{Answer, Draft, Entry, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
 
@@ -148,6 +148,20 @@ impl<C: Backend> Backend for Prefixed<C> {
         self.with_key(key, |key| self.inner.prepare(key, draft))
     }
 
+    async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
+        let keys = self.join_all(keys);
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        self.inner.begin(&keys, namespace).await
+    }
+
+    fn keeps_tags(&self) -> bool {
+        self.inner.keeps_tags()
+    }
+
+    async fn invalidate(&self, prefix: &str, tag: &str) -> Result<()> {
+        self.inner.invalidate(&self.join(prefix), tag).await
+    }
+
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         self.inner.fetch(&self.join(key), want).await
     }
@@ -180,8 +194,8 @@ impl<C: Backend> Backend for Prefixed<C> {
         self.inner.retime(&self.join(key), ttl).await
     }
 
-    async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
-        self.inner.add_to(&self.join(key), by).await
+    async fn add_to(&self, key: &str, by: i64, namespace: usize) -> Result<i64> {
+        self.inner.add_to(&self.join(key), by, namespace).await
     }
 
     async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {

@@ -10,11 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::backend::{Backend, Memory, Peek};
-use crate::coherence::{
-    Interest, Invalidation, MAX_STALENESS, Origin, SourceStatus, Subscriber, Subscription,
-};
+use crate::coherence::{Interest, Invalidation, Origin, SourceStatus, Subscriber, Subscription};
 use crate::core::{Core, Settings, setting_methods};
-use crate::entry::{Answer, Draft, Entry, Stored, Want};
+use crate::entry::{Answer, Draft, Entry, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
 
@@ -70,7 +68,6 @@ pub struct TieredBuilder<L1, L2> {
     settings: Settings,
     max_l1_ttl: Option<Duration>,
     outage_ttl: Duration,
-    max_staleness: Duration,
 }
 
 impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
@@ -79,17 +76,6 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
     /// Bounds how long a copy stays in `l1` before `l2` is asked again. Without it, as long as the value lives.
     pub fn max_l1_ttl(mut self, ttl: Duration) -> Self {
         self.max_l1_ttl = Some(ttl);
-        self
-    }
-
-    /// Bounds how long ago a value may have been overwritten or deleted by others that memory still answers. 1 second unless
-    /// set; zero asks `l2` for every read.
-    ///
-    /// Copies from a server that tells of its writes are answered while it gave a sign of life that was asked for less than
-    /// this ago: it is asked four times as often. From one that does not tell, they live for this long. A store of this process
-    /// alone is never behind.
-    pub fn max_staleness(mut self, bound: Duration) -> Self {
-        self.max_staleness = bound;
         self
     }
 
@@ -109,6 +95,7 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
         let bounds_reads = self.l1.memory().is_some()
             && below.bounds_reads()
             && self.settings.store_timeout >= below.settings().store_timeout;
+        let max_staleness = self.settings.max_staleness;
         let core = Core::above(self.l2.core(), self.settings).bounding_reads(bounds_reads);
         let below = self.l2.stored_key("").into_owned();
         let holds_copies = {
@@ -122,13 +109,13 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
         let inner = Arc::new_cyclic(|inner| {
             let hearing = Hearing(Weak::clone(inner));
             Inner {
-                _subscription: holds_copies.then(|| hearing.begin(&self.l2, self.max_staleness)),
+                _subscription: holds_copies.then(|| hearing.begin(&self.l2, max_staleness)),
                 l1: self.l1,
                 l2: self.l2,
                 core,
                 max_l1_ttl: self.max_l1_ttl,
                 outage_ttl: self.outage_ttl,
-                max_staleness: self.max_staleness,
+                max_staleness,
                 holds_copies,
             }
         });
@@ -156,7 +143,6 @@ impl<L1: Backend, L2: Backend> Tiered<L1, L2> {
             settings,
             max_l1_ttl: None,
             outage_ttl: OUTAGE_TTL,
-            max_staleness: MAX_STALENESS,
         }
     }
 
@@ -322,6 +308,18 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
         self.inner.l2.prepare(key, draft)
     }
 
+    async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
+        self.inner.l2.begin(keys, namespace).await
+    }
+
+    fn keeps_tags(&self) -> bool {
+        self.inner.l2.keeps_tags()
+    }
+
+    async fn invalidate(&self, prefix: &str, tag: &str) -> Result<()> {
+        self.inner.l2.invalidate(prefix, tag).await
+    }
+
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         if let Some(entry) = self.inner.in_l1(key, want).await {
             return Ok(entry.into());
@@ -336,7 +334,7 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
         let noted = self.inner.note(key);
-        let copy = self.inner.copy(key, &draft.entry, noted);
+        let copy = self.inner.copy_of(key, &draft, noted);
         let computed = draft.computed;
         self.inner.make_way(&[key]).await;
         let stored = self.inner.l2.store(key, draft).await;
@@ -384,9 +382,9 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
         answer
     }
 
-    async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
+    async fn add_to(&self, key: &str, by: i64, namespace: usize) -> Result<i64> {
         self.inner.make_way(&[key]).await;
-        let sum = self.inner.l2.add_to(key, by).await;
+        let sum = self.inner.l2.add_to(key, by, namespace).await;
         self.inner.drop_copy(key);
         sum
     }

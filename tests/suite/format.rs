@@ -285,7 +285,7 @@ fn headers_that_this_version_does_not_know_are_refused() {
         let unknown = ByHand { version, ..good() };
         assert_eq!(verdict::<u64>(&unknown), Err(Refusal::Version));
     }
-    for bit in 1..8 {
+    for bit in 2..8 {
         let unknown = ByHand {
             flags: 1 << bit,
             ..good()

@@ -7,6 +7,7 @@ mod conformance;
 mod conformance_servers;
 mod fleet;
 mod format;
+mod generations;
 mod laws;
 mod manager;
 mod memory;

@@ -874,8 +874,8 @@ impl Backend for Silent {
     async fn wipe(&self, prefix: &str) -> Result<()> {
         self.inner.wipe(prefix).await
     }
-    async fn add_to(&self, key: &str, by: i64) -> Result<i64> {
-        self.inner.add_to(key, by).await
+    async fn add_to(&self, key: &str, by: i64, namespace: usize) -> Result<i64> {
+        self.inner.add_to(key, by, namespace).await
     }
 }
 

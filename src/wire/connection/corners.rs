@@ -74,7 +74,7 @@ async fn an_add_takes_a_debt_over_too() {
     server.signal("STOP");
     conn.shared().replay.owe(["lock"]);
     let core = Core::default();
-    let added = node.add_to("lock", 5);
+    let added = node.add_to("lock", 5, 0);
     let (sum, ()) = futures_util::future::join(added, async {
         sleep(Duration::from_millis(20)).await;
         server.signal("CONT");

@@ -66,7 +66,7 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
     pub(super) async fn store_each(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {
         let copy = |(key, draft): &(String, Draft)| {
             let noted = self.note(key);
-            let copy = self.copy(key, &draft.entry, noted);
+            let copy = self.copy_of(key, draft, noted);
             (key.clone(), noted, copy, draft.computed)
         };
         let copies: Vec<_> = drafts.iter().map(copy).collect();

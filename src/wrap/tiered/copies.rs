@@ -104,6 +104,12 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         Some(draft)
     }
 
+    /// The copy of what is to be stored; none of what `l2` gives its tags.
+    pub(super) fn copy_of(&self, key: &str, draft: &Draft, noted: Noted) -> Option<Draft> {
+        let tagged = !draft.tags.is_empty();
+        (!tagged).then(|| self.copy(key, &draft.entry, noted))?
+    }
+
     /// Puts a copy read after it was `noted` into `l1`, unless the key was written since.
     pub(super) async fn fill(&self, key: &str, noted: Noted, entry: &Entry) {
         let Some(draft) = self.copy(key, entry, noted) else {

@@ -1,0 +1,131 @@
+-- What stands before each script of ours: namespaces, tags, and the marks that a value carries of them.
+-- docs/FORMAT.md has the records.
+local RECORDS = '__larder:namespaces'
+
+-- A number of two bytes.
+local function short(text, at)
+  local low, high = text:byte(at, at + 1)
+  return high and low + high * 256
+end
+
+local function two_bytes(number)
+  return string.char(number % 256, math.floor(number / 256))
+end
+
+-- The record of a namespace: its generation in 8 bytes, and whether it holds values without marks.
+local function record(namespace)
+  return redis.call('HGET', RECORDS, 'n:' .. namespace)
+end
+
+-- The same, drawn where there is none. Values without marks may be there then, for all that anybody knows.
+local function drawn(namespace, random)
+  local found = record(namespace)
+  if not found then
+    found = random .. '1'
+    redis.call('HSET', RECORDS, 'n:' .. namespace, found)
+  end
+  return found
+end
+
+-- Values without marks are in a namespace from now on.
+local function holds_plain(namespace, found)
+  if found:sub(9) ~= '1' then
+    redis.call('HSET', RECORDS, 'n:' .. namespace, found:sub(1, 8) .. '1')
+  end
+end
+
+local function tag_key(namespace, tag)
+  return '__larder:t:' .. #namespace .. ':' .. namespace .. tag
+end
+
+local function begins(text, prefix)
+  return text:sub(1, #prefix) == prefix
+end
+
+-- How many invalidations of tags there were in a namespace.
+local function count_of(namespace)
+  return tonumber(redis.call('HGET', RECORDS, 't:' .. namespace) or 0)
+end
+
+-- A tag in the list of those that were invalidated last.
+local REMEMBERED = 256
+local function short_of(tag)
+  return redis.sha1hex(tag):sub(1, 16)
+end
+
+-- Whether a tag was invalidated after so many invalidations, or may have been: not all of them are remembered.
+local function invalidated_since(namespace, tag, count)
+  local later = count_of(namespace) - count
+  if later == 0 then
+    return false
+  end
+  local list = redis.call('HGET', RECORDS, 'r:' .. namespace) or ''
+  if later < 0 or later > REMEMBERED or later * 16 > #list then
+    return true
+  end
+  local short_tag = short_of(tag)
+  for at = #list - later * 16 + 1, #list, 16 do
+    if list:sub(at, at + 15) == short_tag then
+      return true
+    end
+  end
+  return false
+end
+
+-- What stands under a key: nothing, 'plain' without marks, 'dead' or 'alive' by its marks; and its namespace.
+local function state(key)
+  local head = redis.pcall('GETRANGE', key, 0, 3)
+  if type(head) == 'table' then
+    return 'plain'
+  end
+  if head == '' then
+    return redis.call('EXISTS', key) == 1 and 'plain' or nil
+  end
+  if #head < 4 or head:byte(1) ~= 193 or head:byte(4) % 4 < 2 then
+    return 'plain'
+  end
+  local length = short(redis.call('GETRANGE', key, -2, -1), 1)
+  local marks = redis.call('GETRANGE', key, -length, -1)
+  if #marks < 13 then
+    return 'dead'
+  end
+  local namespace = key:sub(1, short(marks, 1))
+  local found = record(namespace)
+  if not found or found:sub(1, 8) ~= marks:sub(3, 10) then
+    return 'dead', namespace
+  end
+  local at = 12
+  for _ = 1, marks:byte(11) do
+    local size = marks:byte(at) or 0
+    local now = redis.call('GET', tag_key(namespace, marks:sub(at + 1, at + size)))
+    if not now or now ~= marks:sub(at + size + 1, at + size + 8) then
+      return 'dead', namespace
+    end
+    at = at + size + 9
+  end
+  return 'alive', namespace
+end
+
+local function is_there(key)
+  local found = state(key)
+  return found == 'plain' or found == 'alive'
+end
+
+-- What a compute that begins now depends on; nothing without its token.
+local function fingerprint(key, found)
+  local token = redis.call('GET', 'lk:' .. key)
+  if not token or not found then
+    return false
+  end
+  local size = redis.pcall('STRLEN', key)
+  local stands = 'other'
+  if type(size) == 'number' then
+    stands = size .. ':' .. redis.call('GETRANGE', key, 0, 63) .. redis.call('GETRANGE', key, -64, -1)
+  end
+  return redis.sha1hex(token .. found:sub(1, 8) .. stands)
+end
+
+-- Who computes a value of this key now must not store it.
+local function void(key)
+  redis.call('UNLINK', 'lk:' .. key)
+end
