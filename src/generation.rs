@@ -172,14 +172,15 @@ impl Cells {
     }
 }
 
-/// The tags of a value in memory, each with the generation that it carries.
+/// A tag, what its generation is now, and which one a value carries.
+type Tag = (Box<str>, Arc<Cell>, u64);
+
+/// The tags of a value in memory.
 #[derive(Debug)]
-pub(crate) struct Tags(Box<[(Box<str>, Arc<Cell>, u64)]>);
+pub(crate) struct Tags(Box<[Tag]>);
 
 impl Tags {
-    pub(crate) fn new(
-        tags: impl IntoIterator<Item = (Box<str>, Arc<Cell>, u64)>,
-    ) -> Option<Arc<Self>> {
+    pub(crate) fn new(tags: impl IntoIterator<Item = Tag>) -> Option<Arc<Self>> {
         let tags: Box<[_]> = tags.into_iter().collect();
         (!tags.is_empty()).then(|| Arc::new(Self(tags)))
     }
