@@ -114,6 +114,7 @@ impl Entry {
         self.origin
     }
 
+    #[cfg(any(feature = "moka", feature = "redis"))]
     pub(crate) fn with_tags(mut self, tags: Option<Arc<Tags>>) -> Self {
         self.tags = tags;
         self
@@ -238,8 +239,12 @@ pub struct Draft {
 /// How things stood with a key before its value was computed. A store that was given it by
 /// [`Backend::begin`](crate::Backend::begin) gets it back with the value, and tells whether something was invalidated since.
 #[derive(Clone, Debug, Default)]
-pub struct Ticket(pub(crate) Noted);
+pub struct Ticket(
+    #[cfg_attr(not(any(feature = "moka", feature = "redis")), allow(dead_code))] pub(crate) Noted,
+);
 
+// Memory and servers use a part of it each.
+#[cfg_attr(not(all(feature = "moka", feature = "redis")), allow(dead_code))]
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Noted {
     /// Nothing was noted: the store takes the value as it is.

@@ -108,7 +108,6 @@ impl Cell {
     }
 
     /// Whether anything is known of it.
-    #[cfg(feature = "redis")]
     pub(crate) fn is_known(&self) -> bool {
         self.now.load(Ordering::Acquire) != UNKNOWN
     }

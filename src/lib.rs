@@ -21,6 +21,8 @@ pub mod entry;
 pub mod error;
 mod fence;
 mod flight;
+// Memory and servers use a part of it each.
+#[cfg_attr(not(all(feature = "moka", feature = "redis")), allow(dead_code))]
 mod generation;
 pub mod key;
 #[cfg(feature = "metrics")]

@@ -102,6 +102,7 @@ pub(super) fn ring_epoch(head: &[u8]) -> Option<u64> {
 }
 
 /// The marks behind an envelope, apart from the rest; nothing where it has none.
+#[cfg(feature = "redis")]
 pub(super) fn marks(bytes: &[u8]) -> Result<(&[u8], Option<Marks>), Refusal> {
     let marked =
         bytes.first() == Some(&MAGIC) && bytes.get(3).is_some_and(|flags| flags & FLAG_MARKS != 0);
@@ -119,6 +120,7 @@ pub(super) fn marks(bytes: &[u8]) -> Result<(&[u8], Option<Marks>), Refusal> {
 
 /// What a value says of the invalidations that it has not seen: the generations of its namespace and tags when its compute
 /// began.
+#[cfg(feature = "redis")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Marks {
     /// How much of the key is its namespace, in bytes.
@@ -127,6 +129,7 @@ pub(crate) struct Marks {
     pub(crate) tags: Vec<(Box<str>, u64)>,
 }
 
+#[cfg(feature = "redis")]
 impl Marks {
     fn read(bytes: &[u8]) -> Option<Self> {
         let (namespace, bytes) = bytes.split_first_chunk()?;

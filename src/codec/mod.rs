@@ -184,6 +184,7 @@ impl Format {
     }
 
     /// Whether bytes stand in an envelope.
+    #[cfg(feature = "redis")]
     pub(crate) fn is_enveloped(&self) -> bool {
         self.codec.enveloped()
     }

@@ -253,7 +253,7 @@ impl Source {
     }
 
     /// Counts keys that it told of.
-    pub(crate) fn count(&self, keys: usize) {
+    pub fn told(&self, keys: usize) {
         self.0.keys.fetch_add(keys as u64, Ordering::Relaxed);
     }
 

@@ -176,7 +176,7 @@ impl Hearing {
             if let Some(name) = key.strip_prefix(TOLD) {
                 self.invalidated(name);
             } else if !is_reserved(key.as_bytes()) {
-                self.source.count(1);
+                self.source.told(1);
                 self.fence.written(Invalidation::Keys(&[key]));
             }
         }
