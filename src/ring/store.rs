@@ -59,6 +59,27 @@ impl DistributedRedis {
         self.follower.current().ring.node_for(key).map(label)
     }
 
+    /// Empties nodes, each named `host:port/db` as in [`map_status`](Self::map_status): everything in their databases goes at
+    /// once, whoever wrote it, and other caches' values and generations with it. `clear` takes what this cache can hold, and is
+    /// nearly always what is wanted; this takes the space back at once. Memory of all processes that listen hears of it.
+    ///
+    /// All of them are tried; those that failed are named in the error.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if one is no node of the map, or its database holds the map itself: then nothing is touched.
+    /// [`ErrorKind::Partial`](crate::ErrorKind::Partial) if some nodes failed.
+    ///
+    /// ```no_run
+    /// # async fn example(ring: larder::DistributedRedis) -> larder::Result<()> {
+    /// ring.flush_nodes(&["10.0.0.7:6379/0"]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn flush_nodes(&self, nodes: &[impl AsRef<str> + Sync]) -> Result<()> {
+        self.flush(nodes.iter().map(AsRef::as_ref).collect()).await
+    }
+
     /// How things stand with the map and its nodes.
     #[must_use]
     pub fn map_status(&self) -> MapStatus {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
+use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::entry::{Draft, Stored, Ticket};
@@ -127,6 +128,35 @@ impl DistributedRedis {
         self.at_all("invalidate", invalidate).await
     }
 
+    /// Empties nodes of these names.
+    pub(super) async fn flush(&self, names: Vec<&str>) -> Result<()> {
+        let snapshot = self.snapshot();
+        let mut nodes = Vec::with_capacity(names.len());
+        for name in &names {
+            let node = snapshot.present_nodes().find(|node| node.label() == *name);
+            nodes.push(node.cloned().ok_or_else(|| {
+                let why = "this is no node of the map";
+                Error::new(ErrorKind::Config, why).with("node", name)
+            })?);
+        }
+        // Its keys would go too.
+        let own = self.follower.settings.keys.all();
+        for node in &nodes {
+            if node.holds_any(&own).await? {
+                let why = "the ring's own map is in this database";
+                return Err(Error::new(ErrorKind::Config, why).with("node", node.label()));
+            }
+        }
+        let core = &self.core;
+        let mut clearing = core.flights().clear("");
+        let _clear = core.fence().clear("");
+        let until = Instant::now() + core.settings().store_timeout;
+        clearing.settled(until).await;
+        let flushed = join_all(nodes.iter().map(Node::flush)).await;
+        let failed = flushed.into_iter().filter_map(Result::err).collect();
+        all_done(failed, nodes.len())
+    }
+
     /// Does something at every node, all at once, and at those that come while it is done.
     async fn at_all<F: Future<Output = Result<()>> + Send>(
         &self,
@@ -160,21 +190,7 @@ impl DistributedRedis {
             let why = "the ring has no nodes yet";
             return Err(Error::new(ErrorKind::Unavailable, why).during(operation));
         }
-        let Some(first) = failed.first() else {
-            return Ok(());
-        };
-        let nodes = failed
-            .iter()
-            .flat_map(|error| error.context().find(|(name, _)| *name == "node"));
-        let nodes: Vec<&str> = nodes.map(|(_, node)| node).collect();
-        Err(
-            Error::new(ErrorKind::Partial, "some nodes failed, the others are done")
-                .with("failed", failed.len())
-                .with("of", reached.len())
-                .with("nodes", nodes.join(" "))
-                .with("first", first)
-                .caused_by(first.clone()),
-        )
+        all_done(failed, reached.len())
     }
 
     /// Notes how things stand with keys that are computed next, each at its node.
@@ -295,6 +311,26 @@ impl DistributedRedis {
         let moved: Vec<usize> = moved.map(|(at, _)| at).collect();
         (!moved.is_empty()).then_some((now, moved))
     }
+}
+
+/// An error that names the nodes that failed, of so many in all.
+fn all_done(failed: Vec<Error>, of: usize) -> Result<()> {
+    let Some(first) = failed.first() else {
+        return Ok(());
+    };
+    let node = |error: &Error| {
+        let named = error.context().find(|(name, _)| *name == "node");
+        named.map_or_else(|| "?".to_owned(), |(_, node)| node.to_owned())
+    };
+    let nodes: Vec<String> = failed.iter().map(node).collect();
+    Err(
+        Error::new(ErrorKind::Partial, "some nodes failed, the others are done")
+            .with("failed", failed.len())
+            .with("of", of)
+            .with("nodes", nodes.join(" "))
+            .with("first", first)
+            .caused_by(first.clone()),
+    )
 }
 
 async fn remove_by(snapshot: &Snapshot, key: &str) -> Result<bool> {

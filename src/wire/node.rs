@@ -482,6 +482,25 @@ impl Node {
             .for_each(|connection| connection.owe_all(prefix));
     }
 
+    /// Whether any of these keys is there.
+    #[cfg(feature = "ring")]
+    pub(crate) async fn holds_any(&self, keys: &[&str]) -> Result<bool> {
+        let there: i64 = self.connections[0]
+            .read("exists", cmd("EXISTS").arg(keys))
+            .await?;
+        Ok(there > 0)
+    }
+
+    /// Empties the node's database.
+    #[cfg(feature = "ring")]
+    pub(crate) async fn flush(&self) -> Result<()> {
+        self.forget_namespace("");
+        let flush = cmd("FLUSHDB").arg("ASYNC").to_owned();
+        let flushed = self.connections[0].run::<Value>("flush", &flush).await;
+        self.forget_namespace("");
+        flushed.map(|_| ())
+    }
+
     /// A key is owed a delete, as if one had failed.
     #[cfg(feature = "ring")]
     pub(crate) fn owe(&self, key: &str) {

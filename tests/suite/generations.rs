@@ -545,3 +545,34 @@ async fn tags_of_memory_alone() {
         assert_eq!(read(&cache, "b").await.as_deref(), Some("b"));
     }
 }
+
+#[tokio::test]
+async fn nodes_are_flushed_by_name() {
+    let fleet = Fleet::new(3).await;
+    let ring = fleet.connect().await;
+    let keys: Vec<String> = (0..60).map(|i| format!("k{i}")).collect();
+    for key in &keys {
+        ring.set(key, text("v"), MINUTE).await.unwrap();
+    }
+    let label = format!("127.0.0.1:{}/0", fleet.nodes[1].port());
+    let unknown = ring
+        .flush_nodes(&[&label, "127.0.0.1:1/0"])
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Config, "{unknown}");
+    assert_ne!(fleet.nodes[1].raw(0, &["DBSIZE"]).await, Value::Int(0));
+    ring.flush_nodes(&[&label]).await.unwrap();
+    assert_eq!(fleet.nodes[1].raw(0, &["DBSIZE"]).await, Value::Int(0));
+    for key in &keys {
+        let own = ring.node_for(key).as_deref() == Some(&label);
+        assert_eq!(read(&ring, key).await.is_none(), own, "{key}");
+    }
+    fleet.nodes[1]
+        .raw(0, &["HSET", "HASH_RING_MAP", "1", "x"])
+        .await;
+    let map = ring.flush_nodes(&[&label]).await.unwrap_err();
+    assert_eq!(map.kind(), ErrorKind::Config, "{map}");
+    fleet.nodes[1].kill();
+    let down = ring.flush_nodes(&[&label]).await.unwrap_err();
+    assert_eq!(down.kind(), ErrorKind::Unavailable, "{down}");
+}
