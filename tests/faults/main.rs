@@ -3,10 +3,14 @@
 //! The rows run one after the other, since they measure time. `-- NAME` runs those whose name contains it, `-- --list`
 //! lists them. A row whose times alone are past their bounds is tried twice more: the machine may have been busy.
 
+mod coherence;
 mod crowd;
+mod flood;
+mod ledger;
 mod load;
 mod logs;
 mod manager;
+mod memory;
 mod network;
 mod node;
 mod replies;
@@ -14,6 +18,7 @@ mod report;
 mod ring;
 mod server;
 mod topology;
+mod traffic;
 
 #[path = "../suite/fleet.rs"]
 #[allow(dead_code, reason = "the suite uses all of it")]
@@ -78,6 +83,13 @@ const ROWS: &[Row] = rows![
     "14" replies::truncated_replies,
     "15" replies::one_byte_at_a_time,
     "16" network::accepts_and_never_answers,
+    "17" coherence::line_stalled,
+    "18" coherence::line_killed,
+    "19" flood::many_writes,
+    "19" flood::line_too_slow,
+    "20" memory::server_flushed,
+    "21" memory::expired_without_a_word,
+    "22" memory::server_evicts,
     "23" server::out_of_memory,
     "24" server::password_changed,
     "25" server::read_only,
@@ -95,6 +107,7 @@ const ROWS: &[Row] = rows![
     "53" crowd::too_many_clients,
     "N1" ring::twelve_nodes_in_trouble,
     "N2" ring::fifty_nodes,
+    "N4" memory::heard_of_a_write,
 ];
 
 fn main() -> ExitCode {
