@@ -33,7 +33,7 @@ pub(crate) async fn line_stalled() -> Report {
         let tier = tier(&through(&server, &proxy), bound).await;
         readers.push((bound, traffic.read(&tier), proxy, tier));
     }
-    let writing = traffic.write(&writer, MS);
+    let writing = traffic.write(&writer, 1, MS);
     let all = |mode| {
         readers
             .iter()

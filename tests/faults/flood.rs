@@ -52,7 +52,7 @@ pub(crate) async fn many_writes() -> Report {
     let cache = tier(&server.url(0), SECOND).await;
     let writer = Redis::connect(&server.url(0)).await.expect("connected");
     let traffic = Traffic::over(&keys(64));
-    let (reading, writing) = (traffic.read(&cache), traffic.write(&writer, MS));
+    let (reading, writing) = (traffic.read(&cache), traffic.write(&writer, 1, MS));
     sleep(SECOND / 2).await;
     let commands = info(&mut connection, "total_commands_processed").await;
     let (before, mut most, began) = (resident(), 0, Instant::now());
@@ -106,7 +106,7 @@ pub(crate) async fn line_too_slow() -> Report {
     let cache = tier(&through(&server, &proxy), SECOND * 30).await;
     let writer = Redis::connect(&server.url(0)).await.expect("connected");
     let traffic = Traffic::over(&keys(64));
-    let (reading, writing) = (traffic.read(&cache), traffic.write(&writer, MS));
+    let (reading, writing) = (traffic.read(&cache), traffic.write(&writer, 1, MS));
     sleep(SECOND / 2).await;
     let line = lines(&mut connection).await;
     let before = resident();

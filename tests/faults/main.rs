@@ -17,6 +17,7 @@ mod replies;
 mod report;
 mod ring;
 mod server;
+mod tiers;
 mod topology;
 mod traffic;
 
@@ -69,8 +70,11 @@ const ROWS: &[Row] = rows![
     "1" node::node_killed,
     "2" node::node_restarts_empty,
     "N3" node::memory_outlives_an_outage,
+    "1" tiers::memory_over_killed_nodes,
+    "3" tiers::memory_over_a_paused_node,
     "4" topology::node_ejected_and_back,
     "5" topology::node_ejected_twice,
+    "5" tiers::memory_over_an_ejected_node,
     "6" network::slower_than_the_deadline,
     "7" network::slow_within_the_deadline,
     "8" network::blackhole,
@@ -100,7 +104,9 @@ const ROWS: &[Row] = rows![
     "36" manager::map_rewritten_like_python,
     "37" manager::map_of_garbage,
     "38" topology::map_changed_under_load,
+    "38" tiers::memory_over_a_changing_map,
     "39" topology::two_maps_at_once,
+    "39" tiers::memory_over_an_old_map,
     "40" manager::manager_down_at_start,
     "41" manager::manager_killed_under_load,
     "51" crowd::all_reconnect_at_once,

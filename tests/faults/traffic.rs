@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use larder::coherence::Hearing;
 use larder::{Backend, Cache, Moka, Redis, Tiered};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use crate::ledger::{Lags, Ledger};
@@ -48,29 +48,60 @@ impl Traffic {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// Overwrites all keys in turn, and deletes one in five times, with a pause after each. The only writer.
-    pub(crate) fn write<C: Cache>(&self, cache: &C, pause: Duration) -> JoinHandle<Tally> {
-        let (traffic, cache) = (self.clone(), cache.clone());
+    /// The next write of a key: every fifth is a delete.
+    async fn write_key(&self, cache: &impl Cache, key: &str, tally: &mut Tally) {
+        let version = self.ledger.begin(key);
+        let written = if version.is_multiple_of(5) {
+            tally.time(cache.delete(key)).await.map(|_| ())
+        } else {
+            let value = Sealed::of(key, version);
+            tally.time(cache.set(key, value, MINUTE)).await
+        };
+        if written.is_ok() {
+            self.ledger.acknowledge(key, version);
+        }
+    }
+
+    /// Writes all keys in turn, with a pause after each; `writers` of them share the keys.
+    pub(crate) fn write<C: Cache>(
+        &self,
+        cache: &C,
+        writers: usize,
+        pause: Duration,
+    ) -> JoinHandle<Tally> {
+        let mut tasks = JoinSet::new();
+        for keys in self.keys.chunks(self.keys.len().div_ceil(writers)) {
+            let (traffic, cache, keys) = (self.clone(), cache.clone(), keys.to_vec());
+            tasks.spawn(async move {
+                let mut tally = Tally::default();
+                for key in keys.iter().cycle() {
+                    if traffic.is_over() {
+                        break;
+                    }
+                    traffic.write_key(&cache, key, &mut tally).await;
+                    sleep(pause).await;
+                }
+                tally
+            });
+        }
         tokio::spawn(async move {
-            let mut tally = Tally::default();
-            for (turn, key) in traffic.keys.iter().cycle().enumerate() {
-                if traffic.is_over() {
-                    break;
-                }
-                let version = traffic.ledger.begin(key);
-                let written = if turn % 5 == 4 {
-                    tally.time(cache.delete(key)).await.map(|_| ())
-                } else {
-                    let value = Sealed::of(key, version);
-                    tally.time(cache.set(key, value, MINUTE)).await
-                };
-                if written.is_ok() {
-                    traffic.ledger.acknowledge(key, version);
-                }
-                sleep(pause).await;
-            }
-            tally
+            let mut all = Tally::default();
+            tasks
+                .join_all()
+                .await
+                .into_iter()
+                .for_each(|tally| all.add(tally));
+            all
         })
+    }
+
+    /// Writes each key once.
+    pub(crate) async fn rewrite(&self, cache: &impl Cache) -> Tally {
+        let mut tally = Tally::default();
+        for key in &*self.keys {
+            self.write_key(cache, key, &mut tally).await;
+        }
+        tally
     }
 
     /// Reads all keys in turn.
@@ -87,7 +118,7 @@ impl Traffic {
                     let verdict = traffic.ledger.check(key, began, value.version);
                     seen.lags.note(verdict);
                 }
-                if turn % BURST == 0 {
+                if turn.is_multiple_of(BURST) {
                     sleep(REST).await;
                 }
             }
@@ -101,7 +132,11 @@ pub(crate) type Tier = Tiered<Moka, Redis>;
 /// Memory in front of a server, whose writes are heard.
 pub(crate) async fn tier(url: &str, bound: Duration) -> Tier {
     let redis = Redis::connect(url).await.expect("connected");
-    let tier = tiered(redis, bound);
+    heard(tiered(redis, bound)).await
+}
+
+/// Waits until the writes of all servers are heard.
+pub(crate) async fn heard<L2: Backend>(tier: Tiered<Moka, L2>) -> Tiered<Moka, L2> {
     until(MINUTE / 12, async || is_heard(&tier)).await;
     assert!(is_heard(&tier), "{:?}", tier.coherence());
     tier
