@@ -3,6 +3,7 @@
 //! The rows run one after the other, since they measure time. `-- NAME` runs those whose name contains it, `-- --list`
 //! lists them. A row whose times alone are past their bounds is tried twice more: the machine may have been busy.
 
+mod clock;
 mod coherence;
 mod crowd;
 mod flood;
@@ -109,6 +110,7 @@ const ROWS: &[Row] = rows![
     "39" tiers::memory_over_an_old_map,
     "40" manager::manager_down_at_start,
     "41" manager::manager_killed_under_load,
+    "50" clock::wall_clock_steps,
     "51" crowd::all_reconnect_at_once,
     "53" crowd::too_many_clients,
     "N1" ring::twelve_nodes_in_trouble,
