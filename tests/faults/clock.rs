@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::time::{Duration, Instant};
 
-use larder::{Backend, Cache, Moka, Peek, Redis, Tiered};
+use larder::{Cache, Moka, Redis, Tiered};
 use tokio::time::sleep;
 
 use crate::load::{admin, keys, told, until};
 use crate::report::{D, Report};
 use crate::support::Server;
-use crate::traffic::{Tier, Traffic, gaps, heard, tier};
+use crate::traffic::{Tier, Traffic, gaps, heard, is_in_memory, tier};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -60,10 +60,6 @@ impl Drop for Skewed {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }
-}
-
-fn is_in_memory(tier: &Tier, key: &str) -> bool {
-    matches!(tier.peek(key), Peek::Hit(_))
 }
 
 /// How long memory answers a key that lives for `life`, if the clock steps right after it was read.

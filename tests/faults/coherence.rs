@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use larder::testing::{Mode, Proxy};
-use larder::{Backend, Cache, Peek, Redis};
+use larder::{Cache, Redis};
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
@@ -12,7 +12,7 @@ use crate::ledger::{Lags, Ledger, percentile};
 use crate::load::{admin, keys, through, told};
 use crate::report::{D, Report, time};
 use crate::support::Server;
-use crate::traffic::{Tier, Traffic, gaps, is_heard, tier};
+use crate::traffic::{Tier, Traffic, gaps, is_heard, is_in_memory, tier};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -87,18 +87,24 @@ pub(crate) async fn lines(connection: &mut MultiplexedConnection) -> Vec<String>
     lines.filter_map(id).collect()
 }
 
-/// Kills all lines and writes a key in one step, so that nobody is told.
-async fn kill_and_write(connection: &mut MultiplexedConnection, key: &str, version: u64) -> usize {
+/// Kills all lines and writes some keys in one step, so that nobody is told. Answers how many lines there were.
+pub(crate) async fn kill_and_write(
+    connection: &mut MultiplexedConnection,
+    keys: &[&str],
+    version: u64,
+) -> u64 {
     let lines = lines(connection).await;
     let mut step = redis::pipe();
     step.atomic();
     for line in &lines {
         step.cmd("CLIENT").arg(&["KILL", "ID", line]).ignore();
     }
-    step.cmd("SET").arg(key).arg(version).ignore();
+    for key in keys {
+        step.cmd("SET").arg(*key).arg(version).ignore();
+    }
     let done: redis::RedisResult<()> = step.query_async(connection).await;
     done.expect("killed and written");
-    lines.len()
+    lines.len() as u64
 }
 
 async fn write(connection: &mut MultiplexedConnection, ledger: &Ledger, key: &str) {
@@ -160,13 +166,13 @@ pub(crate) async fn line_killed() -> Report {
     let (mut killed, began) = (0, Instant::now());
     while began.elapsed() < SECOND * 7 {
         for (tier, seen) in &mut tiers {
-            while !matches!(tier.peek(KEY), Peek::Hit(_)) {
+            while !is_in_memory(tier, KEY) {
                 seen.read(tier, &ledger, KEY).await;
             }
         }
         let version = ledger.begin(KEY);
         let before: Vec<u64> = tiers.iter().map(|(tier, _)| gaps(tier)).collect();
-        killed += kill_and_write(&mut connection, KEY, version).await as u64;
+        killed += kill_and_write(&mut connection, &[KEY], version).await;
         ledger.acknowledge(KEY, version);
         let readers = tiers.iter_mut().zip(before);
         let readers = readers.map(|((tier, seen), before)| seen.watch(tier, before, &ledger, KEY));

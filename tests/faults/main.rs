@@ -76,6 +76,7 @@ const ROWS: &[Row] = rows![
     "4" topology::node_ejected_and_back,
     "5" topology::node_ejected_twice,
     "5" tiers::memory_over_an_ejected_node,
+    "5" tiers::memory_over_a_node_that_left,
     "6" network::slower_than_the_deadline,
     "7" network::slow_within_the_deadline,
     "8" network::blackhole,

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use larder::coherence::{Interest, Invalidation, Subscription};
-use larder::{Backend, Cache, Peek, Redis};
+use larder::{Backend, Cache, Redis};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use crate::ledger::percentile;
-use crate::load::{Sealed, admin, fill, info, keys, told, until};
+use crate::load::{Sealed, admin, fill, info, keys, told};
 use crate::report::Report;
 use crate::support::Server;
-use crate::traffic::{Tier, tier};
+use crate::traffic::{Tier, is_in_memory, tier};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -25,10 +25,6 @@ async fn started(settings: &[&str]) -> (Server, MultiplexedConnection, Tier) {
     let connection = admin(&server).await;
     let tier = tier(&server.url(0), SECOND).await;
     (server, connection, tier)
-}
-
-fn is_in_memory(tier: &Tier, key: &str) -> bool {
-    matches!(tier.peek(key), Peek::Hit(_))
 }
 
 /// Reads keys until memory has them.
@@ -201,7 +197,7 @@ pub(crate) async fn server_evicts() -> Report {
             checked += 1;
         }
     }
-    until(SECOND / 5, async || false).await;
+    sleep(SECOND / 5).await;
     let gone = missing(&mut connection, &keys).await;
     let served = gone.iter().filter(|key| is_in_memory(&tier, key)).count();
     let held = keys.iter().filter(|key| is_in_memory(&tier, key)).count();

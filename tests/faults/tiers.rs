@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use larder::ring::label;
 use larder::{Cache, DistributedRedis, Moka, Tiered};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::coherence::kill_and_write;
 use crate::fleet::Fleet;
-use crate::load::{Tally, keys, until};
+use crate::load::{Tally, admin, keys, told, until};
 use crate::report::{D, Report};
 use crate::ring::all_up;
 use crate::topology::{HEARD, connect, deaf, follows, publish_as, with_meta};
-use crate::traffic::{Seen, Traffic, gaps, heard, tiered};
+use crate::traffic::{Seen, Traffic, gaps, heard, is_in_memory, tiered};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -130,6 +132,43 @@ pub(crate) async fn memory_over_an_ejected_node() -> Report {
     ring.judge(&written, bound).await
 }
 
+/// A node leaves the map, and just then nobody hears of the writes at those who have its keys now.
+pub(crate) async fn memory_over_a_node_that_left() -> Report {
+    let fleet = with_meta(3).await;
+    let reader = fleet.connect().await;
+    all_up(&reader, 3).await;
+    let tier = heard(tiered(reader.clone(), L)).await;
+    let leaving = label(&fleet.nodes[2].url(0));
+    let its = |key: &String| reader.node_for(key).as_ref() == Some(&leaving);
+    let keys: Vec<String> = keys(300).into_iter().filter(its).collect();
+    let mut connection = admin(&fleet.nodes[2]).await;
+    for key in &keys {
+        told(&mut connection, &["SET", key, "1"]).await;
+        let read = async || matches!(tier.get::<u64>(key).await, Ok(Some(1)));
+        until(SECOND, async || read().await && is_in_memory(&tier, key)).await;
+    }
+    let copied = keys.iter().filter(|key| is_in_memory(&tier, key)).count();
+    publish_as(&fleet, &[0, 1], true).await;
+    follows(&reader, 2).await;
+    let mut killed = 0;
+    for node in &fleet.nodes[..2] {
+        let its = |key: &&str| fleet.owner(&reader, key).port() == node.port();
+        let moved: Vec<&str> = keys.iter().map(String::as_str).filter(its).collect();
+        killed += kill_and_write(&mut admin(node).await, &moved, 2).await;
+    }
+    sleep(L).await;
+    let mut stale = 0;
+    for key in &keys {
+        let read = tier.get::<u64>(key).await.expect("an answer");
+        stale += u64::from(read == Some(1));
+    }
+    let mut report = Report::default();
+    report.none("stale: read by the map before", stale);
+    report.at_least("copies of the node that left", copied as u64, 20);
+    report.at_least("lines killed", killed, 2);
+    report
+}
+
 /// A node of five comes and goes.
 pub(crate) async fn memory_over_a_changing_map() -> Report {
     let ring = Ring::start(5).await;
@@ -164,7 +203,7 @@ pub(crate) async fn memory_over_an_old_map() -> Report {
     let traffic = Traffic::over(&keys);
     traffic.rewrite(&old).await;
     let reading = (0..2).map(|_| traffic.read(&tier)).collect();
-    until(SECOND / 5, async || false).await;
+    sleep(SECOND / 5).await;
     let ring = Ring {
         fleet,
         writer,

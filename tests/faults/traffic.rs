@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use larder::coherence::Hearing;
-use larder::{Backend, Cache, Moka, Redis, Tiered};
+use larder::{Backend, Cache, Moka, Peek, Redis, Tiered};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
@@ -153,6 +153,10 @@ pub(crate) fn is_heard<L2: Backend>(tier: &Tiered<Moka, L2>) -> bool {
     let sources = tier.coherence();
     let heard = |hearing: &Hearing| matches!(hearing, Hearing::Heard { .. });
     !sources.is_empty() && sources.iter().all(|source| heard(&source.hearing))
+}
+
+pub(crate) fn is_in_memory<L2: Backend>(tier: &Tiered<Moka, L2>, key: &str) -> bool {
+    matches!(tier.peek(key), Peek::Hit(_))
 }
 
 pub(crate) fn gaps<L2: Backend>(tier: &Tiered<Moka, L2>) -> u64 {
