@@ -200,10 +200,7 @@ impl Behind {
 
     /// The server's, by way of the proxy.
     pub(crate) fn url(&self) -> String {
-        let (old, new) = (self.server.port(), self.proxy.port());
-        self.server
-            .url(0)
-            .replace(&format!("127.0.0.1:{old}/"), &format!("127.0.0.1:{new}/"))
+        through(&self.server, &self.proxy)
     }
 
     /// A connected cache that holds the [`Sealed`] values of some keys.
@@ -212,6 +209,14 @@ impl Behind {
         fill(&cache, keys).await;
         cache
     }
+}
+
+/// A server's url by way of a proxy.
+pub(crate) fn through(server: &Server, proxy: &Proxy) -> String {
+    let (old, new) = (server.port(), proxy.port());
+    server
+        .url(0)
+        .replace(&format!("127.0.0.1:{old}/"), &format!("127.0.0.1:{new}/"))
 }
 
 /// Writes version 1 of each key.

@@ -3,17 +3,24 @@
 //! The rows run one after the other, since they measure time. `-- NAME` runs those whose name contains it, `-- --list`
 //! lists them. A row whose times alone are past their bounds is tried twice more: the machine may have been busy.
 
+mod clock;
+mod coherence;
 mod crowd;
+mod flood;
+mod ledger;
 mod load;
 mod logs;
 mod manager;
+mod memory;
 mod network;
 mod node;
 mod replies;
 mod report;
 mod ring;
 mod server;
+mod tiers;
 mod topology;
+mod traffic;
 
 #[path = "../suite/fleet.rs"]
 #[allow(dead_code, reason = "the suite uses all of it")]
@@ -64,8 +71,12 @@ const ROWS: &[Row] = rows![
     "1" node::node_killed,
     "2" node::node_restarts_empty,
     "N3" node::memory_outlives_an_outage,
+    "1" tiers::memory_over_killed_nodes,
+    "3" tiers::memory_over_a_paused_node,
     "4" topology::node_ejected_and_back,
     "5" topology::node_ejected_twice,
+    "5" tiers::memory_over_an_ejected_node,
+    "5" tiers::memory_over_a_node_that_left,
     "6" network::slower_than_the_deadline,
     "7" network::slow_within_the_deadline,
     "8" network::blackhole,
@@ -78,6 +89,13 @@ const ROWS: &[Row] = rows![
     "14" replies::truncated_replies,
     "15" replies::one_byte_at_a_time,
     "16" network::accepts_and_never_answers,
+    "17" coherence::line_stalled,
+    "18" coherence::line_killed,
+    "19" flood::many_writes,
+    "19" flood::line_too_slow,
+    "20" memory::server_flushed,
+    "21" memory::expired_without_a_word,
+    "22" memory::server_evicts,
     "23" server::out_of_memory,
     "24" server::password_changed,
     "25" server::read_only,
@@ -88,13 +106,17 @@ const ROWS: &[Row] = rows![
     "36" manager::map_rewritten_like_python,
     "37" manager::map_of_garbage,
     "38" topology::map_changed_under_load,
+    "38" tiers::memory_over_a_changing_map,
     "39" topology::two_maps_at_once,
+    "39" tiers::memory_over_an_old_map,
     "40" manager::manager_down_at_start,
     "41" manager::manager_killed_under_load,
+    "50" clock::wall_clock_steps,
     "51" crowd::all_reconnect_at_once,
     "53" crowd::too_many_clients,
     "N1" ring::twelve_nodes_in_trouble,
     "N2" ring::fifty_nodes,
+    "N4" memory::heard_of_a_write,
 ];
 
 fn main() -> ExitCode {

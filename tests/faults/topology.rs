@@ -98,7 +98,7 @@ async fn stale(cache: &DistributedRedis, keys: &[String], version: u64) -> u64 {
 
 /// Within which everybody has heard of a change: so long a process may compute a value and another one write by the map
 /// before, which the first one does not see.
-const HEARD: Duration = SECOND;
+pub(crate) const HEARD: Duration = SECOND;
 
 /// The versions of the origin behind one key, and since when each is no longer the present one.
 #[derive(Default)]
@@ -299,7 +299,7 @@ pub(crate) async fn map_changed_under_load() -> Report {
 }
 
 /// A cache that is not told of changes and hardly ever looks for them.
-async fn deaf(fleet: &Fleet) -> DistributedRedis {
+pub(crate) async fn deaf(fleet: &Fleet) -> DistributedRedis {
     let user = [
         "ACL", "SETUSER", "deaf", "on", "nopass", "~*", "+@all", "-client",
     ];

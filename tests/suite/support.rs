@@ -37,6 +37,8 @@ pub(crate) struct Server {
     args: Vec<String>,
     /// Further lines of its settings.
     lines: String,
+    /// Further variables of its environment.
+    env: Vec<(String, String)>,
     running: Mutex<Option<Running>>,
 }
 
@@ -62,7 +64,12 @@ impl Server {
 
     /// Starts a server with further settings, as on its command line: `&["--maxmemory", "1mb"]`.
     pub(crate) async fn start_with(args: &[&str]) -> Self {
-        Self::launched(args, String::new()).await
+        Self::launched(args, String::new(), &[]).await
+    }
+
+    /// Starts a server with further variables in its environment.
+    pub(crate) async fn start_in(env: &[(&str, &str)]) -> Self {
+        Self::launched(&[], String::new(), env).await
     }
 
     /// Starts a replica of another server.
@@ -71,7 +78,7 @@ impl Server {
         if let Some(password) = password() {
             lines += &format!("masterauth {password}\n");
         }
-        Self::launched(&[], lines).await
+        Self::launched(&[], lines, &[]).await
     }
 
     /// Starts a sentinel that watches a master by itself, and replaces it soon.
@@ -84,10 +91,10 @@ impl Server {
         if let Some(password) = password() {
             lines += &format!("sentinel auth-pass {name} {password}\n");
         }
-        Self::launched(&["--sentinel"], lines).await
+        Self::launched(&["--sentinel"], lines, &[]).await
     }
 
-    async fn launched(args: &[&str], lines: String) -> Self {
+    async fn launched(args: &[&str], lines: String, env: &[(&str, &str)]) -> Self {
         show_logs();
         let mut last = String::new();
         for _ in 0..PORTS {
@@ -97,6 +104,10 @@ impl Server {
                 dir: private_dir(port),
                 args: args.iter().map(ToString::to_string).collect(),
                 lines: lines.clone(),
+                env: env
+                    .iter()
+                    .map(|(name, value)| (name.to_string(), value.to_string()))
+                    .collect(),
                 running: Mutex::new(None),
             };
             match server.launch().await {
@@ -253,6 +264,7 @@ impl Running {
         let server = Command::new(&binary)
             .arg(conf)
             .args(&of.args)
+            .envs(of.env.iter().cloned())
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("share the server's log"))
             .stdout(log)
