@@ -204,8 +204,8 @@ impl Backend for Redis {
         subscription.and(move || node.follow())
     }
 
-    fn origin(&self, _key: &str) -> Origin {
-        self.node.origin(0)
+    fn origin(&self, key: &str) -> Origin {
+        self.node.origin(key, 0)
     }
 
     fn vouches(&self, _key: &str, _origin: Origin) -> bool {

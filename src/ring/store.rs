@@ -169,7 +169,7 @@ impl Backend for DistributedRedis {
     fn origin(&self, key: &str) -> Origin {
         let snapshot = self.follower.current();
         let node = snapshot.node_of(key);
-        node.map_or(Origin::UNHEARD, |node| node.origin(snapshot.view()))
+        node.map_or(Origin::UNHEARD, |node| node.origin(key, snapshot.view()))
     }
 
     fn vouches(&self, key: &str, origin: Origin) -> bool {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, Waker};
@@ -118,6 +119,11 @@ impl Connection {
     /// Whether the node is known to be up.
     pub(crate) fn is_up(&self) -> bool {
         self.shared().is_up()
+    }
+
+    /// Where it leads, while it is up.
+    pub(super) fn place(&self) -> Option<SocketAddr> {
+        self.shared().with_up(|link| Some(link.place()))
     }
 
     /// What happened so far.

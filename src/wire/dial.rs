@@ -40,6 +40,8 @@ const USER_TIMEOUT: Duration = Duration::from_millis(2500);
 pub(super) struct Opened {
     pub(super) conn: MultiplexedConnection,
     pub(super) driver: Driver,
+    /// Where it leads.
+    pub(super) place: SocketAddr,
     /// Whether the server tells the listener of writes, or why not; nothing where there is none.
     pub(super) tracked: Option<Result<(), String>>,
 }
@@ -108,6 +110,9 @@ async fn opened(addr: &NodeAddr, settings: &ConnectionSettings, listening: bool)
     let stream = dial(addr, settings.connect_timeout)
         .await
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot connect: {error}")))?;
+    let place = stream
+        .peer_addr()
+        .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot connect: {error}")))?;
     // redis-rs reads 8 KiB at a time, which is a fourth of the answer to a gathered get.
     let stream = BufReader::with_capacity(READ_AHEAD, stream);
     let stream = Guard::new(stream, settings.max_reply_bytes);
@@ -156,6 +161,7 @@ async fn opened(addr: &NodeAddr, settings: &ConnectionSettings, listening: bool)
     Ok(Opened {
         conn,
         driver,
+        place,
         tracked,
     })
 }

@@ -1,9 +1,10 @@
 //! The line on which a node tells of its writes: a connection of its own, so that neither large answers delay what is told,
 //! nor a flood of it the answers.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
@@ -23,6 +24,9 @@ const PINGS: u32 = 4;
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 
+/// One that leads elsewhere than reads do is not opened anew more often.
+const ELSEWHERE: Duration = Duration::from_secs(1);
+
 /// The line to one node, which is open as long as somebody wants to hear of its writes.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -30,8 +34,8 @@ pub(super) struct Line {
     settings: ConnectionSettings,
     heard: Arc<Hearing>,
     open: ArcSwapOption<Open>,
-    /// Held while it is opened or closed.
-    changing: Mutex<()>,
+    /// Held while it is opened or closed. When it was last opened anew because it led elsewhere.
+    changing: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -75,19 +79,48 @@ impl Line {
 
     /// Opens, changes or closes the line, as the subscribers want it now.
     pub(super) fn follow(&self) {
-        if self.replaced() {
+        self.change(false);
+    }
+
+    /// A connection of the node leads to `place` from now on. The line may lead elsewhere still, to a master that is none any
+    /// more say, and would never hear of what is written here.
+    pub(super) fn node_is_at(&self, place: SocketAddr) {
+        let open = self.open.load();
+        let line = open.as_ref().and_then(|open| open.connection.place());
+        if line.is_some_and(|line| line != place) {
+            self.change(true);
+        }
+    }
+
+    /// The line leads elsewhere than reads do.
+    fn is_elsewhere(&self) {
+        let changing = *self.lock();
+        if changing.is_none_or(|last| last.elapsed() > ELSEWHERE) {
+            self.change(true);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, anew: bool) {
+        if self.replaced(anew) {
             // Not under the lock: whoever is told may end a subscription.
             self.heard.fence.written(Invalidation::Gap);
         }
     }
 
     /// Does so, and answers whether an open one had to make way.
-    fn replaced(&self) -> bool {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+    fn replaced(&self, anew: bool) -> bool {
+        let mut changing = self.lock();
+        if anew {
+            *changing = Some(Instant::now());
+        }
         // Asked for under the lock: of two who follow at once the later knows what both want.
         let wanted = self.heard.fence.wanted();
         let open = self.open.load();
-        if open.as_ref().map(|open| &open.wanted) == wanted.as_ref() {
+        if !anew && open.as_ref().map(|open| &open.wanted) == wanted.as_ref() {
             return false;
         }
         let term = self.heard.current.fetch_add(1, Ordering::AcqRel) + 1;
@@ -122,6 +155,7 @@ impl Line {
             connections: 1,
             client_name: name.map(|name| format!("{name}:writes")),
             listener: Some(listener),
+            published: None,
             fence: None,
             ..self.settings.clone()
         };
@@ -130,13 +164,18 @@ impl Line {
         Open { wanted, connection }
     }
 
-    /// Where a read that begins now gets its answer.
-    pub(super) fn origin(&self, view: u32) -> Origin {
-        // Where its runtime has ended, or there was none, this caller's takes over.
-        if let Some(open) = &*self.open.load()
-            && !open.connection.is_up()
-        {
-            begin(&open.connection);
+    /// Where a read that begins now through a connection to `place` gets its answer.
+    pub(super) fn origin(&self, place: Option<SocketAddr>, view: u32) -> Origin {
+        if let Some(open) = &*self.open.load() {
+            match open.connection.place() {
+                // Where its runtime has ended, or there was none, this caller's takes over.
+                None => begin(&open.connection),
+                Some(line) if place.is_some_and(|place| place != line) => {
+                    self.is_elsewhere();
+                    return Origin::UNHEARD;
+                }
+                Some(_) => {}
+            }
         }
         self.heard.source.origin(view)
     }

@@ -125,7 +125,7 @@ impl Node {
 
     /// The generations of the namespace and of each tag as they are now.
     async fn asked(&self, key: &str, marks: &Marks) -> Result<Vec<Option<u64>>> {
-        let (space, origin) = (namespace(key, marks.namespace), self.origin(0));
+        let (space, origin) = (namespace(key, marks.namespace), self.origin(key, 0));
         let names = std::iter::once(of_namespace(space));
         let names = names.chain(marks.tags.iter().map(|(tag, _)| of_tag(space, tag)));
         let cells: Vec<_> = names.map(|name| self.marks.of(&name)).collect();
@@ -149,7 +149,7 @@ impl Node {
     /// Says that there are values without marks in a namespace, so that who clears it looks for them.
     async fn says_plain(&self, key: &str, namespace: &str) -> Result<()> {
         let cell = self.marks.of(&of_namespace(namespace));
-        let asking = cell.asking(self.origin(0));
+        let asking = cell.asking(self.origin(key, 0));
         let said = PLAIN.run(self.connection(key), "get", &[], |command| {
             command.arg(namespace).arg(&random().to_le_bytes());
         });

@@ -1,7 +1,7 @@
 //! What a store asks of one server. Keys are whole, as stored.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -24,7 +24,7 @@ use super::scatter::scatter;
 use super::script::{
     ADD, BEGIN, CLEAR, CLEARED, INVALIDATE, LEFT, REMOVE, RETIME, RETRACT, is_unknown,
 };
-use super::settings::Share;
+use super::settings::{Published, Share};
 use super::target::Target;
 use super::wipe::{is_final, is_reserved};
 use super::{Connection, ConnectionSettings};
@@ -133,18 +133,26 @@ impl Node {
         connection: impl Fn(usize, ConnectionSettings) -> Connection,
     ) -> Self {
         let of = settings.connections.max(1);
+        let marks = Arc::<Cells>::default();
+        let line = Line::new(target, settings, &marks).map(Arc::new);
+        let weak = line.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        let published = Published::new(move |place| {
+            if let Some(line) = weak.upgrade() {
+                line.node_is_at(place);
+            }
+        });
         let connection = |index| {
             let share = Share { index, of };
             let settings = ConnectionSettings {
                 share,
+                published: Some(published.clone()),
                 ..settings.clone()
             };
             connection(index, settings)
         };
-        let marks = Arc::<Cells>::default();
         Self {
             connections: (0..of).map(connection).collect(),
-            line: Line::new(target, settings, &marks).map(Arc::new),
+            line,
             marks,
             last_namespace: Arc::default(),
             reclaim: Arc::default(),
@@ -158,11 +166,12 @@ impl Node {
         }
     }
 
-    /// Where a read that begins now gets its answer, in a ring's view.
-    pub(crate) fn origin(&self, view: u32) -> Origin {
-        self.line
-            .as_ref()
-            .map_or(Origin::UNHEARD, |line| line.origin(view))
+    /// Where a read of a key that begins now gets its answer, in a ring's view.
+    pub(crate) fn origin(&self, key: &str, view: u32) -> Origin {
+        let Some(line) = &self.line else {
+            return Origin::UNHEARD;
+        };
+        line.origin(self.connection(key).place(), view)
     }
 
     /// The view of the ring that copies of this node's values are of.

@@ -1,5 +1,7 @@
 //! The bounds that hold for a connection to one node.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) client_name: Option<String>,
     /// Who hears of writes by others, and of which keys.
     pub(crate) listener: Option<Listener>,
+    /// Who is told where the connection leads, each time that it is made.
+    pub(crate) published: Option<Published>,
     /// Where the store's subscribers stand, who want to hear of writes of the node.
     pub(crate) fence: Option<Arc<Fence>>,
 }
@@ -59,8 +63,29 @@ impl Default for ConnectionSettings {
             spared: Vec::new(),
             client_name: Some("larder".to_owned()),
             listener: None,
+            published: None,
             fence: None,
         }
+    }
+}
+
+/// One who is told where a connection leads. Called on the connection's task, so it must neither block nor wait.
+#[derive(Clone)]
+pub(crate) struct Published(Arc<dyn Fn(SocketAddr) + Send + Sync>);
+
+impl Published {
+    pub(super) fn new(tell: impl Fn(SocketAddr) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    pub(super) fn tell(&self, place: SocketAddr) {
+        (self.0)(place);
+    }
+}
+
+impl fmt::Debug for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Published")
     }
 }
 

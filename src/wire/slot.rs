@@ -4,6 +4,7 @@
 //! task whose term is over ends itself, so none has to be aborted from elsewhere.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -76,6 +77,7 @@ pub(super) struct Link {
     serial: u64,
     conn: MultiplexedConnection,
     home: runtime::Id,
+    place: SocketAddr,
     /// How often the task that drives the connection ran.
     beats: AtomicU64,
     /// Unanswered operations in a row.
@@ -96,13 +98,14 @@ pub(super) struct Mark {
 }
 
 impl Link {
-    /// A link over `conn`, driven on the runtime `home`.
-    pub(super) fn new(conn: MultiplexedConnection, home: runtime::Id) -> Self {
+    /// A link over `conn` to `place`, driven on the runtime `home`.
+    pub(super) fn new(conn: MultiplexedConnection, home: runtime::Id, place: SocketAddr) -> Self {
         static LINKS: AtomicU64 = AtomicU64::new(0);
         Self {
             serial: LINKS.fetch_add(1, Relaxed),
             conn,
             home,
+            place,
             beats: AtomicU64::new(0),
             misses: AtomicU32::new(0),
             sick: AtomicU32::new(0),
@@ -113,6 +116,11 @@ impl Link {
     /// Whether the task that drives the link runs on this runtime.
     pub(super) fn is_at(&self, runtime: runtime::Id) -> bool {
         runtime == self.home
+    }
+
+    /// Where it leads.
+    pub(super) fn place(&self) -> SocketAddr {
+        self.place
     }
 
     /// The task that drives the link had its turn.

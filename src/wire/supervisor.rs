@@ -131,9 +131,10 @@ async fn live(shared: &Arc<Shared>, term: u64, opened: Opened, trial: Duration) 
     let Opened {
         conn,
         mut driver,
+        place,
         tracked,
     } = opened;
-    let link = Arc::new(Link::new(conn, Handle::try_current().ok()?.id()));
+    let link = Arc::new(Link::new(conn, Handle::try_current().ok()?.id(), place));
     // However long that takes, whoever calls is told that somebody is at it.
     let prepared = first(prepared(shared, &link, trial), shared.announce(term));
     let prepared = first(&mut driver, prepared);
@@ -158,6 +159,9 @@ fn publish(shared: &Shared, term: u64, link: &Arc<Link>) -> bool {
     });
     if published {
         shared.connects.fetch_add(1, Relaxed);
+        if let Some(published) = &shared.settings.published {
+            published.tell(link.place());
+        }
         tracing::info!(name: "node_up", target: "larder::wire", node = %shared.label, "node_up");
     }
     published

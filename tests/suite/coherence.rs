@@ -285,3 +285,53 @@ fn a_line_moves_to_the_runtime_that_is_left() {
         });
     }
 }
+
+/// The sentinel names another master, and only the connection for reads is closed by the old one.
+#[tokio::test]
+async fn a_line_that_leads_to_another_server_than_reads_is_not_believed() {
+    let (old, new) = (Server::start().await, Server::start().await);
+    let sentinel = Server::sentinel_of(&old, "cache").await;
+    let user = crate::support::password().map_or_else(String::new, |own| format!(":{own}@"));
+    let own = crate::support::password()
+        .map_or_else(String::new, |own| format!("?sentinel_password={own}"));
+    let url = format!(
+        "redis+sentinel://{user}127.0.0.1:{}/cache/0{own}",
+        sentinel.port()
+    );
+    let cache = heard(Tiered::new(
+        Moka::new(1000),
+        Redis::connect(&url).await.unwrap(),
+    ))
+    .await;
+    cache.set("k", hello(), MINUTE).await.unwrap();
+    in_memory(&cache, "k").await;
+    for server in [&old, &new] {
+        server.raw(0, &["SET", "j", "old"]).await;
+    }
+    sentinel.raw(0, &["SENTINEL", "REMOVE", "cache"]).await;
+    let port = new.port().to_string();
+    let monitor = ["SENTINEL", "MONITOR", "cache", "127.0.0.1", &port, "1"];
+    sentinel.raw(0, &monitor).await;
+    if let Some(password) = crate::support::password() {
+        let auth = ["SENTINEL", "SET", "cache", "auth-pass", &password];
+        sentinel.raw(0, &auth).await;
+    }
+    // All but the line.
+    let list: String = redis::from_redis_value(old.raw(0, &["CLIENT", "LIST"]).await).unwrap();
+    for line in list.lines().filter(|line| line.contains("name=larder ")) {
+        let id = line.split(' ').find_map(|part| part.strip_prefix("id="));
+        old.raw(0, &["CLIENT", "KILL", "ID", id.unwrap()]).await;
+    }
+    eventually(SECOND * 5, "reads go to the new master", async || {
+        matches!(cache.get::<String>("k").await, Ok(None))
+    })
+    .await;
+    let cache = heard(cache).await;
+    in_memory(&cache, "j").await;
+    new.raw(0, &["SET", "j", "new"]).await;
+    eventually(SECOND, "the new value", async || {
+        text(&cache, "j").await.as_deref() == Some("new")
+    })
+    .await;
+    assert_eq!((lines(&old).await, lines(&new).await), (0, 1));
+}
