@@ -166,7 +166,8 @@ pub(super) struct Question {
 
 enum Form {
     Get(Cmd),
-    /// With lives: together, or the life might be that of another value than was read.
+    /// With lives. One may be that of a value that has taken the place of what was read: then the server tells of that, and no
+    /// copy is kept, or copies are short-lived anyway.
     Timed(Pipeline),
 }
 
@@ -180,7 +181,7 @@ impl Question {
             Form::Get(get)
         } else {
             let mut pipeline = redis::pipe();
-            pipeline.atomic().add_command(get);
+            pipeline.add_command(get);
             for at in &timed {
                 pipeline.cmd("PTTL").arg(keys[*at].0);
             }
@@ -205,23 +206,10 @@ impl Question {
             }
             Form::Timed(pipeline) => pipeline,
         };
-        // All replies of the transaction are asked for, those of MULTI and QUEUED too; the last is that of EXEC.
-        let replies = pipeline.len() + 2;
-        let mut replies = conn.send_packed_commands(pipeline, 0, replies).await?;
-        let strange = || vec![Got::strange(); self.count];
-        let Some(Value::Array(mut inside)) = replies.pop_if(|last| matches!(last, Value::Array(_)))
-        else {
-            let refusal = replies.into_iter().find_map(|reply| match reply {
-                Value::ServerError(error) => Some(error),
-                _ => None,
-            });
-            return Ok(refusal.map_or_else(|| Ok(strange()), Err));
-        };
-        if inside.is_empty() {
-            return Ok(Ok(strange()));
-        }
-        let lives = inside.split_off(1);
-        let reply = inside.pop().unwrap_or(Value::Nil);
+        let count = pipeline.len();
+        let replies = conn.send_packed_commands(pipeline, 0, count).await?;
+        let mut replies = replies.into_iter();
+        let (reply, lives) = (replies.next().unwrap_or(Value::Nil), replies);
         Ok(values(self.count, reply).map(|mut got| {
             for (at, life) in self.timed.iter().zip(lives) {
                 if let (Value::Int(life), Some(got)) = (life, got.get_mut(*at)) {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::ask::{Answer, Ask};
 use super::get::{Failure, Get, Got};
-use super::reply::{code, exchange_error, no_answer, server_error};
+use super::reply::{code, exchange_error, no_answer, said, server_error};
 use super::request::Request;
 use super::slot::{Link, Mark, Phase, Shared};
 use super::supervisor;
@@ -280,7 +280,7 @@ pub(super) async fn rejoined(
 /// Whether the server would refuse any other operation too. Not what befalls writes alone, such as `OOM` or `READONLY`; but
 /// where sentinels know of another master, `READONLY` tells that this one is none any more.
 fn is_sick(target: &Target, refusal: &ServerError) -> bool {
-    match refusal.code() {
+    match said(refusal.code(), refusal.details().unwrap_or_default()).0 {
         "NOAUTH" | "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" => true,
         "READONLY" => matches!(target, Target::Sentinel { .. }),
         _ => false,

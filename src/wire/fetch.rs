@@ -220,7 +220,7 @@ async fn read_batch(
     });
     let (values, lives) = if want.deadline {
         let mut both = redis::pipe();
-        both.atomic().add_command(mget);
+        both.add_command(mget);
         keys.iter().for_each(|key| {
             both.cmd("PTTL").arg(*key);
         });

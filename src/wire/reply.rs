@@ -11,13 +11,26 @@ use crate::error::{Error, ErrorKind};
 /// An error element of a server's answer: [`ErrorKind::Rejected`], or [`ErrorKind::TooLarge`] where the guard
 /// put it in the place of a value. The server's code (`OOM`, `WRONGTYPE`, `LOADING`, ...) is kept as context.
 pub(super) fn server_error(place: &impl Redact, error: &ServerError) -> Error {
-    let (code, words) = (error.code(), error.details().unwrap_or_default());
+    let (code, words) = said(error.code(), error.details().unwrap_or_default());
     let kind = if code == TOO_BIG {
         ErrorKind::TooLarge
     } else {
         ErrorKind::Rejected
     };
     Error::new(kind, place.redacted(words)).with("code", place.redacted(code))
+}
+
+/// Code and words of an error. Servers before Redis 7 wrap what happens in a script in an error of the script: `ERR Error running
+/// script (call to f_...): @user_script:7: -OOM command not allowed`.
+pub(super) fn said<'e>(code: &'e str, words: &'e str) -> (&'e str, &'e str) {
+    let inner = words
+        .split_once("@user_script")
+        .filter(|_| code == "ERR")
+        .and_then(|(_, inner)| inner.split_once(": -"));
+    match inner.and_then(|(_, inner)| inner.split_once(' ')) {
+        Some((code, words)) if code.bytes().all(|byte| byte.is_ascii_uppercase()) => (code, words),
+        _ => (code, words),
+    }
 }
 
 /// A failed exchange: [`ErrorKind::Unavailable`] where the connection is of no use any more.
@@ -31,11 +44,11 @@ pub(super) fn exchange_error(place: &impl Redact, error: RedisError) -> Error {
             Error::new(ErrorKind::Unavailable, "the server's answer is no RESP")
         }
         _ => match error.code() {
-            Some(code) => Error::new(
-                ErrorKind::Rejected,
-                place.redacted(error.detail().unwrap_or_default()),
-            )
-            .with("code", place.redacted(code)),
+            Some(code) => {
+                let (code, words) = said(code, error.detail().unwrap_or_default());
+                Error::new(ErrorKind::Rejected, place.redacted(words))
+                    .with("code", place.redacted(code))
+            }
             // Not sent at all: no command, or one that redis-rs refuses.
             None => Error::new(ErrorKind::Config, place.redacted(&error.to_string())),
         },
@@ -59,4 +72,28 @@ pub(super) fn code(error: &Error) -> Option<&str> {
         .context()
         .find(|(name, _)| *name == "code")
         .map(|(_, code)| code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_in_a_script_is_unwrapped() {
+        let wrapped = "Error running script (call to f_ab12): @user_script:7: -OOM command not allowed when used memory";
+        assert_eq!(
+            said("ERR", wrapped),
+            ("OOM", "command not allowed when used memory")
+        );
+        for words in [
+            "no such key",
+            "@user_script:7: my own words",
+            "@user_script:7: - x",
+        ] {
+            assert_eq!(said("ERR", words), ("ERR", words));
+        }
+        // As Redis 7 has it.
+        let words = "command not allowed. script: ab12, on @user_script:7.";
+        assert_eq!(said("OOM", words), ("OOM", words));
+    }
 }
