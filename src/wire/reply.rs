@@ -28,7 +28,11 @@ pub(super) fn said<'e>(code: &'e str, words: &'e str) -> (&'e str, &'e str) {
         .filter(|_| code == "ERR")
         .and_then(|(_, inner)| inner.split_once(": -"));
     match inner.and_then(|(_, inner)| inner.split_once(' ')) {
-        Some((code, words)) if code.bytes().all(|byte| byte.is_ascii_uppercase()) => (code, words),
+        Some((code, words))
+            if !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase()) =>
+        {
+            (code, words)
+        }
         _ => (code, words),
     }
 }
