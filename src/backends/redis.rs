@@ -235,7 +235,7 @@ impl Backend for Redis {
 
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         let join = |waker: &Waker| self.node.join(&self.core, key, want, waker);
-        let judge = |opened: &Opened| self.node.judged(&self.core, key, want, opened);
+        let judge = |opened: Opened| self.node.judged(&self.core, key, want, opened);
         match together(&self.core, key, want, join, judge).await {
             Together::Done(answer) => answer,
             Together::Rest(rest) => Box::pin(self.node.fetch(&self.core, key, want, rest)).await,

@@ -262,12 +262,11 @@ impl Format {
     ///
     /// Why they are not marks.
     #[cfg(feature = "redis")]
-    pub(crate) fn marks(&self, bytes: &Bytes) -> Result<(Bytes, Option<Marks>), Refusal> {
+    pub(crate) fn marks<'b>(&self, bytes: &'b [u8]) -> Result<(&'b [u8], Option<Marks>), Refusal> {
         if !self.codec.enveloped() {
-            return Ok((bytes.clone(), None));
+            return Ok((bytes, None));
         }
-        let (rest, marks) = envelope::marks(bytes)?;
-        Ok((bytes.slice_ref(rest), marks))
+        envelope::marks(bytes)
     }
 
     /// The entry that these bytes are under `key`, without a deadline. Without a `kind` the value stays bytes.
@@ -282,9 +281,20 @@ impl Format {
         kind: Option<&'static Kind>,
         now: crate::clock::Moment,
     ) -> Result<Entry, Refusal> {
-        let Some(kind) = kind else {
-            return Ok(Entry::new(Value::encoded(bytes.clone()), now, None));
-        };
+        match kind {
+            Some(kind) => self.read(key, bytes, kind, now),
+            None => Ok(Entry::new(Value::encoded(bytes.clone()), now, None)),
+        }
+    }
+
+    /// As [`open`](Self::open), for a value of this type.
+    pub(crate) fn read(
+        &self,
+        key: &str,
+        bytes: &[u8],
+        kind: &'static Kind,
+        now: crate::clock::Moment,
+    ) -> Result<Entry, Refusal> {
         if bytes.len()
             > self
                 .max_value_bytes

@@ -121,9 +121,9 @@ impl DistributedRedis {
         opened: Result<Opened>,
     ) -> Result<Answer> {
         let (node, opened) = (snapshot.node_of(key)?, opened?);
-        let answer = match node.judged(&self.core, key, want, &opened) {
-            Some(answer) => answer?,
-            None => {
+        let answer = match node.judged(&self.core, key, want, opened) {
+            Ok(answer) => answer,
+            Err(opened) => {
                 let rest = Some(Box::new(Rest::Opened(opened)));
                 node.fetch(&self.core, key, want, rest).await?
             }
@@ -202,12 +202,9 @@ impl Backend for DistributedRedis {
             let node = snapshot.node_of(key).ok()?;
             node.join(&self.core, key, want, waker)
         };
-        let judge = |opened: &Opened| {
-            let snapshot = self.follower.current();
-            snapshot
-                .node_of(key)
-                .ok()?
-                .judged(&self.core, key, want, opened)
+        let judge = |opened: Opened| match self.follower.current().node_of(key) {
+            Ok(node) => node.judged(&self.core, key, want, opened),
+            Err(_) => Err(opened),
         };
         let answer = match together(&self.core, key, want, join, judge).await {
             Together::Done(answer) => answer?,

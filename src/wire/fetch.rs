@@ -19,9 +19,10 @@ use super::scatter::scatter;
 use crate::clock::Moment;
 use crate::codec::Marks;
 use crate::core::Core;
-use crate::entry::{Answer, Want};
+use crate::entry::{Answer, Entry, Want};
 use crate::error::{ErrorKind, Result};
 use crate::refusal::Refusal;
+use crate::value::Value as Stored;
 
 /// A get that goes with others to its node, of which it holds nothing meanwhile.
 pub(crate) struct Joining {
@@ -56,7 +57,7 @@ pub(crate) async fn together(
     key: &str,
     want: Want,
     mut join: impl FnMut(&Waker) -> Option<Joining>,
-    judge: impl FnOnce(&Opened) -> Option<Result<Answer>>,
+    judge: impl FnOnce(Opened) -> Result<Answer, Opened>,
 ) -> Together {
     let Some(joining) = poll_fn(|cx| Poll::Ready(join(cx.waker()))).await else {
         return Together::Rest(None);
@@ -74,9 +75,9 @@ pub(crate) async fn together(
     };
     let raw = Raw::new(Ok(reply), pttl, want, joining.since);
     match raw.open(core, key, want) {
-        Ok(opened) => match judge(&opened) {
-            Some(answer) => Together::Done(answer),
-            None => Together::Rest(Some(Box::new(Rest::Opened(opened)))),
+        Ok(opened) => match judge(opened) {
+            Ok(answer) => Together::Done(Ok(answer)),
+            Err(opened) => Together::Rest(Some(Box::new(Rest::Opened(opened)))),
         },
         Err(error) => Together::Done(Err(error)),
     }
@@ -288,8 +289,11 @@ impl Raw {
             }
         };
         let format = core.format();
-        let opened = format.marks(&bytes).and_then(|(bytes, marks)| {
-            let entry = format.open(key, &bytes, want.kind, self.now)?;
+        let opened = format.marks(&bytes).and_then(|(rest, marks)| {
+            let entry = match want.kind {
+                Some(kind) => format.read(key, rest, kind, self.now)?,
+                None => Entry::new(Stored::encoded(bytes.slice_ref(rest)), self.now, None),
+            };
             Ok((entry, marks))
         });
         Ok(match opened {

@@ -36,35 +36,46 @@ fn tag_key(namespace: &str, tag: &str) -> String {
 }
 
 impl Node {
-    /// The answer, if this process knows all that it takes to judge it.
+    /// The answer, if this process knows all that it takes to judge what was found.
     pub(crate) fn judged(
         &self,
         core: &Core,
         key: &str,
         want: Want,
-        opened: &Opened,
-    ) -> Option<Result<Answer>> {
+        opened: Opened,
+    ) -> Result<Answer, Opened> {
         let Some(marks) = &opened.marks else {
             let known = !opened.plain || self.knows_plain(core, namespace(key, want.namespace));
-            return known.then(|| Ok(opened.answer.clone()));
+            return if known {
+                Ok(opened.answer)
+            } else {
+                Err(opened)
+            };
         };
         let space = namespace(key, marks.namespace);
         let bound = core.settings().max_staleness;
         let is = |cell: &Cell, generation| {
-            let record = cell.fresh(bound)?;
-            (record.generation == Some(generation)).then_some(())
+            let record = cell.fresh(bound);
+            record.is_some_and(|record| record.generation == Some(generation))
         };
-        self.with_namespace(space, |cell| is(cell, marks.generation))?;
+        if !self.with_namespace(space, |cell| is(cell, marks.generation)) {
+            return Err(opened);
+        }
+        if marks.tags.is_empty() {
+            return Ok(opened.answer);
+        }
         let mut tags = Vec::with_capacity(marks.tags.len());
         for (tag, generation) in &marks.tags {
             if self.owes_tag(space, tag) {
-                return Some(Ok(refused(core, key)));
+                return Ok(refused(core, key));
             }
             let cell = self.marks.of(&of_tag(space, tag));
-            is(&cell, *generation)?;
+            if !is(&cell, *generation) {
+                return Err(opened);
+            }
             tags.push((tag.clone(), cell, *generation));
         }
-        Some(Ok(carrying(opened, Tags::new(tags))))
+        Ok(carrying(opened.answer, Tags::new(tags)))
     }
 
     fn knows_plain(&self, core: &Core, namespace: &str) -> bool {
@@ -96,9 +107,10 @@ impl Node {
         want: Want,
         opened: Opened,
     ) -> Result<Answer> {
-        if let Some(answer) = self.judged(core, key, want, &opened) {
-            return answer;
-        }
+        let opened = match self.judged(core, key, want, opened) {
+            Ok(answer) => return Ok(answer),
+            Err(opened) => opened,
+        };
         let Some(marks) = &opened.marks else {
             self.says_plain(key, namespace(key, want.namespace)).await?;
             return Ok(opened.answer);
@@ -120,7 +132,8 @@ impl Node {
             let cell = self.marks.of(&of_tag(space, tag));
             (tag.clone(), cell, *generation)
         });
-        Ok(carrying(&opened, Tags::new(tags)))
+        let tags = Tags::new(tags);
+        Ok(carrying(opened.answer, tags))
     }
 
     /// The generations of the namespace and of each tag as they are now.
@@ -196,8 +209,7 @@ fn refused(core: &Core, key: &str) -> Answer {
     Answer::refused(Refusal::Generation)
 }
 
-fn carrying(opened: &Opened, tags: Option<Arc<Tags>>) -> Answer {
-    let mut answer = opened.answer.clone();
+fn carrying(mut answer: Answer, tags: Option<Arc<Tags>>) -> Answer {
     answer.entry = answer.entry.map(|entry| entry.with_tags(tags));
     answer
 }
