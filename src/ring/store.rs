@@ -124,7 +124,7 @@ impl DistributedRedis {
         let answer = match node.judged(&self.core, key, want, opened) {
             Ok(answer) => answer,
             Err(opened) => {
-                let rest = Some(Box::new(Rest::Opened(opened)));
+                let rest = Some(Box::new(Rest::Opened(*opened)));
                 node.fetch(&self.core, key, want, rest).await?
             }
         };
@@ -204,7 +204,7 @@ impl Backend for DistributedRedis {
         };
         let judge = |opened: Opened| match self.follower.current().node_of(key) {
             Ok(node) => node.judged(&self.core, key, want, opened),
-            Err(_) => Err(opened),
+            Err(_) => Err(Box::new(opened)),
         };
         let answer = match together(&self.core, key, want, join, judge).await {
             Together::Done(answer) => answer?,

@@ -57,7 +57,7 @@ pub(crate) async fn together(
     key: &str,
     want: Want,
     mut join: impl FnMut(&Waker) -> Option<Joining>,
-    judge: impl FnOnce(Opened) -> Result<Answer, Opened>,
+    judge: impl FnOnce(Opened) -> Result<Answer, Box<Opened>>,
 ) -> Together {
     let Some(joining) = poll_fn(|cx| Poll::Ready(join(cx.waker()))).await else {
         return Together::Rest(None);
@@ -77,7 +77,7 @@ pub(crate) async fn together(
     match raw.open(core, key, want) {
         Ok(opened) => match judge(opened) {
             Ok(answer) => Together::Done(Ok(answer)),
-            Err(opened) => Together::Rest(Some(Box::new(Rest::Opened(opened)))),
+            Err(opened) => Together::Rest(Some(Box::new(Rest::Opened(*opened)))),
         },
         Err(error) => Together::Done(Err(error)),
     }

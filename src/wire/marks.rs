@@ -43,7 +43,7 @@ impl Node {
         key: &str,
         want: Want,
         opened: Opened,
-    ) -> Result<Answer, Opened> {
+    ) -> Result<Answer, Box<Opened>> {
         let Some(marks) = &opened.marks else {
             let known = !opened.plain || self.knows_plain(core, namespace(key, want.namespace));
             return if known {
@@ -59,7 +59,7 @@ impl Node {
             record.is_some_and(|record| record.generation == Some(generation))
         };
         if !self.with_namespace(space, |cell| is(cell, marks.generation)) {
-            return Err(opened);
+            return Err(Box::new(opened));
         }
         if marks.tags.is_empty() {
             return Ok(opened.answer);
@@ -71,7 +71,7 @@ impl Node {
             }
             let cell = self.marks.of(&of_tag(space, tag));
             if !is(&cell, *generation) {
-                return Err(opened);
+                return Err(Box::new(opened));
             }
             tags.push((tag.clone(), cell, *generation));
         }
@@ -109,7 +109,7 @@ impl Node {
     ) -> Result<Answer> {
         let opened = match self.judged(core, key, want, opened) {
             Ok(answer) => return Ok(answer),
-            Err(opened) => opened,
+            Err(opened) => *opened,
         };
         let Some(marks) = &opened.marks else {
             self.says_plain(key, namespace(key, want.namespace)).await?;
