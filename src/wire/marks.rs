@@ -49,7 +49,7 @@ impl Node {
             return if known {
                 Ok(opened.answer)
             } else {
-                Err(opened)
+                Err(Box::new(opened))
             };
         };
         let space = namespace(key, marks.namespace);
