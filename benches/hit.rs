@@ -12,8 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use cpu_time::ThreadTime;
-use larder::{Cache, Moka, Null, SharedCache, Tiered, Ttl};
+use larder::coherence::{Origin, Source};
+use larder::core::Core;
+use larder::{
+    Answer, Backend, Cache, Draft, Entry, Moka, SharedCache, Stored, Tiered, Ttl, Value, Want,
+};
 use serde::{Deserialize, Serialize};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -54,6 +59,60 @@ fn user(id: u64) -> User {
         tags: vec!["reader".into(), "writer".into()],
         active: true,
         note: Some("prefers tea".into()),
+    }
+}
+
+/// A store elsewhere that tells of its writes, and is heard: what stands there lies in no memory of this process. Its copies
+/// are judged by their source at each hit, as those of a server are.
+#[derive(Clone)]
+struct Elsewhere {
+    core: Core,
+    source: Source,
+}
+
+impl Elsewhere {
+    fn new() -> Self {
+        let core = Core::default();
+        let source = core.source("elsewhere");
+        source.began();
+        source.proven(Instant::now());
+        let proving = source.clone();
+        // As often as a server is asked.
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Duration::from_millis(250));
+                proving.proven(Instant::now());
+            }
+        });
+        Self { core, source }
+    }
+}
+
+#[async_trait]
+impl Backend for Elsewhere {
+    fn core(&self) -> &Core {
+        &self.core
+    }
+
+    fn origin(&self, _key: &str) -> Origin {
+        self.source.origin(0)
+    }
+
+    async fn fetch(&self, key: &str, _want: Want) -> larder::Result<Answer> {
+        let value = Value::new(user(key.len() as u64));
+        Ok(Entry::new(value, self.core.now(), Some(TTL)).into())
+    }
+
+    async fn store(&self, _key: &str, _draft: Draft) -> larder::Result<Stored> {
+        Ok(Stored::Done)
+    }
+
+    async fn remove(&self, _key: &str) -> larder::Result<bool> {
+        Ok(false)
+    }
+
+    async fn wipe(&self, _prefix: &str) -> larder::Result<()> {
+        Ok(())
     }
 }
 
@@ -160,8 +219,7 @@ fn size(entries: usize, times: usize) -> Vec<String> {
     };
     let alone = memory();
     let erased: SharedCache = Arc::new(alone.clone());
-    // Nothing below: what stands there in truth is on another machine, and its entries do not lie between those of l1.
-    let tiered: SharedCache = Arc::new(Tiered::new(memory(), Null::new()));
+    let tiered: SharedCache = Arc::new(Tiered::new(memory(), Elsewhere::new()));
     let numbers: SharedCache = Arc::new(memory());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -181,10 +239,12 @@ fn size(entries: usize, times: usize) -> Vec<String> {
         for (id, key) in keys.iter().enumerate() {
             future.insert(key.clone(), Arc::new(user(id as u64))).await;
         }
-        for cache in [&erased, &tiered] {
-            for (id, key) in keys.iter().enumerate() {
-                cache.set(key, user(id as u64), TTL).await.expect("set");
-            }
+        for (id, key) in keys.iter().enumerate() {
+            erased.set(key, user(id as u64), TTL).await.expect("set");
+        }
+        for key in &keys {
+            let copied = tiered.get_shared::<User>(key).await;
+            assert!(copied.expect("get").is_some());
         }
         for (id, key) in keys.iter().enumerate() {
             numbers.set(key, id as u64, TTL).await.expect("set");
