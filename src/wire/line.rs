@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
-use super::marks::{TOLD, forget_namespace};
+use super::names::{TOLD, forget_namespace};
 use super::target::Target;
 use super::tracking::{Heard, Listener};
 use super::wipe::is_reserved;

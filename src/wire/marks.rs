@@ -5,6 +5,7 @@ use std::sync::Arc;
 use redis::{Pipeline, Value};
 
 use super::fetch::Opened;
+use super::names::{RECORDS, forget_namespace, namespace, of_namespace, of_tag, tag_key};
 use super::node::Node;
 use super::script::PLAIN;
 use crate::codec::Marks;
@@ -13,27 +14,6 @@ use crate::entry::{Answer, Want};
 use crate::error::{ErrorKind, Result};
 use crate::generation::{Cell, Record, Tags, random};
 use crate::refusal::Refusal;
-
-/// The hash of namespaces, each with its record.
-const RECORDS: &str = "__larder:namespaces";
-
-/// What is written when something is invalidated, so that trackers hear of it.
-pub(super) const TOLD: &str = "__larder:!";
-
-/// The name of a namespace among the generations of a node.
-pub(super) fn of_namespace(namespace: &str) -> String {
-    format!("n:{namespace}")
-}
-
-/// The name of a tag.
-pub(super) fn of_tag(namespace: &str, tag: &str) -> String {
-    format!("t:{}:{namespace}{tag}", namespace.len())
-}
-
-/// The key that a tag's generation stands under.
-fn tag_key(namespace: &str, tag: &str) -> String {
-    format!("__larder:{}", of_tag(namespace, tag))
-}
 
 impl Node {
     /// The answer, if this process knows all that it takes to judge what was found.
@@ -179,18 +159,6 @@ impl Node {
     pub(super) fn forget_namespace(&self, namespace: &str) {
         forget_namespace(&self.marks, namespace);
     }
-}
-
-pub(super) fn forget_namespace(marks: &crate::generation::Cells, namespace: &str) {
-    marks.invalidate_where(|name| {
-        name.strip_prefix("n:")
-            .is_some_and(|name| name.starts_with(namespace) || namespace.starts_with(name))
-    });
-}
-
-/// The part of a key that is its namespace.
-pub(super) fn namespace(key: &str, length: usize) -> &str {
-    key.get(..length).unwrap_or(key)
 }
 
 /// The record of a namespace, or of a tag, which is its generation alone.

@@ -2,6 +2,7 @@
 
 mod ask;
 mod batch;
+mod clear;
 mod command;
 mod connection;
 mod dial;
@@ -14,7 +15,9 @@ mod greet;
 mod guard;
 mod line;
 mod load;
+mod many;
 mod marks;
+mod names;
 pub(crate) mod node;
 mod owing;
 mod race;

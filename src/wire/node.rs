@@ -1,42 +1,31 @@
 //! What a store asks of one server. Keys are whole, as stored.
 
-use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::{join, join_all};
-use redis::{Cmd, Pipeline, Value, cmd};
-use tokio::time::Instant;
+use redis::Value;
 
 #[cfg(feature = "ring")]
 use super::NodeAddr;
 use super::command::{integer, millis, stored, storing, text, unlink};
 use super::connection::Reading;
 use super::line::Line;
-use super::marks::of_tag;
-use super::owing::batches;
-use super::reclaim::{Reclaim, sweep, wipe_tokens};
+use super::reclaim::Reclaim;
 #[cfg(feature = "ring")]
 use super::replay::Replay;
 use super::reply::code;
-use super::scatter::scatter;
-use super::script::{
-    ADD, BEGIN, CLEAR, CLEARED, INVALIDATE, LEFT, REMOVE, RETIME, RETRACT, is_unknown,
-};
+use super::script::{ADD, LEFT, REMOVE, RETIME, RETRACT, is_unknown};
 use super::settings::{Published, Share};
 use super::target::Target;
-use super::wipe::{is_final, is_reserved};
 use super::{Connection, ConnectionSettings};
 use crate::coherence::Origin;
 use crate::core::Core;
-use crate::entry::{Draft, Noted, Stored, Ticket, When};
+use crate::entry::{Draft, Stored, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{Cell, Cells, random};
 use crate::ttl::Remaining;
-
-/// How long a compute may take whose value is stored. Milliseconds.
-const LONGEST_COMPUTE: u64 = 15 * 60 * 1000;
 
 /// How things stand with one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -264,42 +253,6 @@ impl Node {
         }
     }
 
-    /// Notes how things stand with keys that are computed next.
-    pub(crate) async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Result<Ticket>> {
-        let items = keys.iter().map(|key| (self.place(key), *key));
-        let begun = scatter(
-            items,
-            self.connections.len(),
-            |place, keys: Vec<&str>| async move {
-                let mut tickets = Vec::with_capacity(keys.len());
-                for range in batches(keys.len()) {
-                    tickets
-                        .extend(begin_all(&self.connections[place], &keys[range], namespace).await);
-                }
-                tickets
-            },
-        );
-        begun.answers().await
-    }
-
-    pub(crate) async fn store_many(
-        &self,
-        core: &Core,
-        drafts: &[(String, Draft)],
-    ) -> Vec<Result<Stored>> {
-        let items = drafts.iter().map(|draft| (self.place(&draft.0), draft));
-        let until = self.last_batch(core);
-        scatter(
-            items,
-            self.connections.len(),
-            |place, drafts: Vec<_>| async move {
-                store_all(&self.connections[place], core, &drafts, until).await
-            },
-        )
-        .answers()
-        .await
-    }
-
     pub(crate) async fn remove(&self, key: &str) -> Result<bool> {
         let (connection, keys) = (self.connection(key), [key]);
         let removed = connection.owing(&keys, removed(connection, &keys), |_| true);
@@ -329,27 +282,6 @@ impl Node {
             Err(error) if code(&error) == Some("NOPERM") => self.remove(key).await,
             Err(error) => Err(error),
         }
-    }
-
-    pub(crate) async fn remove_many(&self, core: &Core, keys: &[&str]) -> Vec<Result<bool>> {
-        let items = keys.iter().map(|key| (self.place(key), *key));
-        let until = self.last_batch(core);
-        scatter(
-            items,
-            self.connections.len(),
-            |place, keys: Vec<&str>| async move {
-                remove_all(&self.connections[place], &keys, until).await
-            },
-        )
-        .answers()
-        .await
-    }
-
-    /// When a bulk call begins its last batch at the latest, so that it ends within the bound on a call of the store: past
-    /// that the answers of all nodes would be lost for one that is slow.
-    pub(super) fn last_batch(&self, core: &Core) -> Instant {
-        let one = 2 * self.connections[0].operation_timeout();
-        Instant::now() + core.settings().store_timeout.saturating_sub(one).max(one)
     }
 
     pub(crate) async fn contains(&self, key: &str) -> Result<bool> {
@@ -407,237 +339,10 @@ impl Node {
             .and_then(|sum| sum.parse().ok())
             .ok_or_else(|| strange(connection, "incrby"))
     }
-
-    /// Makes every key that begins with `prefix` nothing, but none that is to be spared. What could not be is removed, before
-    /// the node counts as up again, unless it never will be.
-    ///
-    /// One step, whatever it covers: the generation of the namespace changes, and the space is taken back later. Values
-    /// without marks are looked for first.
-    pub(crate) async fn wipe(&self, prefix: &str) -> Result<()> {
-        self.forget_namespace(prefix);
-        let wiped = self.cleared(prefix).await;
-        self.forget_namespace(prefix);
-        if wiped
-            .as_ref()
-            .is_err_and(|error| error.kind() != ErrorKind::Busy && !is_final(error))
-        {
-            self.owe_all(prefix);
-        }
-        wiped
-    }
-
-    async fn cleared(&self, prefix: &str) -> Result<()> {
-        let connection = &self.connections[0];
-        // A value that is still on its way through another connection would come after its removal.
-        let (ping, others) = (cmd("PING"), self.connections[1..].iter());
-        let pings = others.map(|other| other.run::<Value>("ping", &ping));
-        join_all(pings)
-            .await
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
-        let word = format!("c{:016x}", random());
-        let look = CLEAR.run(connection, "clear", &[], |command| {
-            command.arg(prefix).arg(&random().to_le_bytes()).arg(&word);
-        });
-        if integer(&look.await?) != Some(0) {
-            let chosen = |key: &[u8]| connection.may_wipe(key) && !is_reserved(key);
-            sweep(connection, prefix, Some(prefix.len()), chosen).await?;
-            wipe_tokens(connection, prefix).await?;
-            CLEARED
-                .run(connection, "clear", &[], |command| {
-                    command.arg(prefix).arg(&word);
-                })
-                .await?;
-        }
-        self.reclaim(prefix);
-        Ok(())
-    }
-
-    /// Makes every value with a tag nothing that a cache with this very prefix stored. If that fails it is owed, and until then
-    /// they are nothing to this process.
-    pub(crate) async fn invalidate(&self, namespace: &str, tag: &str) -> Result<()> {
-        let name = of_tag(namespace, tag);
-        self.marks.invalidate(&name);
-        let connection = &self.connections[0];
-        let debt = connection.owing_tag(namespace, tag);
-        let told = INVALIDATE.run(connection, "invalidate", &[], |command| {
-            invalidation(command, namespace, tag);
-        });
-        let told = told.await;
-        self.marks.invalidate(&name);
-        match told {
-            Ok(_) => {
-                debt.settle();
-                self.reclaim_tagged(namespace);
-                Ok(())
-            }
-            Err(error) => {
-                if is_final(&error) {
-                    debt.settle();
-                }
-                Err(error)
-            }
-        }
-    }
-
-    pub(super) fn owes_tag(&self, namespace: &str, tag: &str) -> bool {
-        self.connections[0].owes_tag(namespace, tag)
-    }
-
-    /// Everything under `prefix` is removed before the node is used, or used again.
-    pub(crate) fn owe_all(&self, prefix: &str) {
-        self.connections
-            .iter()
-            .for_each(|connection| connection.owe_all(prefix));
-    }
-
-    /// Whether any of these keys is there.
-    #[cfg(feature = "ring")]
-    pub(crate) async fn holds_any(&self, keys: &[&str]) -> Result<bool> {
-        let there: i64 = self.connections[0]
-            .read("exists", cmd("EXISTS").arg(keys))
-            .await?;
-        Ok(there > 0)
-    }
-
-    /// Empties the node's database.
-    #[cfg(feature = "ring")]
-    pub(crate) async fn flush(&self) -> Result<()> {
-        self.forget_namespace("");
-        let flush = cmd("FLUSHDB").arg("ASYNC").to_owned();
-        let flushed = self.connections[0].run::<Value>("flush", &flush).await;
-        self.forget_namespace("");
-        flushed.map(|_| ())
-    }
-
-    /// A key is owed a delete, as if one had failed.
-    #[cfg(feature = "ring")]
-    pub(crate) fn owe(&self, key: &str) {
-        self.connection(key).owe([key]);
-    }
-
-    /// Removes keys without a word about what becomes of it: nothing is owed if it fails.
-    #[cfg(feature = "ring")]
-    pub(crate) async fn forget(&self, keys: &[&str]) {
-        let mut shares = vec![Vec::new(); self.connections.len()];
-        for key in keys {
-            shares[self.place(key)].push(*key);
-        }
-        let shares = self.connections.iter().zip(&shares);
-        let forget = shares.map(|(connection, keys)| async move {
-            for range in batches(keys.len()) {
-                let unlink = unlink(&keys[range]);
-                if connection.run::<i64>("unlink", &unlink).await.is_err() {
-                    break;
-                }
-            }
-        });
-        join_all(forget).await;
-    }
-}
-
-/// Stores drafts a batch at a time, none of which begins after `until`.
-async fn store_all(
-    connection: &Connection,
-    core: &Core,
-    drafts: &[&(String, Draft)],
-    until: Instant,
-) -> Vec<Result<Stored>> {
-    let store = |range: Range<usize>| async move {
-        let drafts = &drafts[range];
-        let mut answers = store_batch(connection, core, drafts, true).await;
-        let unknown = |answer: &Result<Stored>| answer.as_ref().is_err_and(is_unknown);
-        let again: Vec<usize> = (0..answers.len())
-            .filter(|at| unknown(&answers[*at]))
-            .collect();
-        let some: Vec<_> = again.iter().map(|at| drafts[*at]).collect();
-        let answered = store_batch(connection, core, &some, false).await;
-        for (at, answer) in again.into_iter().zip(answered) {
-            answers[at] = answer;
-        }
-        answers
-    };
-    if drafts.iter().all(|(_, draft)| draft.replaces()) {
-        let keys: Vec<&str> = drafts.iter().map(|(key, _)| key.as_str()).collect();
-        return connection.owing_each(&keys, until, store).await;
-    }
-    let mut answers = Vec::with_capacity(drafts.len());
-    for range in batches(drafts.len()).take_while(|_| Instant::now() < until) {
-        answers.extend(store(range).await);
-    }
-    answers.resize_with(drafts.len(), || Err(connection.too_late("set")));
-    answers
-}
-
-/// Sends drafts in one go and answers for each of them.
-async fn store_batch(
-    connection: &Connection,
-    core: &Core,
-    drafts: &[&(String, Draft)],
-    known: bool,
-) -> Vec<Result<Stored>> {
-    let command = |(key, draft): &&(String, Draft)| {
-        let storing = storing(core, key, draft)?;
-        Ok(storing.map_or_else(|| unlink(&[key]), |storing| storing.command(known, key)))
-    };
-    let commands: Vec<Result<Cmd>> = drafts.iter().map(command).collect();
-    let mut pipeline = Pipeline::with_capacity(commands.len());
-    commands.iter().flatten().for_each(|command| {
-        pipeline.add_command(command.clone());
-    });
-    let sent = connection.run_pipeline("set", &pipeline).await;
-    let mut replies = sent.map(Vec::into_iter);
-    let answer = |command: Result<Cmd>| {
-        command?;
-        match &mut replies {
-            Ok(replies) => {
-                let reply = checked(connection, "set", replies.next().unwrap_or(Value::Nil))?;
-                Ok(stored(&reply).unwrap_or(Stored::Done))
-            }
-            Err(error) => Err(error.clone()),
-        }
-    };
-    commands.into_iter().map(answer).collect()
-}
-
-async fn begin_all(
-    connection: &Connection,
-    keys: &[&str],
-    namespace: usize,
-) -> Vec<Result<Ticket>> {
-    let token = random().to_le_bytes();
-    let begun = BEGIN.run(connection, "begin", keys, |command| {
-        command.arg(namespace).arg(&random().to_le_bytes());
-        command.arg(&token).arg(LONGEST_COMPUTE);
-    });
-    let ticket = |note: Value| match note {
-        Value::Array(parts) => match parts.as_slice() {
-            [Value::BulkString(fingerprint), Value::Int(count)] => Some(Noted::Node {
-                fingerprint: fingerprint.as_slice().into(),
-                count: *count,
-            }),
-            _ => None,
-        },
-        _ => None,
-    };
-    match begun.await {
-        Ok(Value::Array(notes)) if notes.len() == keys.len() => notes
-            .into_iter()
-            .map(|note| {
-                let ticket = ticket(note).map(Ticket);
-                ticket.ok_or_else(|| strange(connection, "begin"))
-            })
-            .collect(),
-        Ok(_) => keys
-            .iter()
-            .map(|_| Err(strange(connection, "begin")))
-            .collect(),
-        Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
-    }
 }
 
 /// Removes keys, and tells for each whether it held anything.
-async fn removed(connection: &Connection, keys: &[&str]) -> Result<Vec<bool>> {
+pub(super) async fn removed(connection: &Connection, keys: &[&str]) -> Result<Vec<bool>> {
     match REMOVE.run(connection, "unlink", keys, |_| ()).await {
         Ok(Value::Array(removed)) if removed.len() == keys.len() => Ok(removed
             .iter()
@@ -651,22 +356,6 @@ async fn removed(connection: &Connection, keys: &[&str]) -> Result<Vec<bool>> {
         }
         Err(error) => Err(error),
     }
-}
-
-async fn remove_all(connection: &Connection, keys: &[&str], until: Instant) -> Vec<Result<bool>> {
-    let remove = |range: Range<usize>| async move {
-        let keys = &keys[range];
-        match removed(connection, keys).await {
-            Ok(removed) => removed.into_iter().map(Ok).collect(),
-            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
-        }
-    };
-    connection.owing_each(keys, until, remove).await
-}
-
-/// What the script is told, for a tag to be invalidated.
-pub(super) fn invalidation(command: &mut Cmd, namespace: &str, tag: &str) {
-    command.arg(namespace).arg(tag);
 }
 
 pub(super) fn checked(

@@ -9,7 +9,6 @@ use tokio::time::sleep;
 
 use super::Connection;
 use super::command::token_key;
-use super::node::Node;
 use super::script::PURGE;
 use super::wipe::{Carrier, STEP, found, is_reserved};
 use crate::error::Result;
@@ -22,10 +21,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 const TRIES: u32 = 60;
 
 /// After a clear, for others that may follow.
-const SOON: Duration = Duration::from_millis(200);
+pub(super) const SOON: Duration = Duration::from_millis(200);
 
 /// After a tag was invalidated, the same.
-const SETTLE: Duration = Duration::from_secs(30);
+pub(super) const SETTLE: Duration = Duration::from_secs(30);
 
 /// Keys looked at in one step of a script.
 const LOOK: usize = 250;
@@ -72,22 +71,18 @@ impl Drop for Running {
     }
 }
 
-impl Node {
-    /// Something under `prefix` was cleared.
-    pub(super) fn reclaim(&self, prefix: &str) {
-        self.reclaim_after(SOON, prefix);
-    }
-
-    /// A tag of a namespace was invalidated.
-    pub(super) fn reclaim_tagged(&self, namespace: &str) {
-        self.reclaim_after(SETTLE, namespace);
-    }
-
-    fn reclaim_after(&self, pause: Duration, prefix: &str) {
+impl Reclaim {
+    /// Something under `prefix` was cleared or invalidated; it is taken back after a pause, or with what is to be already.
+    pub(super) fn after(
+        self: &Arc<Self>,
+        pause: Duration,
+        connections: &Arc<[Connection]>,
+        prefix: &str,
+    ) {
         if Handle::try_current().is_err() {
             return;
         }
-        let mut wanted = self.reclaim.lock();
+        let mut wanted = self.lock();
         wanted.prefix = Some(match wanted.prefix.take() {
             Some(other) => common(&other, prefix).to_owned(),
             None => prefix.to_owned(),
@@ -98,10 +93,10 @@ impl Node {
         wanted.running = true;
         drop(wanted);
         let running = Running {
-            of: Arc::clone(&self.reclaim),
+            of: Arc::clone(self),
             ended: false,
         };
-        let connections = Arc::downgrade(&self.connections);
+        let connections = Arc::downgrade(connections);
         tokio::spawn(async move {
             sleep(pause).await;
             run(running, connections).await;

@@ -7,9 +7,8 @@ use redis::{Cmd, Value};
 use tokio::time::{sleep, timeout};
 
 use super::command::unlink;
-use super::node::invalidation;
 use super::reply::{exchange_error, no_answer, server_error};
-use super::script::INVALIDATE;
+use super::script::invalidate;
 use super::slot::{Link, Shared};
 use super::wipe::{Carrier, STEP, is_final, wipe};
 use crate::error::{Error, ErrorKind, Result};
@@ -95,10 +94,7 @@ pub(super) async fn repay_as_owed(shared: &Arc<Shared>, link: &Link) -> Error {
 async fn repay(bare: &Bare<'_>) -> Result<bool> {
     let replay = &bare.shared.replay;
     if let Some((name, failed)) = replay.owed_tag() {
-        let told = INVALIDATE.run(bare, "invalidate", &[], |command| {
-            invalidation(command, &name.0, &name.1);
-        });
-        match told.await {
+        match invalidate(bare, &name.0, &name.1).await {
             Err(error) if !is_final(&error) => return Err(error),
             _ => replay.tag_told(&name, failed),
         }

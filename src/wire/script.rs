@@ -74,6 +74,18 @@ impl Script {
     }
 }
 
+/// Invalidates a tag of a namespace.
+pub(super) async fn invalidate(
+    carrier: &impl Carrier,
+    namespace: &str,
+    tag: &str,
+) -> Result<Value> {
+    let told = INVALIDATE.run(carrier, "invalidate", &[], |command| {
+        command.arg(namespace).arg(tag);
+    });
+    told.await
+}
+
 /// Whether the server did not know a script by its hash, and so has done nothing.
 pub(super) fn is_unknown(error: &Error) -> bool {
     code(error) == Some("NOSCRIPT")
