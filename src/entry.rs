@@ -354,6 +354,8 @@ pub struct Want {
     pub deadline: bool,
     /// As in a [`Draft`]: how much of the key is the cache's own prefix.
     pub namespace: usize,
+    /// How long ago something may have been invalidated by others that is answered still, if less than the store's own bound.
+    pub max_staleness: Option<Duration>,
 }
 
 impl Want {
@@ -364,6 +366,7 @@ impl Want {
             kind: Some(kind),
             deadline: false,
             namespace: 0,
+            max_staleness: None,
         }
     }
 
@@ -371,6 +374,14 @@ impl Want {
     #[must_use]
     pub fn within(mut self, namespace: usize) -> Self {
         self.namespace = namespace;
+        self
+    }
+
+    /// The same, not behind by more than this.
+    #[must_use]
+    pub fn fresher_than(mut self, bound: Duration) -> Self {
+        let known = self.max_staleness.unwrap_or(Duration::MAX);
+        self.max_staleness = Some(known.min(bound));
         self
     }
 

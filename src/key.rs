@@ -8,6 +8,10 @@ pub const MAX_KEY_BYTES: usize = 1024;
 /// Keys that begin like this are the cache's own.
 pub const RESERVED: [&str; 3] = ["lk:", "__larder", "HASH_RING"];
 
+/// What the keys begin with under which computes note that they have begun.
+#[cfg(feature = "redis")]
+pub(crate) const TOKENS: &str = "lk:";
+
 /// Checks a key as it will be stored, prefix included.
 ///
 /// # Errors

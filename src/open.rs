@@ -22,7 +22,7 @@ const MAX_DEPTH: usize = 8;
 /// |---|---|
 /// | `null:` | [`Null`] |
 /// | `moka://?max=100000` | [`Moka`](crate::Moka); also `max_bytes=`, `eviction=lru` or `tinylfu`, `idle=` seconds |
-/// | `redis://[user[:password]@]host[:port][/db]` | [`Redis`](crate::Redis); also `timeout_ms=`, `connect_timeout_ms=`, `connections=`, `max_in_flight=` |
+/// | `redis://[user[:password]@]host[:port][/db]` | [`Redis`](crate::Redis); also `timeout_ms=`, `connect_timeout_ms=`, `connections=`, `max_in_flight=`, `shared=true` where others write there too |
 /// | `ring://[user[:password]@]host[:port][/db]` | [`DistributedRedis`](crate::DistributedRedis) with that manager; also those of `redis`, `order=auto`, `numeric` or `lex`, `start_without_map=true`, `snapshot=` path, `map=` name |
 /// | `redis+sentinel://[user[:password]@]host[:port],host[:port]/NAME[/db]`, `ring+sentinel://...` | the same with the master that these sentinels know by that name |
 /// | `tiered:L1,L2` | [`Tiered`]; `tiered?l1_ttl=30:L1,L2` bounds copies in `L1`, in seconds; also `outage_ttl_ms=` |
@@ -169,7 +169,8 @@ fn moka(_: &str, _: Parameters<'_>) -> Result<SharedCache> {
 }
 
 #[cfg(feature = "redis")]
-const CONNECTION: [&str; 4] = [
+const CONNECTION: [&str; 5] = [
+    "shared",
     "timeout_ms",
     "connect_timeout_ms",
     "connections",
@@ -185,6 +186,9 @@ macro_rules! connection_parameters {
         }
         if let Some(ms) = $parameters.number("connect_timeout_ms")? {
             $builder = $builder.connect_timeout(Duration::from_millis(ms));
+        }
+        if let Some(shared) = $parameters.switch("shared")? {
+            $builder = $builder.shared_with_others(shared);
         }
         if let Some(count) = $parameters.number("connections")? {
             $builder = $builder.connections(usize::try_from(count).unwrap_or(usize::MAX));

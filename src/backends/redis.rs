@@ -80,6 +80,14 @@ macro_rules! connection_methods {
             self
         }
 
+        /// Says that others, Python or redis-cli say, write values under the same prefix without Larder. Then `clear` looks at
+        /// every key under its prefix before it returns; otherwise only where Larder itself wrote or met such values since the
+        /// last one, and what nobody has read by then stays.
+        pub fn shared_with_others(mut self, shared: bool) -> Self {
+            self.$($field).+.shared = shared;
+            self
+        }
+
         /// Sets what `CLIENT LIST` shows. `larder` unless set.
         pub fn client_name(mut self, name: impl Into<String>) -> Self {
             self.$($field).+.client_name = Some(name.into());

@@ -15,7 +15,7 @@ use crate::core::Core;
 use crate::entry::{Draft, Stored, Ticket, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Write;
-use crate::flight::{Lead, Outcome, Seat, Storing, Waiter, Writing, unless_overtaken};
+use crate::flight::{Lead, Outcome, Seat, Storing, Tags, Waiter, Writing, unless_overtaken};
 use crate::options::Options;
 use crate::stats::count;
 use crate::value::Cacheable;
@@ -204,6 +204,11 @@ where
     // Its own misses, then those that others lost while it waited.
     for _ in 0..2 {
         let mut round = Round::take(cache, &open, &mut found)?;
+        let tags = Tags::These(options.tags.as_slice().into());
+        round
+            .leads
+            .values()
+            .for_each(|lead| lead.expect(tags.clone()));
         round.ask(cache, &mut found).await?;
         if round.wants_compute() {
             round

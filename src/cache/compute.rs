@@ -13,7 +13,7 @@ use crate::cache::single::{
 };
 use crate::entry::{Draft, Entry, Stored, Ticket};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Lead, Outcome, Seat, Storing, unless_overtaken};
+use crate::flight::{Lead, Outcome, Seat, Storing, Tags, unless_overtaken};
 use crate::options::{Context, Options};
 use crate::stats::count;
 use crate::value::{Cacheable, Value};
@@ -22,7 +22,7 @@ use crate::value::{Cacheable, Value};
 pub(super) async fn resolve<C, T, E, F, Fut>(
     cache: &C,
     key: &str,
-    options: impl FnOnce() -> Options + Send,
+    terms: Terms,
     compute: F,
 ) -> Result<Arc<T>, E>
 where
@@ -46,6 +46,7 @@ where
         Ok(lead) => lead,
         Err(value) => return Ok(value),
     };
+    lead.expect(terms.tags());
     let ticket = match ask::<T, C>(cache, key).await {
         Ok(Some(value)) => {
             lead.found(Arc::clone(&value) as _);
@@ -75,13 +76,35 @@ where
     let took = core.now().since(began);
     let made = Made {
         value: &value,
-        options: options(),
+        options: terms.options(),
         took,
         ticket,
     };
     match publish(cache, key, &stored, lead, made).await {
         Err(error) if core.settings().strict => Err(error.into()),
         _ => Ok(value),
+    }
+}
+
+/// How a value is stored: as was said before, or as its compute says.
+pub(super) enum Terms {
+    Given(Options),
+    Said(Context),
+}
+
+impl Terms {
+    fn tags(&self) -> Tags {
+        match self {
+            Self::Given(options) => Tags::These(options.tags.as_slice().into()),
+            Self::Said(_) => Tags::Any,
+        }
+    }
+
+    fn options(self) -> Options {
+        match self {
+            Self::Given(options) => options,
+            Self::Said(context) => context.options(),
+        }
     }
 }
 
@@ -220,7 +243,7 @@ where
     let resolved = async move {
         let said = context.clone();
         let compute = || compute(context);
-        resolve(&cache, &key, || said.options(), compute).await
+        resolve(&cache, &key, Terms::Said(said), compute).await
     };
     let value = match Handle::try_current() {
         Ok(_) => match tokio::spawn(resolved).await {

@@ -16,6 +16,7 @@ use crate::stats::Stats;
 use crate::ttl::{Remaining, Ttl};
 use crate::value::Cacheable;
 
+use compute::Terms;
 use single::Look;
 
 /// The cache: typed, and the same over every store. Every cloneable [`Backend`] is one; nobody implements it by hand.
@@ -232,7 +233,7 @@ pub trait Cache: Backend + Clone {
             Look::Hit(value) => Op::ready(Ok(T::clone(&value))),
             _ => Op::wait(async move {
                 let compute = || async move { Ok::<T, Error>(compute().await) };
-                compute::resolve(self, key, || options, compute)
+                compute::resolve(self, key, Terms::Given(options), compute)
                     .await
                     .map(Arc::unwrap_or_clone)
             }),
@@ -256,7 +257,7 @@ pub trait Cache: Backend + Clone {
             Look::Hit(value) => Op::ready(Ok(value)),
             _ => Op::wait(async move {
                 let compute = || async move { Ok::<T, Error>(compute().await) };
-                compute::resolve(self, key, || options, compute).await
+                compute::resolve(self, key, Terms::Given(options), compute).await
             }),
         }
     }
@@ -281,7 +282,7 @@ pub trait Cache: Backend + Clone {
         match single::look::<T, _>(self, key) {
             Look::Hit(value) => Op::ready(Ok(T::clone(&value))),
             _ => Op::wait(async move {
-                compute::resolve(self, key, || options, compute)
+                compute::resolve(self, key, Terms::Given(options), compute)
                     .await
                     .map(Arc::unwrap_or_clone)
             }),
@@ -304,7 +305,7 @@ pub trait Cache: Backend + Clone {
         let options = options.into();
         match single::look::<T, _>(self, key) {
             Look::Hit(value) => Op::ready(Ok(value)),
-            _ => Op::wait(compute::resolve(self, key, || options, compute)),
+            _ => Op::wait(compute::resolve(self, key, Terms::Given(options), compute)),
         }
     }
 

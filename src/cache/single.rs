@@ -281,8 +281,8 @@ pub(super) async fn invalidate<C: Cache>(cache: &C, tag: &str) -> Result<()> {
     let core = cache.core();
     let prefix = cache.stored_key("");
     let told = bounded(core, cache.invalidate("", tag)).await;
-    // Whoever asks from now on computes anew: nobody knows yet which tags the values under way will have.
-    core.flights().close(&prefix);
+    // Whoever asks from now on computes anew, where the value under way has the tag or may have it.
+    core.flights().close(&prefix, tag);
     told.map_err(|error| {
         count(&core.counters().write_errors);
         error

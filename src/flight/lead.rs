@@ -6,7 +6,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::Flights;
-use super::state::{Flight, lock};
+use super::state::{Flight, Tags, lock};
 use crate::value::Shared;
 
 /// The right and duty to compute. Dropped without landing or failing, it passes to a waiter.
@@ -19,6 +19,11 @@ pub(crate) struct Lead {
 }
 
 impl Lead {
+    /// Says which tags the value will have.
+    pub(crate) fn expect(&self, tags: Tags) {
+        lock(&self.flight.state).expect(tags);
+    }
+
     /// Gives the value to all who wait. The answer is the right to store it, which is lost if the key was written
     /// since the flight began or another leader has landed already.
     pub(crate) fn land(mut self, value: Shared) -> Option<Storing> {

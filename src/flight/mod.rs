@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use lead::{Lead, Storing, unless_overtaken};
+pub(crate) use state::Tags;
 use state::{Flight, lock};
 pub(crate) use wait::{Outcome, Waiter};
 pub(crate) use write::{Clearing, Writing};
@@ -157,13 +158,14 @@ impl Flights {
         }
     }
 
-    /// Lets nobody join the flights under way of keys that begin with `prefix`. What they compute may still be stored.
-    pub(crate) fn close(&self, prefix: &str) {
+    /// Lets nobody join the flights under way of keys that begin with `prefix` whose values may have this tag. What they
+    /// compute may still be stored.
+    pub(crate) fn close(&self, prefix: &str, tag: &str) {
         for shard in &self.shards {
             let shard = lock(shard);
             let under = shard.iter().filter(|(key, _)| key.starts_with(prefix));
             let flights = under.flat_map(|(_, slot)| &slot.flights);
-            flights.for_each(|flight| lock(&flight.state).closed = true);
+            flights.for_each(|flight| lock(&flight.state).close(tag));
         }
     }
 

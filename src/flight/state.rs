@@ -26,6 +26,26 @@ pub(super) struct Flight {
     pub(super) changed: Notify,
 }
 
+/// The tags that the value of a flight will have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tags {
+    /// Nobody has said.
+    #[default]
+    Unsaid,
+    These(Arc<[Box<str>]>),
+    /// Only the compute can tell.
+    Any,
+}
+
+impl Tags {
+    fn may_hold(&self, tag: &str) -> bool {
+        match self {
+            Self::These(tags) => tags.iter().any(|known| **known == *tag),
+            Self::Unsaid | Self::Any => true,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct State {
     /// Which leader leads; raised when one takes over.
@@ -43,6 +63,8 @@ pub(super) struct State {
     pub(super) detached: bool,
     /// Nobody joins it any more.
     pub(super) closed: bool,
+    /// The tags that its value will have, where that is known; nothing is known at first.
+    pub(super) tags: Tags,
     pub(super) storing: bool,
     /// A write gave up waiting for the store: what it stored must go.
     pub(super) overtaken: bool,
@@ -51,6 +73,20 @@ pub(super) struct State {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic while the lock was held leaves nothing half done here: every critical section is plain assignments.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// A leader says which tags its value will have.
+    pub(super) fn expect(&mut self, tags: Tags) {
+        // Of two who say otherwise, either may be the one whose value it is.
+        let agreed = self.tags == Tags::Unsaid || self.tags == tags;
+        self.tags = if agreed { tags } else { Tags::Any };
+    }
+
+    /// Lets nobody join any more, if the value may have this tag.
+    pub(super) fn close(&mut self, tag: &str) {
+        self.closed |= self.tags.may_hold(tag);
+    }
 }
 
 impl Flight {
@@ -66,6 +102,7 @@ impl Flight {
             landed: None,
             detached,
             closed: false,
+            tags: Tags::default(),
             storing: false,
             overtaken: false,
         };

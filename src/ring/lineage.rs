@@ -93,6 +93,18 @@ impl Lineage {
         self.redrawn(starts, |start, since| since.max(other.of_hash(start)))
     }
 
+    /// The same with another count: what `other` says belongs to its owner since later than `known` does so since `now`.
+    pub(super) fn moved_since(&self, other: &Self, known: u64, now: u64) -> Self {
+        let starts = other.stretches.iter().map(|(start, _)| *start);
+        self.redrawn(starts, |start, since| {
+            if other.of_hash(start) > known {
+                since.max(now)
+            } else {
+                since
+            }
+        })
+    }
+
     /// The first epoch of the present run of the key's owner; 0 where there are no epochs.
     pub(super) fn of_key(&self, key: &str) -> u64 {
         match self.stretches.as_slice() {

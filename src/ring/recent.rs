@@ -1,7 +1,7 @@
 //! What this process wrote lately. The map may have changed before, and the key's new node, of which this process has
 //! not heard yet, may hold what the write was to replace: it is told with the map.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use super::snapshot::Snapshot;
 /// Keys remembered, at most. Of more writes in one window the oldest are forgotten.
 const MAX_KEYS: usize = 16_384;
 
-/// Prefixes remembered, at most.
+/// Prefixes remembered, at most, and tags.
 const MAX_PREFIXES: usize = 64;
+const MAX_TAGS: usize = 1024;
 
 /// The keys and prefixes that were set, deleted or cleared lately.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct State {
     /// When each was written last, and a number that tells which was later.
     keys: HashMap<Box<str>, (Instant, u64), ahash::RandomState>,
     prefixes: Vec<(Box<str>, Instant)>,
+    /// Namespaces and tags in them that were invalidated.
+    tags: VecDeque<(Box<str>, Box<str>, Instant)>,
     count: u64,
     /// When the manager last said that the map is still this one.
     confirmed: Option<Instant>,
@@ -38,6 +41,7 @@ impl Recent {
         let state = State {
             keys: HashMap::default(),
             prefixes: Vec::new(),
+            tags: VecDeque::new(),
             count: 0,
             confirmed: None,
         };
@@ -75,6 +79,25 @@ impl Recent {
             state.prefixes.remove(0);
         }
         state.prefixes.push((prefix.into(), now));
+    }
+
+    /// A tag of a namespace is about to be invalidated.
+    pub(super) fn note_tag(&self, namespace: &str, tag: &str) {
+        let mut state = self.lock();
+        let same = |(space, known, _): &(Box<str>, Box<str>, Instant)| {
+            **space == *namespace && **known == *tag
+        };
+        state.tags.retain(|known| !same(known));
+        let now = Instant::now();
+        state.tags.push_back((namespace.into(), tag.into(), now));
+        if state.tags.len() <= MAX_TAGS {
+            return;
+        }
+        // The oldest as if all of its namespace had been cleared.
+        if let Some((namespace, ..)) = state.tags.pop_front() {
+            drop(state);
+            self.note_wipe(&namespace);
+        }
     }
 
     /// At this moment or later the manager said that the map is the one in use.
@@ -134,6 +157,7 @@ impl Held<'_> {
         let lately = |at: Instant| oldest.is_none_or(|oldest| at >= oldest);
         self.state.keys.retain(|_, (at, _)| lately(*at));
         self.state.prefixes.retain(|(_, at)| lately(*at));
+        self.state.tags.retain(|(.., at)| lately(*at));
         for key in self.state.keys.keys() {
             if let (true, Ok(node)) = (before.moves(next, key), next.node_of(key)) {
                 node.owe(key);
@@ -145,6 +169,9 @@ impl Held<'_> {
         {
             for (prefix, _) in &self.state.prefixes {
                 node.owe_all(prefix);
+            }
+            for (namespace, tag, _) in &self.state.tags {
+                node.owe_tag(namespace, tag);
             }
         }
     }

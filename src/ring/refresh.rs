@@ -234,7 +234,7 @@ impl Follower {
         let current = self.current.load_full();
         let placed = Placed {
             stated: raw.epoch(),
-            views: current.views_with(&good.ring),
+            views: current.views_with(&good.ring, &lineage),
             good,
             raw,
             lineage,
@@ -269,7 +269,7 @@ fn placed(
     let (lineage, stated) = lineage(before, &good, &history);
     let raw = Arc::new(reading.raw);
     let placed = Placed {
-        views: current.views_with(&good.ring),
+        views: current.views_with(&good.ring, &lineage),
         good,
         raw,
         stated,

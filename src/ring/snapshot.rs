@@ -199,9 +199,12 @@ impl Snapshot {
         u32::try_from(self.view).unwrap_or(u32::MAX)
     }
 
-    /// Since which view each key will have belonged to its node once `next` is followed.
-    pub(super) fn views_with(&self, next: &Ring) -> Lineage {
-        self.views.then(&self.ring, next, self.view + 1)
+    /// Since which view each key will have belonged to its node once `next` is followed, whose lineage tells of maps in
+    /// between too that this process has not followed.
+    pub(super) fn views_with(&self, next: &Ring, lineage: &Lineage) -> Lineage {
+        let view = self.view + 1;
+        let views = self.views.then(&self.ring, next, view);
+        views.moved_since(lineage, self.stated, view)
     }
 
     /// Has the nodes listen to writes as the subscribers want it, and says which view they are of. Those that left too: what

@@ -124,6 +124,7 @@ impl DistributedRedis {
     }
 
     pub(super) async fn invalidate_all(&self, namespace: &str, tag: &str) -> Result<()> {
+        self.follower.recent.note_tag(namespace, tag);
         let invalidate = |node: Node| async move { node.invalidate(namespace, tag).await };
         self.at_all("invalidate", invalidate).await
     }

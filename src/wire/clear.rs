@@ -6,9 +6,9 @@ use redis::{Value, cmd};
 use super::command::integer;
 use super::names::of_tag;
 use super::node::Node;
-use super::reclaim::{self, sweep, wipe_tokens};
+use super::reclaim::{self, sweep};
 use super::script::{CLEAR, CLEARED, invalidate};
-use super::wipe::{is_final, is_reserved};
+use super::wipe::{is_final, is_reserved, wipe_tokens};
 use crate::error::{ErrorKind, Result};
 use crate::generation::random;
 
@@ -43,11 +43,13 @@ impl Node {
         let word = format!("c{:016x}", random());
         let look = CLEAR.run(connection, "clear", &[], |command| {
             command.arg(prefix).arg(&random().to_le_bytes()).arg(&word);
+            command.arg(i32::from(connection.is_shared()));
         });
         if integer(&look.await?) != Some(0) {
             let chosen = |key: &[u8]| connection.may_wipe(key) && !is_reserved(key);
-            sweep(connection, prefix, Some(prefix.len()), chosen).await?;
+            // First, or what is computed at this moment would be stored behind the sweep.
             wipe_tokens(connection, prefix).await?;
+            sweep(connection, prefix, Some(prefix.len()), chosen).await?;
             CLEARED
                 .run(connection, "clear", &[], |command| {
                     command.arg(prefix).arg(&word);
@@ -81,6 +83,13 @@ impl Node {
                 Err(error)
             }
         }
+    }
+
+    /// A tag is owed an invalidation, as if one had failed.
+    #[cfg(feature = "ring")]
+    pub(crate) fn owe_tag(&self, namespace: &str, tag: &str) {
+        self.marks.invalidate(&of_tag(namespace, tag));
+        drop(self.connections[0].owing_tag(namespace, tag));
     }
 
     pub(super) fn owes_tag(&self, namespace: &str, tag: &str) -> bool {

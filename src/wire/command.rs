@@ -11,12 +11,14 @@ use crate::core::Core;
 use crate::entry::{Draft, Noted, Stored, When};
 use crate::error::Result;
 use crate::generation::random;
+use crate::key::TOKENS;
 use crate::ttl::Remaining;
 
 /// What a draft is stored as.
 pub(super) struct Storing<'d> {
     pub(super) draft: &'d Draft,
     bytes: Bytes,
+    marked: bool,
     /// Milliseconds, '' for ever.
     life: String,
 }
@@ -35,7 +37,14 @@ pub(super) fn storing<'d>(core: &Core, key: &str, draft: &'d Draft) -> Result<Op
         Remaining::For(left) => millis(left).to_string(),
         Remaining::Forever => String::new(),
     };
-    Ok(Some(Storing { draft, bytes, life }))
+    // By its own word: the bytes of others may look like an envelope.
+    let marked = !draft.entry.is_bare() && core.format().is_enveloped();
+    Ok(Some(Storing {
+        draft,
+        bytes,
+        marked,
+        life,
+    }))
 }
 
 impl Storing<'_> {
@@ -53,6 +62,7 @@ impl Storing<'_> {
                 (_, When::IfAbsent) => "absent",
             };
             command.arg(when).arg(&random().to_le_bytes());
+            command.arg(i32::from(self.marked));
             match &draft.ticket.0 {
                 Noted::Node { fingerprint, count } => command.arg(&**fingerprint).arg(*count),
                 _ => command.arg("").arg(0),
@@ -84,7 +94,7 @@ pub(super) fn text(reply: &Value) -> Option<&str> {
 
 /// The key under which a compute of another key notes that it has begun.
 pub(super) fn token_key(key: &str) -> String {
-    format!("lk:{key}")
+    format!("{TOKENS}{key}")
 }
 
 /// Removes keys, and has computes of them that are under way not stored.

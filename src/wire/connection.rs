@@ -361,6 +361,11 @@ impl Connection {
         self.shared().settings.may_wipe(key)
     }
 
+    /// Whether others write values without marks under the same prefixes.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared().settings.shared
+    }
+
     /// Everything under `prefix` should have been removed, and some of it may not have been. It will be, before the node
     /// counts as up again.
     pub(crate) fn owe_all(&self, prefix: &str) {

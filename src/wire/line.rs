@@ -20,8 +20,7 @@ use crate::generation::Cells;
 /// A sign of life is asked for so many times within the bound on staleness.
 const PINGS: u32 = 4;
 
-/// One that does not come is not waited for longer, where the bound is wider.
-const LONGEST_WAIT: Duration = Duration::from_millis(250);
+/// One is waited for at least so long.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 
 /// One that leads elsewhere than reads do is not opened anew more often.
@@ -151,7 +150,9 @@ impl Line {
         let name = self.settings.client_name.as_ref();
         let settings = ConnectionSettings {
             ping_interval: bound / PINGS,
-            ping_timeout: bound.clamp(SHORTEST_WAIT, LONGEST_WAIT),
+            ping_timeout: bound
+                .min(self.settings.operation_timeout)
+                .max(SHORTEST_WAIT),
             connections: 1,
             client_name: name.map(|name| format!("{name}:writes")),
             listener: Some(listener),

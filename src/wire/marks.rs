@@ -1,6 +1,7 @@
 //! Whether what stands under a key is still of the generations that it carries.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{Pipeline, Value};
 
@@ -25,7 +26,7 @@ impl Node {
         opened: Opened,
     ) -> Result<Answer, Box<Opened>> {
         let Some(marks) = &opened.marks else {
-            let known = !opened.plain || self.knows_plain(core, namespace(key, want.namespace));
+            let known = !opened.plain || self.knows_plain(core, key, want);
             return if known {
                 Ok(opened.answer)
             } else {
@@ -33,7 +34,7 @@ impl Node {
             };
         };
         let space = namespace(key, marks.namespace);
-        let bound = core.settings().max_staleness;
+        let bound = bound(core, want);
         let is = |cell: &Cell, generation| {
             let record = cell.fresh(bound);
             record.is_some_and(|record| record.generation == Some(generation))
@@ -58,9 +59,10 @@ impl Node {
         Ok(carrying(opened.answer, Tags::new(tags)))
     }
 
-    fn knows_plain(&self, core: &Core, namespace: &str) -> bool {
-        let bound = core.settings().max_staleness;
-        let record = self.with_namespace(namespace, |cell| cell.fresh(bound));
+    fn knows_plain(&self, core: &Core, key: &str, want: Want) -> bool {
+        let bound = bound(core, want);
+        let space = namespace(key, want.namespace);
+        let record = self.with_namespace(space, |cell| cell.fresh(bound));
         record.is_some_and(|record| record.plain)
     }
 
@@ -133,8 +135,13 @@ impl Node {
             .read_pipeline("get", &questions)
             .await?;
         let records: Vec<Record> = replies.iter().map(record).collect();
-        for ((cell, asking), record) in cells.iter().zip(asking).zip(&records) {
-            cell.learn(asking, *record);
+        let tags = marks.tags.iter().map(|(tag, _)| !self.owes_tag(space, tag));
+        let told = std::iter::once(true).chain(tags);
+        for (((cell, asking), record), told) in cells.iter().zip(asking).zip(&records).zip(told) {
+            // Of what the node was not told yet, what it says is what was.
+            if told {
+                cell.learn(asking, *record);
+            }
         }
         Ok(records.iter().map(|record| record.generation).collect())
     }
@@ -170,6 +177,12 @@ fn record(reply: &Value) -> Record {
         generation: bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)),
         plain: bytes.get(8) == Some(&b'1'),
     }
+}
+
+/// How old may be what is known of generations.
+fn bound(core: &Core, want: Want) -> Duration {
+    let own = core.settings().max_staleness;
+    want.max_staleness.map_or(own, |bound| bound.min(own))
 }
 
 fn refused(core: &Core, key: &str) -> Answer {

@@ -3,18 +3,23 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use redis::{Value, cmd};
 use tokio::runtime::Handle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Connection;
-use super::command::token_key;
 use super::script::PURGE;
-use super::wipe::{Carrier, STEP, found, is_reserved};
+use super::wipe::{found, is_reserved};
 use crate::error::Result;
 
-/// Between two steps: the server has others to serve.
+/// Between two steps, and by how much longer than the step: the server has others to serve.
 const PAUSE: Duration = Duration::from_millis(5);
+const REST: u32 = 4;
+
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Between two rounds.
+const ROUND: Duration = Duration::from_secs(5);
 
 /// Before a step that failed is tried again, and how often in a row.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -105,7 +110,11 @@ impl Reclaim {
 }
 
 async fn run(mut running: Running, connections: Weak<[Connection]>) {
+    let mut first = true;
     while let Some(prefix) = running.next() {
+        if !std::mem::take(&mut first) {
+            sleep(ROUND).await;
+        }
         let (mut cursor, mut failed) = (0, 0);
         while failed < TRIES {
             // The node may be gone.
@@ -113,13 +122,15 @@ async fn run(mut running: Running, connections: Weak<[Connection]>) {
                 return;
             };
             let chosen = |key: &[u8]| !is_reserved(key);
+            let began = Instant::now();
             match step(&connections[0], &prefix, cursor, None, chosen).await {
                 Ok(0) => break,
                 Ok(next) => (cursor, failed) = (next, 0),
                 Err(_) => failed += 1,
             }
             drop(connections);
-            sleep(if failed == 0 { PAUSE } else { AGAIN }).await;
+            let rest = (began.elapsed() * REST).clamp(PAUSE, LONGEST_PAUSE);
+            sleep(if failed == 0 { rest } else { AGAIN }).await;
         }
     }
 }
@@ -171,20 +182,4 @@ async fn step(
             .await?;
     }
     Ok(next)
-}
-
-/// Has computes of keys that begin with `prefix` not stored.
-pub(super) async fn wipe_tokens(connection: &Connection, prefix: &str) -> Result<()> {
-    let prefix = token_key(prefix);
-    let mut cursor = 0;
-    loop {
-        let (next, keys) = found(connection, &prefix, cursor).await?;
-        for keys in keys.chunks(STEP) {
-            let _: Value = connection.carry("unlink", cmd("UNLINK").arg(keys)).await?;
-        }
-        if next == 0 {
-            return Ok(());
-        }
-        cursor = next;
-    }
 }

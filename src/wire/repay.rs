@@ -10,7 +10,7 @@ use super::command::unlink;
 use super::reply::{exchange_error, no_answer, server_error};
 use super::script::invalidate;
 use super::slot::{Link, Shared};
-use super::wipe::{Carrier, STEP, is_final, wipe};
+use super::wipe::{Carrier, STEP, is_final, wipe, wipe_tokens};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Before a refused delete is tried again.
@@ -48,7 +48,12 @@ pub(super) async fn repay_all(shared: &Shared, link: &Link) -> Result<()> {
     while let Some(emptying) = shared.replay.empty() {
         let settings = &shared.settings;
         let chosen = |key: &[u8]| settings.share.holds(key) && settings.may_wipe(key);
-        match wipe(&bare, &emptying.prefix, chosen).await {
+        let emptied = async {
+            // What is computed at this moment was begun before.
+            wipe_tokens(&bare, &emptying.prefix).await?;
+            wipe(&bare, &emptying.prefix, chosen).await
+        };
+        match emptied.await {
             Err(error) if !is_final(&error) => return Err(error),
             Err(error) => {
                 // The ttl is the bound on what is left.

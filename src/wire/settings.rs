@@ -35,6 +35,8 @@ pub(crate) struct ConnectionSettings {
     pub(crate) share: Share,
     /// Keys that stay when all others of their prefix are removed: a ring's map, where it stands beside values.
     pub(crate) spared: Vec<String>,
+    /// Whether others write values without marks under the same prefixes.
+    pub(crate) shared: bool,
     /// What `CLIENT LIST` shows.
     pub(crate) client_name: Option<String>,
     /// Who hears of writes by others, and of which keys.
@@ -61,6 +63,7 @@ impl Default for ConnectionSettings {
             connections: 1,
             share: Share { index: 0, of: 1 },
             spared: Vec::new(),
+            shared: false,
             client_name: Some("larder".to_owned()),
             listener: None,
             published: None,

@@ -6,7 +6,7 @@ use redis::{Cmd, Value, cmd};
 
 use super::reply::code;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::RESERVED;
+use crate::key::{RESERVED, TOKENS};
 
 /// Keys found by one `SCAN`, and removed by one `UNLINK`: a server does nothing else meanwhile.
 pub(super) const STEP: usize = 1000;
@@ -60,6 +60,22 @@ pub(super) async fn found(
 
 pub(super) fn is_reserved(key: &[u8]) -> bool {
     RESERVED.iter().any(|name| key.starts_with(name.as_bytes()))
+}
+
+/// Has computes of keys that begin with `prefix` not stored.
+pub(super) async fn wipe_tokens(carrier: &impl Carrier, prefix: &str) -> Result<()> {
+    let prefix = format!("{TOKENS}{prefix}");
+    let mut cursor = 0;
+    loop {
+        let (next, keys) = found(carrier, &prefix, cursor).await?;
+        for keys in keys.chunks(STEP) {
+            carrier.carry("unlink", cmd("UNLINK").arg(keys)).await?;
+        }
+        if next == 0 {
+            return Ok(());
+        }
+        cursor = next;
+    }
 }
 
 /// The answer to `SCAN`. A key that is too long to be read is nobody's here.

@@ -325,7 +325,8 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
             return Ok(entry.into());
         }
         let noted = self.inner.note(key);
-        let answer = self.inner.l2.fetch(key, want.with_deadline()).await?;
+        let want = self.inner.wanted(want, &[noted]);
+        let answer = self.inner.l2.fetch(key, want).await?;
         if let Some(entry) = &answer.entry {
             self.inner.fill(key, noted, entry).await;
         }

@@ -282,3 +282,65 @@ async fn a_former_owner_owes_nothing_for_what_it_is_told() {
     assert_eq!(owed, 0);
     fleet.nodes[0].resume();
 }
+
+/// Nodes that joined are told of a tag that was invalidated by the map before.
+#[tokio::test]
+async fn a_tag_by_the_old_map_reaches_the_nodes_that_joined() {
+    let both = Behind::prepare().await;
+    let options = larder::Options::ttl(MINUTE).tag("t");
+    let old = async || OLD.to_owned();
+    let computed = both.ahead.get_or_set(&both.key, options, old).await;
+    assert_eq!(computed.unwrap(), OLD);
+    both.behind.invalidate_tag("t").await.unwrap();
+    both.catch_up().await;
+    assert_eq!(both.read().await, None);
+}
+
+/// A node left and came back while the map was not read: the history tells, and memory does not vouch for what it has of it.
+#[tokio::test]
+async fn memory_notices_a_change_that_was_undone() {
+    let fleet = Fleet::new(3).await;
+    let behind = fleet.deaf().await;
+    let tier = larder::Tiered::new(larder::Moka::new(1000), behind.clone());
+    let all = keys(50);
+    let key = all
+        .iter()
+        .find(|key| fleet.node_of(&behind, key) == 2)
+        .expect("a key");
+    let other = all
+        .iter()
+        .find(|key| fleet.node_of(&behind, key) == 0)
+        .expect("a key");
+    tier.set(key, OLD.to_owned(), MINUTE).await.unwrap();
+    eventually(HEARD, "it is in memory", async || {
+        let before = tier.stats().memory_hits;
+        tier.get::<String>(key).await.unwrap();
+        tier.stats().memory_hits > before
+    })
+    .await;
+    fleet.publish(&[0, 1], &[]).await;
+    let ahead = fleet.patient().await;
+    ahead.set(key, NEW.to_owned(), MINUTE).await.unwrap();
+    let written = Instant::now();
+    // It ends before it hears of the next map.
+    drop(ahead);
+    let epoch = fleet.publish(&[0, 1, 2], &[]).await;
+    let ahead = fleet.patient().await;
+    assert_eq!(ahead.get::<String>(key).await.unwrap(), None);
+    ahead.set(other, NEW.to_owned(), MINUTE).await.unwrap();
+    behind.get::<String>(other).await.unwrap();
+    let heard = async || behind.map_status().epoch == epoch;
+    eventually(HEARD, "the map is heard of", heard).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        behind.get::<String>(key).await.unwrap(),
+        None,
+        "the store knows"
+    );
+    assert_ne!(
+        tier.get::<String>(key).await.unwrap().as_deref(),
+        Some(OLD),
+        "{:?} after it was overwritten",
+        written.elapsed()
+    );
+}

@@ -5,6 +5,7 @@ mod callers;
 mod coherence;
 mod conformance;
 mod conformance_servers;
+mod corners;
 mod fleet;
 mod format;
 mod generations;

@@ -1,6 +1,6 @@
--- ARGV: a namespace; random bytes; a word that no other call has. Whether what it holds must be looked at one by one: there
+-- ARGV: a namespace; random bytes; a word that no other call has; 1 to look in any case. Whether what it holds must be looked at one by one: there
 -- may be values without marks, or with those of a namespace that it lies in.
-local namespace, look = ARGV[1], false
+local namespace, look = ARGV[1], ARGV[4] == '1'
 local all = redis.call('HGETALL', RECORDS)
 for at = 1, #all, 2 do
   local field, found = all[at], all[at + 1]

@@ -1,7 +1,7 @@
 -- ARGV: a namespace; a tag. Its generation is drawn anew when it is needed.
 local namespace, tag = ARGV[1], ARGV[2]
-local list = (redis.call('HGET', RECORDS, 'r:' .. namespace) or '') .. short_of(tag)
-redis.call('HSET', RECORDS, 'r:' .. namespace, list:sub(-16 * REMEMBERED))
+redis.call('RPUSH', list_key(namespace), short_of(tag))
+redis.call('LTRIM', list_key(namespace), -REMEMBERED, -1)
 redis.call('UNLINK', tag_key(namespace, tag))
 local told = '__larder:!t:' .. #namespace .. ':' .. namespace .. tag
 redis.call('SET', told, '')

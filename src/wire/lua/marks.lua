@@ -47,44 +47,51 @@ local function count_of(namespace)
   return tonumber(redis.call('HGET', RECORDS, 't:' .. namespace) or 0)
 end
 
--- A tag in the list of those that were invalidated last.
-local REMEMBERED = 256
+-- The tags of a namespace that were invalidated last, the latest at the end.
+local REMEMBERED = 8192
+local function list_key(namespace)
+  return '__larder:r:' .. namespace
+end
+
+-- A tag in that list.
 local function short_of(tag)
   return redis.sha1hex(tag):sub(1, 16)
 end
 
--- Whether a tag was invalidated after so many invalidations, or may have been: not all of them are remembered.
-local function invalidated_since(namespace, tag, count)
+-- Those that were invalidated after so many invalidations; nothing if not all of them are remembered.
+local function invalidated_since(namespace, count)
   local later = count_of(namespace) - count
+  local found = {}
   if later == 0 then
-    return false
+    return found
   end
-  local list = redis.call('HGET', RECORDS, 'r:' .. namespace) or ''
-  if later < 0 or later > REMEMBERED or later * 16 > #list then
-    return true
+  if later < 0 or later > redis.call('LLEN', list_key(namespace)) then
+    return nil
   end
-  local short_tag = short_of(tag)
-  for at = #list - later * 16 + 1, #list, 16 do
-    if list:sub(at, at + 15) == short_tag then
-      return true
-    end
+  for _, tag in ipairs(redis.call('LRANGE', list_key(namespace), -later, -1)) do
+    found[tag] = true
   end
-  return false
+  return found
 end
 
--- What stands under a key: nothing, 'plain' without marks, 'dead' or 'alive' by its marks; and its namespace.
+-- What stands under a key: nothing, 'plain' without marks, 'dead' or 'alive' by its marks; its namespace; its tags.
 local function state(key)
-  local head = redis.pcall('GETRANGE', key, 0, 3)
+  local head = redis.pcall('GETRANGE', key, 0, 27)
   if type(head) == 'table' then
     return 'plain'
   end
   if head == '' then
     return redis.call('EXISTS', key) == 1 and 'plain' or nil
   end
-  if #head < 4 or head:byte(1) ~= 193 or head:byte(4) % 4 < 2 then
+  if #head < 28 or head:byte(1) ~= 193 or head:byte(2) ~= 1 or head:byte(4) % 4 < 2 then
     return 'plain'
   end
+  -- What only looks like an envelope is somebody else's.
   local length = short(redis.call('GETRANGE', key, -2, -1), 1)
+  local payload = short(head, 25) + short(head, 27) * 65536
+  if 36 + payload + length ~= redis.call('STRLEN', key) then
+    return 'plain'
+  end
   local marks = redis.call('GETRANGE', key, -length, -1)
   if #marks < 13 then
     return 'dead'
@@ -94,16 +101,30 @@ local function state(key)
   if not found or found:sub(1, 8) ~= marks:sub(3, 10) then
     return 'dead', namespace
   end
-  local at = 12
+  local at, tags = 12, {}
   for _ = 1, marks:byte(11) do
     local size = marks:byte(at) or 0
-    local now = redis.call('GET', tag_key(namespace, marks:sub(at + 1, at + size)))
+    local tag = marks:sub(at + 1, at + size)
+    local now = redis.call('GET', tag_key(namespace, tag))
     if not now or now ~= marks:sub(at + size + 1, at + size + 8) then
       return 'dead', namespace
     end
+    tags[#tags + 1] = tag
     at = at + size + 9
   end
-  return 'alive', namespace
+  return 'alive', namespace, tags
+end
+
+-- The record of a tag lives as long as whatever carries it. Milliseconds, '' for ever.
+local function outlives(name, life)
+  if life == '' then
+    redis.call('PERSIST', name)
+    return
+  end
+  local left = redis.call('PTTL', name)
+  if left >= 0 and left < tonumber(life) then
+    redis.call('PEXPIRE', name, life)
+  end
 end
 
 local function is_there(key)
@@ -111,16 +132,22 @@ local function is_there(key)
   return found == 'plain' or found == 'alive'
 end
 
--- What a compute that begins now depends on; nothing without its token.
+-- What a compute that begins now depends on; nothing without its token. What is dead is as good as not there.
 local function fingerprint(key, found)
   local token = redis.call('GET', 'lk:' .. key)
   if not token or not found then
     return false
   end
-  local size = redis.pcall('STRLEN', key)
-  local stands = 'other'
-  if type(size) == 'number' then
-    stands = size .. ':' .. redis.call('GETRANGE', key, 0, 63) .. redis.call('GETRANGE', key, -64, -1)
+  local stands = state(key) or 'dead'
+  if stands ~= 'dead' then
+    local size = redis.pcall('STRLEN', key)
+    if type(size) ~= 'number' then
+      stands = 'other'
+    elseif size <= 4096 then
+      stands = size .. ':' .. redis.call('GET', key)
+    else
+      stands = size .. ':' .. redis.call('GETRANGE', key, 0, 2047) .. redis.call('GETRANGE', key, -2048, -1)
+    end
   end
   return redis.sha1hex(token .. found:sub(1, 8) .. stands)
 end

@@ -1,23 +1,29 @@
 -- KEYS: the key. ARGV: the value; length of the namespace; milliseconds to live, '' for ever; 'always', 'absent' or
--- 'computed'; random bytes for what must be drawn; of a compute its fingerprint and count; tags.
+-- 'computed'; random bytes for what must be drawn; 1 if the value takes marks; of a compute its fingerprint and count; tags.
 -- 0 stored, 1 there is something, 2 invalidated since the compute began.
 local key, value, namespace = KEYS[1], ARGV[1], KEYS[1]:sub(1, tonumber(ARGV[2]))
 local life, when, random = ARGV[3], ARGV[4], ARGV[5]
+local TAGS = 9
 local found = record(namespace)
-if when == 'computed' and fingerprint(key, found) ~= ARGV[6] then
+if when == 'computed' and fingerprint(key, found) ~= ARGV[7] then
   return 2
 end
 if when == 'absent' and is_there(key) then
   return 1
 end
 found = found or drawn(namespace, random)
-if value:byte(1) == 193 and value:byte(4) % 4 >= 2 then
-  local marks = { two_bytes(#namespace), found:sub(1, 8), string.char(#ARGV - 7) }
-  for at = 8, #ARGV do
-    local tag = ARGV[at]
-    if when == 'computed' and invalidated_since(namespace, tag, tonumber(ARGV[7])) then
-      return 2
+if ARGV[6] == '1' then
+  local marks = { two_bytes(#namespace), found:sub(1, 8), string.char(#ARGV - TAGS + 1) }
+  if when == 'computed' and #ARGV >= TAGS then
+    local gone = invalidated_since(namespace, tonumber(ARGV[8]))
+    for at = TAGS, #ARGV do
+      if not gone or gone[short_of(ARGV[at])] then
+        return 2
+      end
     end
+  end
+  for at = TAGS, #ARGV do
+    local tag = ARGV[at]
     local name = tag_key(namespace, tag)
     local now = redis.call('GET', name)
     if not now then
@@ -27,13 +33,7 @@ if value:byte(1) == 193 and value:byte(4) % 4 >= 2 then
         redis.call('PEXPIRE', name, life)
       end
     else
-      -- It lives as long as whatever carries it.
-      local left = redis.call('PTTL', name)
-      if life == '' then
-        redis.call('PERSIST', name)
-      elseif left >= 0 and left < tonumber(life) then
-        redis.call('PEXPIRE', name, life)
-      end
+      outlives(name, life)
     end
     marks[#marks + 1] = string.char(#tag) .. tag .. now
   end

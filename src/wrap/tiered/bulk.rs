@@ -13,7 +13,8 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         let missing = keys.iter().zip(&found).filter(|(_, found)| found.is_none());
         let (wanted, noted): (Vec<&str>, Vec<Noted>) =
             missing.map(|(key, _)| (*key, self.note(key))).unzip();
-        let answers = self.l2.fetch_many(&wanted, want.with_deadline()).await;
+        let want = self.wanted(want, &noted);
+        let answers = self.l2.fetch_many(&wanted, want).await;
         let mut answers = answers.into_iter().zip(noted);
         let mut all = Vec::with_capacity(keys.len());
         for (key, found) in keys.iter().zip(found) {

@@ -1,5 +1,7 @@
 //! Copies of `l2` in `l1`: when one gets in, and when one is answered.
 
+use std::time::Duration;
+
 use crate::backend::{Backend, Memory, Peek};
 use crate::clock::Moment;
 use crate::coherence::{Origin, Standing};
@@ -52,9 +54,21 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         {
             Keeping::From(origin)
         } else {
-            let until = self.core.now().after(self.max_staleness);
+            // What is read is behind by half of the bound at most, for generations are not told of either.
+            let until = self.core.now().after(self.max_staleness / 2);
             Keeping::Until(until, origin.timed())
         }
+    }
+
+    /// What `l2` is asked for.
+    pub(super) fn wanted(&self, want: Want, noted: &[Noted]) -> Want {
+        let told = |noted: &Noted| matches!(noted.keeping, Keeping::From(_));
+        let bound = if noted.iter().all(told) {
+            self.max_staleness
+        } else {
+            self.max_staleness / 2
+        };
+        want.with_deadline().fresher_than(bound)
     }
 
     /// Whether a copy found in `l1` may be answered.
@@ -86,8 +100,9 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
 
     /// The draft of the copy of an entry that `l1` keeps; none where it keeps none.
     pub(super) fn copy(&self, key: &str, entry: &Entry, noted: Noted) -> Option<Draft> {
-        // Bytes are bound to the key that they were stored under.
-        if entry.value().as_encoded().is_some() {
+        // Bytes are bound to the key that they were stored under, and tags to memory.
+        let remote = self.l1.memory().is_none();
+        if entry.value().as_encoded().is_some() || remote && entry.tags().next().is_some() {
             return None;
         }
         let mut copy = match noted.keeping {
@@ -196,10 +211,15 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         if self.outage_ttl.is_zero() || self.core.settings().strict {
             return None;
         }
+        let took = Duration::from_micros(copy.entry.compute_us().into());
         let ttl = match noted.keeping {
             Keeping::Freely => self.outage_ttl,
-            _ => self.outage_ttl.min(self.max_staleness),
+            // Nobody could say what was written since its compute began.
+            _ => self.outage_ttl.min(self.max_staleness.saturating_sub(took)),
         };
+        if ttl.is_zero() {
+            return None;
+        }
         let entry = copy.entry.copied_from(Origin::OWN);
         copy.entry = until_at_most(entry, self.core.now().after(ttl));
         Some(copy)
