@@ -189,6 +189,12 @@ impl Format {
         self.codec.enveloped()
     }
 
+    /// Whether what is stored ends with marks.
+    #[cfg(feature = "redis")]
+    pub(crate) fn takes_marks(&self) -> bool {
+        self.marked && self.codec.enveloped()
+    }
+
     fn schema_of(&self, kind: &Kind) -> u32 {
         let given = self.schemas.get(&kind.type_id());
         schema_id(

@@ -38,7 +38,7 @@ pub(super) fn storing<'d>(core: &Core, key: &str, draft: &'d Draft) -> Result<Op
         Remaining::Forever => String::new(),
     };
     // By its own word: the bytes of others may look like an envelope.
-    let marked = !draft.entry.is_bare() && core.format().is_enveloped();
+    let marked = !draft.entry.is_bare() && core.format().takes_marks();
     Ok(Some(Storing {
         draft,
         bytes,
