@@ -8,8 +8,8 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -97,8 +97,11 @@ pub struct Proxy {
 struct Shared {
     target: SocketAddr,
     state: watch::Sender<State>,
+    /// What marks a connection whose client sends it.
+    word: OnceLock<Vec<u8>>,
     accepted: AtomicU64,
     open: AtomicUsize,
+    marked: AtomicUsize,
 }
 
 impl Proxy {
@@ -122,12 +125,50 @@ impl Proxy {
         let shared = Arc::new(Shared {
             target,
             state: watch::Sender::new(State::default()),
+            word: OnceLock::new(),
             accepted: AtomicU64::new(0),
             open: AtomicUsize::new(0),
+            marked: AtomicUsize::new(0),
         });
         let serving = serve(Arc::clone(&shared), addr, listener, keeper);
         let task = tokio::spawn(serving).abort_handle();
         Ok(Self { addr, shared, task })
+    }
+
+    /// Marks from now on each connection whose client sends `word` within one read of at most 4 KiB, from that read on: so that
+    /// [`set_marked`](Self::set_marked) can treat it differently. Only the first word counts.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::testing::{Mode, Proxy};
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    /// use tokio::net::{TcpListener, TcpStream};
+    /// use tokio::time::timeout;
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let server = TcpListener::bind("127.0.0.1:0").await?;
+    /// let proxy = Proxy::to(server.local_addr()?).await?.marking("SUBSCRIBE");
+    /// proxy.set_marked(Mode::Stall);
+    ///
+    /// let mut bytes = [0; 4];
+    /// let mut plain = TcpStream::connect(proxy.addr()).await?;
+    /// plain.write_all(b"PING").await?;
+    /// server.accept().await?.0.read_exact(&mut bytes).await?;
+    ///
+    /// let mut marked = TcpStream::connect(proxy.addr()).await?;
+    /// marked.write_all(b"SUBSCRIBE").await?;
+    /// let (mut accepted, _) = server.accept().await?;
+    /// let early = timeout(Duration::from_millis(20), accepted.read_exact(&mut bytes)).await;
+    /// assert!(early.is_err(), "nothing arrives");
+    /// # std::io::Result::Ok(())
+    /// # }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn marking(self, word: impl Into<Vec<u8>>) -> Self {
+        let word = word.into();
+        if !word.is_empty() {
+            let _ = self.shared.word.set(word);
+        }
+        self
     }
 
     /// Where clients connect to.
@@ -142,16 +183,24 @@ impl Proxy {
         self.addr.port()
     }
 
-    /// Sets what happens from now on. A mode that concerns open connections concerns those that are
+    /// Sets what happens from now on, to marked connections too. A mode that concerns open connections concerns those that are
     /// [`accepted`](Self::accepted) already.
     pub fn set(&self, mode: Mode) {
         self.shared.state.send_modify(|state| state.set(mode));
     }
 
-    /// The mode.
+    /// Sets what happens to [marked](Self::marking) connections alone, until the next [`set`](Self::set). What such a
+    /// connection sent before the word has passed as on any other. [`Mode::Refuse`] lets them pass.
+    pub fn set_marked(&self, mode: Mode) {
+        self.shared
+            .state
+            .send_modify(|state| state.set_marked(mode));
+    }
+
+    /// The mode, of connections that are not marked.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.shared.state.borrow().mode
+        self.shared.state.borrow().mode()
     }
 
     /// Closes all open connections (FIN). The mode stays.
@@ -162,6 +211,11 @@ impl Proxy {
     /// Resets all open connections (RST). The mode stays.
     pub fn reset(&self) {
         self.end(End::Reset);
+    }
+
+    /// Resets all open connections that are [marked](Self::marking). The mode stays.
+    pub fn reset_marked(&self) {
+        self.shared.state.send_modify(State::reset_marked);
     }
 
     /// Closes the direction towards the client of all open connections (FIN); what clients send goes on to arrive.
@@ -180,6 +234,12 @@ impl Proxy {
     #[must_use]
     pub fn open(&self) -> usize {
         self.shared.open.load(Relaxed)
+    }
+
+    /// How many connections are open and [marked](Self::marking).
+    #[must_use]
+    pub fn marked(&self) -> usize {
+        self.shared.marked.load(Relaxed)
     }
 
     fn end(&self, end: End) {
@@ -229,9 +289,9 @@ async fn serve(shared: Arc<Shared>, addr: SocketAddr, first: TcpListener, _keepe
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        if state.borrow_and_update().mode == Mode::Refuse {
+        if state.borrow_and_update().mode() == Mode::Refuse {
             listener = None;
-            let _ = state.wait_for(|state| state.mode != Mode::Refuse).await;
+            let _ = state.wait_for(|state| state.mode() != Mode::Refuse).await;
         }
         let open = match &listener {
             Some(open) => open,

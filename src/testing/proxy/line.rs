@@ -1,7 +1,8 @@
 //! What the proxy was told, as one connection sees it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::Duration;
 
 use super::{Mode, Shared};
@@ -13,35 +14,60 @@ pub(super) enum End {
     Reset,
 }
 
+/// A mode, and when it was set.
+#[derive(Clone, Copy, Debug)]
+struct Set {
+    mode: Mode,
+    since: u64,
+}
+
 /// What the proxy was told. Moments are counted in things told.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct State {
-    pub(super) mode: Mode,
     now: u64,
-    /// When the mode was set.
-    since: u64,
+    plain: Set,
+    marked: Set,
     /// Connections from before were ended, and how.
     ended: (u64, End),
+    /// Marked connections from before were reset.
+    reset_marked: u64,
     /// Connections from before were half closed.
     half_closed: u64,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self {
+        let pass = Set {
             mode: Mode::Pass,
-            now: 0,
             since: 0,
+        };
+        Self {
+            now: 0,
+            plain: pass,
+            marked: pass,
             ended: (0, End::Fin),
+            reset_marked: 0,
             half_closed: 0,
         }
     }
 }
 
 impl State {
+    pub(super) fn mode(&self) -> Mode {
+        self.plain.mode
+    }
+
     pub(super) fn set(&mut self, mode: Mode) {
+        self.set_marked(mode);
+        self.plain = self.marked;
+    }
+
+    pub(super) fn set_marked(&mut self, mode: Mode) {
         self.now += 1;
-        (self.mode, self.since) = (mode, self.now);
+        self.marked = Set {
+            mode,
+            since: self.now,
+        };
     }
 
     pub(super) fn end(&mut self, end: End) {
@@ -49,17 +75,14 @@ impl State {
         self.ended = (self.now, end);
     }
 
+    pub(super) fn reset_marked(&mut self) {
+        self.now += 1;
+        self.reset_marked = self.now;
+    }
+
     pub(super) fn half_close(&mut self) {
         self.now += 1;
         self.half_closed = self.now;
-    }
-
-    /// The mode for a connection accepted at `born`.
-    fn mode_for(&self, born: u64) -> Mode {
-        match self.mode {
-            Mode::StallOld | Mode::Truncate(_) if born >= self.since => Mode::Pass,
-            mode => mode,
-        }
     }
 }
 
@@ -69,6 +92,7 @@ pub(super) struct Line {
     /// The how manieth connection it is, from 1.
     pub(super) number: u64,
     born: u64,
+    marked: AtomicBool,
 }
 
 impl Line {
@@ -79,12 +103,46 @@ impl Line {
             shared: Arc::clone(shared),
             number: shared.accepted.fetch_add(1, Relaxed) + 1,
             born,
+            marked: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes what the client sent.
+    pub(super) fn sent(&self, bytes: &[u8]) {
+        let Some(word) = self.shared.word.get() else {
+            return;
+        };
+        if bytes.windows(word.len()).any(|window| window == word) && !self.marked.swap(true, AcqRel)
+        {
+            self.shared.marked.fetch_add(1, Relaxed);
+            // Whoever waits for another mode looks again.
+            self.shared.state.send_modify(|_| ());
+        }
+    }
+
+    fn is_marked(&self) -> bool {
+        self.marked.load(Acquire)
+    }
+
+    /// What holds for this connection now.
+    fn set(&self, state: &State) -> Set {
+        let set = if self.is_marked() {
+            state.marked
+        } else {
+            state.plain
+        };
+        match set.mode {
+            Mode::StallOld | Mode::Truncate(_) if self.born >= set.since => Set {
+                mode: Mode::Pass,
+                ..set
+            },
+            _ => set,
         }
     }
 
     /// How late what arrives now is to be passed on.
     pub(super) fn delay(&self) -> Duration {
-        match self.shared.state.borrow().mode {
+        match self.set(&self.shared.state.borrow()).mode {
             Mode::Delay(delay) => delay,
             _ => Duration::ZERO,
         }
@@ -93,20 +151,26 @@ impl Line {
     /// Waits until bytes may pass; answers in which mode, and when that was set.
     pub(super) async fn clear(&self) -> (Mode, u64) {
         let blocked = [Mode::Stall, Mode::StallOld, Mode::Silent];
-        let state = self
-            .until(|state| !blocked.contains(&state.mode_for(self.born)))
-            .await;
-        (state.mode_for(self.born), state.since)
+        let passes = |state: &State| !blocked.contains(&self.set(state).mode);
+        let set = self.set(&self.until(passes).await);
+        (set.mode, set.since)
     }
 
     /// Waits until new connections are answered.
     pub(super) async fn answered(&self) {
-        self.until(|state| state.mode != Mode::Silent).await;
+        self.until(|state| state.mode() != Mode::Silent).await;
     }
 
     /// Waits until this connection was ended by command.
     pub(super) async fn ended(&self) -> End {
-        self.until(|state| state.ended.0 > self.born).await.ended.1
+        let reset = |state: &State| self.is_marked() && state.reset_marked > self.born;
+        let ends = |state: &State| state.ended.0 > self.born || reset(state);
+        let state = self.until(ends).await;
+        if reset(&state) {
+            End::Reset
+        } else {
+            state.ended.1
+        }
     }
 
     /// Waits until this connection was half closed by command.
@@ -131,5 +195,8 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.shared.open.fetch_sub(1, Relaxed);
+        if self.is_marked() {
+            self.shared.marked.fetch_sub(1, Relaxed);
+        }
     }
 }

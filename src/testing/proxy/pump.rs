@@ -95,16 +95,24 @@ async fn pump(
     to: &mut WriteHalf<'_>,
 ) -> Result<(), End> {
     let (sender, chunks) = mpsc::channel(CHUNKS);
-    let taken = take(line, from, sender);
+    let taken = take(line, way, from, sender);
     try_join(taken, give(line, way, chunks, to))
         .await
         .map(|_| ())
 }
 
-async fn take(line: &Line, mut from: ReadHalf<'_>, to: mpsc::Sender<Chunk>) -> Result<(), End> {
+async fn take(
+    line: &Line,
+    way: Way,
+    mut from: ReadHalf<'_>,
+    to: mpsc::Sender<Chunk>,
+) -> Result<(), End> {
     let mut block = vec![0; CHUNK];
     loop {
         let count = from.read(&mut block).await.map_err(|_| End::Reset)?;
+        if way == Way::Requests {
+            line.sent(&block[..count]);
+        }
         let chunk = Chunk {
             due: Instant::now() + line.delay(),
             bytes: block[..count].to_vec(),

@@ -354,6 +354,69 @@ async fn a_target_that_is_away_is_a_reset() {
     assert!(Proxy::to("no address").await.is_err());
 }
 
+/// A client that said the word, and one that did not.
+async fn one_of_each(proxy: &Proxy) -> [TcpStream; 2] {
+    let mut both = [client(proxy).await, client(proxy).await];
+    assert_eq!(asked(&mut both[0], b"the WORD itself").await.len(), 15);
+    assert_eq!(asked(&mut both[1], b"a WORM").await.len(), 6);
+    both
+}
+
+#[tokio::test]
+async fn a_mode_of_marked_connections_leaves_the_others_alone() {
+    let (_echo, proxy) = start().await;
+    let proxy = proxy.marking("WORD");
+    let [mut marked, mut plain] = one_of_each(&proxy).await;
+    assert_eq!((proxy.open(), proxy.marked()), (2, 1));
+    proxy.set_marked(Mode::Stall);
+    assert_eq!(proxy.mode(), Mode::Pass);
+    assert_eq!(asked(&mut plain, b"now").await, b"now");
+    marked.write_all(b"later").await.unwrap();
+    assert!(is_quiet(&mut marked).await);
+    // A new one is marked by what it sends, which is stalled too.
+    assert_eq!(asked(&mut plain, b"not yet").await, b"not yet");
+    plain.write_all(b"a WORD").await.unwrap();
+    assert!(is_quiet(&mut plain).await);
+    proxy.set(Mode::Pass);
+    assert_eq!(read(&mut marked, 5).await, b"later");
+    assert_eq!(read(&mut plain, 6).await, b"a WORD");
+    drop((marked, plain));
+    until(|| (proxy.open(), proxy.marked()) == (0, 0)).await;
+}
+
+#[tokio::test]
+async fn marked_connections_may_pass_while_the_others_do_not() {
+    let (_echo, proxy) = start().await;
+    let proxy = proxy.marking("WORD");
+    let [mut marked, mut plain] = one_of_each(&proxy).await;
+    proxy.set(Mode::Stall);
+    proxy.set_marked(Mode::Pass);
+    assert_eq!(asked(&mut marked, b"now").await, b"now");
+    plain.write_all(b"later").await.unwrap();
+    assert!(is_quiet(&mut plain).await);
+    // What waits passes with the mark.
+    plain.write_all(b"WORD").await.unwrap();
+    assert_eq!(read(&mut plain, 9).await, b"laterWORD");
+    proxy.set_marked(Mode::StallOld);
+    let mut new = client(&proxy).await;
+    proxy.set_marked(Mode::StallOld);
+    new.write_all(b"WORD").await.unwrap();
+    assert!(is_quiet(&mut new).await, "older than the mode");
+}
+
+#[tokio::test]
+async fn marked_connections_are_reset_alone() {
+    let (_echo, proxy) = start().await;
+    let proxy = proxy.marking("WORD");
+    let [mut marked, mut plain] = one_of_each(&proxy).await;
+    proxy.reset_marked();
+    assert!(end(&mut marked).await.1.is_err());
+    // One that is marked later is not concerned, if it was there later too.
+    let mut new = client(&proxy).await;
+    assert_eq!(asked(&mut new, b"WORD").await, b"WORD");
+    assert_eq!(asked(&mut plain, b"fine").await, b"fine");
+}
+
 #[tokio::test]
 async fn dropped_it_leaves_nothing_behind() {
     let tasks = || {
