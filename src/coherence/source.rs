@@ -57,6 +57,9 @@ pub struct Origin {
 const OWN: u32 = u32::MAX;
 const UNHEARD: u32 = u32::MAX - 1;
 
+/// Set in the slot of a copy that has a deadline of its own.
+const TIMED: u32 = 1 << 31;
+
 impl Default for Origin {
     fn default() -> Self {
         Self::OWN
@@ -103,17 +106,30 @@ impl Origin {
         self.slot == OWN
     }
 
+    /// Of a copy that is not answered for longer than it may be behind anyway: its source need not be heard. It is void
+    /// all the same once that source is heard anew.
+    pub(crate) fn timed(self) -> Self {
+        if self.slot >= UNHEARD {
+            return Self::OWN;
+        }
+        Self {
+            slot: self.slot | TIMED,
+            ..self
+        }
+    }
+
     /// What a copy from here is worth, if it may be behind for no longer than `max_staleness`.
     #[inline]
     pub(crate) fn standing(self, max_staleness: Duration) -> Standing {
         if self.slot == OWN {
             return Standing::Sound;
         }
-        let Some(slot) = slot(self.slot) else {
+        let Some(slot) = slot(self.slot & !TIMED) else {
             return Standing::Void;
         };
         let state = slot.state.load(Ordering::Acquire);
-        if state >> 32 != u64::from(self.epoch) || !is_heard(slot, max_staleness) {
+        let timed = self.slot & TIMED != 0;
+        if state >> 32 != u64::from(self.epoch) || !(timed || is_heard(slot, max_staleness)) {
             return Standing::Void;
         }
         if state == self.state() {
@@ -340,4 +356,49 @@ pub enum Hearing {
         /// The server's own words.
         why: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn copies_are_sound_while_their_source_is_heard() {
+        let source = Source::new("a");
+        source.began();
+        let origin = source.origin(0);
+        assert_eq!(origin.standing(BOUND), Standing::Void, "no sign of life");
+        source.proven(Instant::now());
+        assert_eq!(origin.standing(BOUND), Standing::Sound);
+        source.set_view(1);
+        assert_eq!(origin.standing(BOUND), Standing::OtherView);
+        source.void();
+        assert_eq!(origin.standing(BOUND), Standing::Void);
+    }
+
+    #[test]
+    fn copies_with_a_deadline_need_no_sign_of_life_but_outlive_no_gap() {
+        let source = Source::new("a");
+        let gap = source.origin(0).timed();
+        assert_eq!(gap.standing(BOUND), Standing::Sound);
+        source.began();
+        assert_eq!(gap.standing(BOUND), Standing::Void, "heard anew");
+        let unproven = source.origin(0).timed();
+        assert_eq!(unproven.standing(BOUND), Standing::Sound);
+        source.ended();
+        assert_eq!(unproven.standing(BOUND), Standing::Void);
+        let dropped = source.origin(0).timed();
+        drop(source);
+        assert_eq!(dropped.standing(BOUND), Standing::Void);
+    }
+
+    #[test]
+    fn where_there_is_no_source_the_deadline_alone_counts() {
+        for origin in [Origin::OWN, Origin::UNHEARD] {
+            assert_eq!(origin.timed().standing(BOUND), Standing::Sound);
+        }
+        assert_eq!(Origin::UNHEARD.standing(BOUND), Standing::Void);
+    }
 }

@@ -25,8 +25,8 @@ enum Keeping {
     Freely,
     /// While its source is heard.
     From(Origin),
-    /// Until then.
-    Until(Moment),
+    /// Until then, unless its source is heard anew before: others may have written in between.
+    Until(Moment, Origin),
     Never,
 }
 
@@ -52,7 +52,8 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         {
             Keeping::From(origin)
         } else {
-            Keeping::Until(self.core.now().after(self.max_staleness))
+            let until = self.core.now().after(self.max_staleness);
+            Keeping::Until(until, origin.timed())
         }
     }
 
@@ -92,7 +93,9 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         let mut copy = match noted.keeping {
             Keeping::Freely => entry.clone(),
             Keeping::From(origin) => entry.clone().copied_from(origin),
-            Keeping::Until(until) => until_at_most(entry.clone(), until),
+            Keeping::Until(until, origin) => {
+                until_at_most(entry.clone().copied_from(origin), until)
+            }
             Keeping::Never => return None,
         };
         if let Some(max) = self.max_l1_ttl {
@@ -167,7 +170,7 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         stored: &Result<Stored>,
     ) {
         let copy = match (stored, noted.keeping) {
-            (Ok(Stored::Done), Keeping::Freely | Keeping::Until(_)) => copy,
+            (Ok(Stored::Done), Keeping::Freely | Keeping::Until(..)) => copy,
             (Err(error), _) if computed && is_outage(error) => {
                 copy.and_then(|copy| self.meanwhile(copy, noted))
             }
