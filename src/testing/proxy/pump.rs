@@ -132,7 +132,10 @@ async fn give(
 ) -> Result<(), End> {
     let mut damage = Damage::new(line.number);
     while let Some(mut chunk) = from.recv().await {
-        sleep_until(chunk.due).await;
+        // A timer takes up to a millisecond for what is due already.
+        if chunk.due > Instant::now() {
+            sleep_until(chunk.due).await;
+        }
         let mut rest = &mut chunk.bytes[..];
         while !rest.is_empty() {
             let (mode, since) = line.clear().await;
