@@ -27,7 +27,8 @@ pub enum Invalidation<'a> {
     Under(&'a str),
     /// Every key of a source may have been written.
     All,
-    /// Writes may have happened at a source that nobody was told of.
+    /// Writes may have happened at a source that nobody was told of. Said when that begins to be so and again when it is over:
+    /// what was read there in between may be older than such a write.
     Gap,
 }
 

@@ -75,12 +75,20 @@ impl Line {
 
     /// Opens, changes or closes the line, as the subscribers want it now.
     pub(super) fn follow(&self) {
+        if self.replaced() {
+            // Not under the lock: whoever is told may end a subscription.
+            self.heard.fence.written(Invalidation::Gap);
+        }
+    }
+
+    /// Does so, and answers whether an open one had to make way.
+    fn replaced(&self) -> bool {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // Asked for under the lock: of two who follow at once the later knows what both want.
         let wanted = self.heard.fence.wanted();
         let open = self.open.load();
         if open.as_ref().map(|open| &open.wanted) == wanted.as_ref() {
-            return;
+            return false;
         }
         let term = self.heard.current.fetch_add(1, Ordering::AcqRel) + 1;
         if open.is_some() {
@@ -88,6 +96,7 @@ impl Line {
         }
         let next = wanted.map(|wanted| Arc::new(self.connected(wanted, term)));
         self.open.store(next);
+        open.is_some()
     }
 
     fn connected(&self, wanted: Wanted, term: u64) -> Open {
@@ -155,7 +164,10 @@ fn begin(connection: &Connection) {
 impl Hearing {
     fn hear(&self, heard: Heard) {
         match heard {
-            Heard::Begun => self.source.began(),
+            Heard::Begun => {
+                self.source.began();
+                self.fence.written(Invalidation::Gap);
+            }
             Heard::Proven(asked) => self.source.proven(asked),
             Heard::Deaf(why) => self.source.refused(why),
             Heard::Keys(keys) => self.written(&keys),

@@ -233,6 +233,28 @@ async fn anybody_may_subscribe() {
     assert_eq!(notes.0.lock().unwrap().len(), count);
 }
 
+#[tokio::test]
+async fn a_subscriber_is_told_when_a_gap_begins_and_when_it_is_over() {
+    let server = Server::start().await;
+    let cache = Redis::connect(&server.url(0)).await.unwrap();
+    let notes = Arc::new(Notes::default());
+    let _held = cache.subscribe("a", Interest::new(notes.clone()));
+    let gaps = async |count: usize| {
+        eventually(SECOND * 2, "gaps", async || {
+            let notes = notes.0.lock().unwrap();
+            notes.iter().filter(|note| *note == "Gap").count() == count
+        })
+        .await;
+    };
+    // What was written before the line was open is unknown.
+    gaps(1).await;
+    // Another line takes over.
+    let _other = cache.subscribe("b", Interest::new(Arc::new(Notes::default())));
+    gaps(3).await;
+    server.raw(0, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+    gaps(5).await;
+}
+
 #[test]
 fn a_line_moves_to_the_runtime_that_is_left() {
     let runtime = || {
