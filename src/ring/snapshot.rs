@@ -204,11 +204,13 @@ impl Snapshot {
         self.views.then(&self.ring, next, self.view + 1)
     }
 
-    /// Has the nodes listen to writes as the subscribers want it, and says which view they are of.
+    /// Has the nodes listen to writes as the subscribers want it, and says which view they are of. Those that left too: what
+    /// was copied from them belongs to others now.
     pub(super) fn listen(&self) {
-        self.all_nodes().for_each(Node::follow);
-        self.present_nodes()
-            .for_each(|node| node.set_view(self.view()));
+        for node in self.all_nodes() {
+            node.follow();
+            node.set_view(self.view());
+        }
     }
 
     /// Every node that there is a connection to.
