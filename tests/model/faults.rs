@@ -1,5 +1,6 @@
 //! What goes wrong, done to a fleet for a while and undone.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larder::testing::{Mode, Proxy};
@@ -144,6 +145,7 @@ impl Fault<'_> {
     }
 
     async fn evict(&mut self, server: usize) {
+        self.world.evicted.store(true, Ordering::Relaxed);
         let server = &self.world.servers[server];
         let bound = used_memory(server).await + 200_000;
         let bound = bound.to_string();

@@ -12,6 +12,7 @@ mod faults;
 mod history;
 mod ledger;
 mod process;
+mod quiet;
 mod random;
 mod run;
 mod schedule;

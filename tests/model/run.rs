@@ -8,9 +8,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::faults::Fault;
 use crate::history::What;
+use crate::quiet::quiet;
 use crate::random::Random;
 use crate::schedule::{Episode, Kind, schedule};
-use crate::work::{TASKS, Worker, compare};
+use crate::work::{TASKS, Worker};
 use crate::world::World;
 
 /// How often operations are let through.
@@ -19,9 +20,6 @@ const TICK: Duration = Duration::from_millis(5);
 /// An episode whose operations are not done by then ends without them.
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// After all is in order, memory has heard of everything within that time.
-const QUIET: Duration = Duration::from_millis(200);
-
 /// Whether everything came to order again each time.
 pub(crate) async fn run(
     world: &Arc<World>,
@@ -29,15 +27,8 @@ pub(crate) async fn run(
     operations: usize,
     mut random: Random,
 ) -> bool {
-    let ring = world.is_ring();
-    let kinds: Vec<Kind> = kinds.iter().copied().collect();
-    let kinds: Vec<Kind> = match ring {
-        true => kinds,
-        false => kinds
-            .into_iter()
-            .filter(|kind| *kind != Kind::MapChanged)
-            .collect(),
-    };
+    let kinds = kinds.iter().copied();
+    let kinds: Vec<Kind> = kinds.filter(|kind| world.meets(*kind)).collect();
     let mut workers = Vec::new();
     for process in 0..world.processes.len() {
         for task in 0..TASKS {
@@ -94,18 +85,4 @@ async fn pace(world: &World, operations: usize, span: Duration) {
     let left = world.permits.available_permits();
     world.permits.forget_permits(left);
     sleep(span.saturating_sub(began.elapsed())).await;
-}
-
-/// Waits until nothing is wrong, nobody works and nothing is owed, and compares.
-async fn quiet(world: &Arc<World>) -> bool {
-    let _gate = world.gate.write().await;
-    if !world.settled().await {
-        println!(
-            "NOT SETTLED: a node is down, unheard or in debt though nothing is wrong any more"
-        );
-        return false;
-    }
-    sleep(QUIET).await;
-    compare(world).await;
-    true
 }

@@ -1,7 +1,7 @@
 //! A fleet: servers, and processes that share them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use larder::ring::{Publication, Ring, positions_for, publish};
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use crate::history::What;
 use crate::ledger::{KEYS, Ledger, lock};
 use crate::process::{PREFIX, Process, proxies, through};
+use crate::schedule::Kind;
 use crate::support::Server;
 use crate::tally::Tally;
 
@@ -39,6 +40,8 @@ pub(crate) struct World {
     pub(crate) done: AtomicU64,
     /// Held by each operation, and whole by whoever compares.
     pub(crate) gate: RwLock<()>,
+    /// Whether a server ever evicted anything.
+    pub(crate) evicted: AtomicBool,
     map: Mutex<Ring>,
     published: AtomicU64,
 }
@@ -103,13 +106,15 @@ impl World {
             permits: Semaphore::new(0),
             done: AtomicU64::new(0),
             gate: RwLock::new(()),
+            evicted: AtomicBool::new(false),
             map: Mutex::new(Ring::from_map([(1, "0".to_owned())])),
             published: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn is_ring(&self) -> bool {
-        self.manager.is_some()
+    /// Whether this can go wrong here.
+    pub(crate) fn meets(&self, kind: Kind) -> bool {
+        kind != Kind::MapChanged || self.manager.is_some()
     }
 
     /// Publishes a map of some of the nodes, for one process after the other.
