@@ -189,18 +189,21 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         }
     }
 
-    /// The copy of a computed value that `l2` could not store: short-lived, since `l2` may get another one from elsewhere, and
-    /// of no source that could void it.
+    /// The copy of a computed value that `l2` could not store: short-lived, since `l2` may get another one from elsewhere. It
+    /// is void once its source is heard anew: others may have written meanwhile, and from then on memory is to equal `l2`.
     fn meanwhile(&self, mut copy: Draft, noted: Noted) -> Option<Draft> {
         // A strict cache shows its callers what is wrong below.
         if self.outage_ttl.is_zero() || self.core.settings().strict {
             return None;
         }
-        let ttl = match noted.keeping {
-            Keeping::Freely => self.outage_ttl,
-            _ => self.outage_ttl.min(self.max_staleness),
+        let bounded = self.outage_ttl.min(self.max_staleness);
+        let (ttl, origin) = match noted.keeping {
+            Keeping::Freely => (self.outage_ttl, Origin::OWN),
+            Keeping::From(origin) => (bounded, origin.timed()),
+            Keeping::Until(_, origin) => (bounded, origin),
+            Keeping::Never => return None,
         };
-        let entry = copy.entry.copied_from(Origin::OWN);
+        let entry = copy.entry.copied_from(origin);
         copy.entry = until_at_most(entry, self.core.now().after(ttl));
         Some(copy)
     }
