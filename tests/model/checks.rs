@@ -122,8 +122,13 @@ impl Judge<'_> {
         if !own && flew {
             return Ok(());
         }
+        // What its process could not store counts from when it had it.
+        let took = entry.took(held.serial);
         let (cutoff, invariant) = match own {
             true => (reading.began, Invariant::Own),
+            false if held.process == reading.process => {
+                (cutoff.saturating_sub(took), Invariant::Bound)
+            }
             false => (cutoff, Invariant::Bound),
         };
         let Some(floor) = entry.floor(cutoff) else {

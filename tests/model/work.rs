@@ -176,7 +176,9 @@ impl Worker {
 
     async fn get_or_set(&mut self) -> bool {
         let (key, cache) = (self.any_key(), self.cache());
-        let (tagged, pause) = (self.random.percent(50), self.random.millis(0, 20));
+        let tagged = self.random.percent(50);
+        let longest = if self.random.percent(5) { 300 } else { 20 };
+        let pause = self.random.millis(0, longest);
         let hurry = self.random.percent(5).then(|| self.random.millis(1, 10));
         let blank = Held {
             key,
