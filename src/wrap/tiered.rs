@@ -81,8 +81,8 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
 
     /// Sets how long memory keeps a computed value that `l2` could not store, because its node is down, slow, full or read
     /// only: so each process computes a key about once in this time, and not for every caller. 1 second unless set; zero
-    /// keeps none, nor does a strict cache. It is also how long such a value may differ from what others store once `l2` is back, never longer than
-    /// [`max_staleness`](Self::max_staleness).
+    /// keeps none, nor does a strict cache. It is never kept for longer than [`max_staleness`](Self::max_staleness), counted from when its compute
+    /// began, nor once the writes of others are heard again.
     pub fn outage_ttl(mut self, ttl: Duration) -> Self {
         self.outage_ttl = ttl;
         self

@@ -216,6 +216,36 @@ async fn a_value_from_an_outage_does_not_outlive_it() {
 }
 
 #[tokio::test]
+async fn a_value_from_an_outage_is_as_old_as_its_compute() {
+    let server = Server::start().await;
+    let redis = Redis::connect(&server.url(0)).await.unwrap();
+    let bound = SECOND * 2;
+    let cache = Tiered::builder(Moka::new(1000), redis)
+        .max_staleness(bound)
+        .outage_ttl(bound * 2)
+        .build();
+    let cache = heard(cache).await;
+    server.kill();
+    let began = Instant::now();
+    let compute = || async {
+        tokio::time::sleep(SECOND).await;
+        hello()
+    };
+    cache.get_or_set("k", MINUTE, compute).await.unwrap();
+    let mut hits = 0;
+    loop {
+        let asked = began.elapsed();
+        match cache.get::<String>("k").await {
+            Ok(Some(_)) => assert!(asked <= bound, "answered {asked:?} after it began"),
+            _ => break,
+        }
+        hits += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(hits > 0);
+}
+
+#[tokio::test]
 async fn never_behind_asks_for_every_read() {
     let server = Server::start().await;
     let redis = Redis::connect(&server.url(0)).await.unwrap();

@@ -1,5 +1,7 @@
 //! Copies of `l2` in `l1`: when one gets in, and when one is answered.
 
+use std::time::Duration;
+
 use crate::backend::{Backend, Memory, Peek};
 use crate::clock::Moment;
 use crate::coherence::{Origin, Standing};
@@ -204,7 +206,15 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
             Keeping::Never => return None,
         };
         let entry = copy.entry.copied_from(origin);
-        copy.entry = until_at_most(entry, self.core.now().after(ttl));
+        let until = match noted.keeping {
+            Keeping::Freely => self.core.now().after(ttl),
+            // It is as old as its compute's beginning.
+            _ => {
+                let took = Duration::from_micros(entry.compute_us().into());
+                entry.born().after(ttl.saturating_sub(took))
+            }
+        };
+        copy.entry = until_at_most(entry, until);
         Some(copy)
     }
 
