@@ -6,6 +6,7 @@ use crate::ledger::TAGS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     All,
+    Counts,
     Tag(usize),
 }
 
@@ -37,6 +38,7 @@ struct Loss {
 #[derive(Debug)]
 pub(crate) struct Barriers {
     clears: Vec<Line>,
+    counts: Vec<Line>,
     tags: Vec<Vec<Line>>,
     losses: Vec<Loss>,
     /// When the map of the ring was changed.
@@ -47,6 +49,7 @@ impl Barriers {
     pub(crate) fn new(processes: usize) -> Self {
         Self {
             clears: vec![Line::default(); processes],
+            counts: vec![Line::default(); processes],
             tags: vec![vec![Line::default(); processes]; TAGS],
             losses: Vec::new(),
             changes: Vec::new(),
@@ -56,6 +59,7 @@ impl Barriers {
     pub(crate) fn push(&mut self, scope: Scope, process: usize, started: u64, acked: u64) {
         match scope {
             Scope::All => self.clears[process].push(started, acked),
+            Scope::Counts => self.counts[process].push(started, acked),
             Scope::Tag(tag) => self.tags[tag][process].push(started, acked),
         }
     }
@@ -85,6 +89,7 @@ impl Barriers {
     pub(crate) fn before(&self, scope: Scope, own: (usize, u64), others: u64) -> u64 {
         let lines = match scope {
             Scope::All => &self.clears,
+            Scope::Counts => &self.counts,
             Scope::Tag(tag) => &self.tags[tag],
         };
         let each = lines

@@ -122,13 +122,8 @@ impl Judge<'_> {
         if !own && flew {
             return Ok(());
         }
-        // What its process could not store counts from when it had it.
-        let took = entry.took(held.serial);
         let (cutoff, invariant) = match own {
             true => (reading.began, Invariant::Own),
-            false if held.process == reading.process => {
-                (cutoff.saturating_sub(took), Invariant::Bound)
-            }
             false => (cutoff, Invariant::Bound),
         };
         let Some(floor) = entry.floor(cutoff) else {
@@ -197,7 +192,7 @@ impl Judge<'_> {
         };
         let barriers = lock(&self.ledger.barriers);
         let own = (reading.process, reading.began);
-        let dead = barriers.before(Scope::All, own, self.cutoff_of(reading));
+        let dead = barriers.before(Scope::Counts, own, self.cutoff_of(reading));
         let unsure = barriers.last_change();
         drop(barriers);
         let counter = lock(&self.ledger.counters[number]);

@@ -38,6 +38,11 @@ impl Fault<'_> {
                 self.while_so(server, Proxy::set_marked, Mode::Delay(late))
                     .await;
             }
+            Kind::DataSlow => {
+                let late = self.random.millis(5, 60);
+                self.while_so(server, but_for_lines, Mode::Delay(late))
+                    .await;
+            }
             Kind::AllStalled => self.while_so(server, Proxy::set, Mode::Stall).await,
             Kind::Slow => {
                 let late = self.random.millis(5, 60);
@@ -199,6 +204,11 @@ impl Fault<'_> {
         let all: Vec<usize> = (0..nodes).collect();
         self.world.publish(&all, &mut late).await;
     }
+}
+
+fn but_for_lines(proxy: &Proxy, mode: Mode) {
+    proxy.set(mode);
+    proxy.set_marked(Mode::Pass);
 }
 
 async fn used_memory(server: &Server) -> u64 {

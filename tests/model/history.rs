@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use crate::barriers::Scope;
 use crate::schedule::Kind;
 
 const REMEMBERED: usize = 24;
@@ -16,7 +17,7 @@ pub(crate) enum What {
     Compute(u64, u64),
     Read(u64, u64, u64),
     Nothing(u64),
-    ClearBegins,
+    ClearBegins(Scope),
     Cleared(bool),
     TagBegins(usize),
     TagGone(usize, bool),
@@ -70,7 +71,7 @@ impl fmt::Display for Event {
                 write!(f, "read v{version} #{serial}, began {}", ms(began))
             }
             What::Nothing(began) => write!(f, "read nothing, began {}", ms(began)),
-            What::ClearBegins => write!(f, "clears"),
+            What::ClearBegins(scope) => write!(f, "clears {scope:?}"),
             What::Cleared(ok) => write!(f, "cleared: {ok}"),
             What::TagBegins(tag) => write!(f, "invalidates tag {tag}"),
             What::TagGone(tag, ok) => write!(f, "tag {tag} invalidated: {ok}"),

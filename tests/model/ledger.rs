@@ -47,7 +47,6 @@ pub(crate) struct Ack {
 #[derive(Debug)]
 pub(crate) struct Compute {
     serial: u64,
-    born: u64,
     ended: Option<u64>,
 }
 
@@ -77,15 +76,6 @@ impl Entry {
     pub(crate) fn superseded(&self, version: u64) -> Option<u64> {
         let at = self.acks.partition_point(|ack| ack.version <= version);
         self.acks.get(at).map(|ack| ack.acked)
-    }
-
-    /// How long a value was computed, and tried to be stored.
-    pub(crate) fn took(&self, serial: u64) -> u64 {
-        let mut all = self.computes.iter().rev();
-        let compute = all.find(|compute| compute.serial == serial);
-        compute.map_or(0, |compute| {
-            compute.ended.map_or(0, |ended| ended - compute.born)
-        })
     }
 
     /// Whether a computed value may have been handed from caller to caller at that time, without a store.
@@ -213,7 +203,6 @@ impl Ledger {
         });
         entry.computes.push_back(Compute {
             serial: held.serial,
-            born,
             ended: None,
         });
         if entry.computes.len() > REMEMBERED {

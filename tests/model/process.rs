@@ -10,8 +10,9 @@ use larder::{Backend, DistributedRedis, Moka, Prefixed, Redis, SharedCache, Tier
 
 use crate::support::Server;
 
-/// All keys lie under this.
+/// All keys lie under this, but for the counters.
 pub(crate) const PREFIX: &str = "m:";
+const COUNTS: &str = "c:";
 
 pub(crate) type Tier = Tiered<Moka, SharedCache>;
 
@@ -22,6 +23,8 @@ enum Store {
 
 pub(crate) struct Process {
     pub(crate) cache: Tier,
+    /// Counters, in a namespace and a memory of their own, over the same connection.
+    pub(crate) counts: Tier,
     /// What is stored, past memory.
     pub(crate) below: SharedCache,
     /// How old memory may be.
@@ -72,13 +75,20 @@ impl Process {
     }
 
     fn over(store: Store, bound: Duration, proxies: Vec<Proxy>) -> Self {
-        let below: SharedCache = match &store {
-            Store::One(redis) => Arc::new(Prefixed::new(redis.clone(), PREFIX)),
-            Store::Ring(ring) => Arc::new(Prefixed::new(ring.clone(), PREFIX)),
+        let under = |prefix: &'static str| -> SharedCache {
+            match &store {
+                Store::One(redis) => Arc::new(Prefixed::new(redis.clone(), prefix)),
+                Store::Ring(ring) => Arc::new(Prefixed::new(ring.clone(), prefix)),
+            }
         };
-        let tier = Tiered::builder(Moka::new(10_000), Arc::clone(&below));
+        let tier = |below| {
+            let tier = Tiered::builder(Moka::new(10_000), below);
+            tier.max_staleness(bound).build()
+        };
+        let below = under(PREFIX);
         Self {
-            cache: tier.max_staleness(bound).build(),
+            cache: tier(Arc::clone(&below)),
+            counts: tier(under(COUNTS)),
             below,
             bound,
             proxies,

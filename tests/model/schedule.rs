@@ -12,6 +12,7 @@ pub(crate) enum Kind {
     LineStalled,
     LineSlow,
     LineKilled,
+    DataSlow,
     AllStalled,
     Cut,
     Reset,
@@ -27,11 +28,12 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Calm,
         Self::LineStalled,
         Self::LineSlow,
         Self::LineKilled,
+        Self::DataSlow,
         Self::AllStalled,
         Self::Cut,
         Self::Reset,
@@ -56,6 +58,7 @@ impl Kind {
             Self::LineStalled => "lines stalled, the rest fine",
             Self::LineSlow => "lines slow by 20 to 150 ms",
             Self::LineKilled => "CLIENT KILL of lines",
+            Self::DataSlow => "answers slow by 5 to 60 ms, lines fine",
             Self::AllStalled => "everything to a node stalled",
             Self::Cut => "connections closed",
             Self::Reset => "connections reset",

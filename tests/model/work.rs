@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use larder::{Cache, Options};
+use larder::{Cache, Options, SharedCache};
 use tokio::time::{sleep, timeout};
 
 use crate::barriers::Scope;
@@ -103,6 +103,18 @@ impl Worker {
 
     fn cache(&self) -> Tier {
         self.world.processes[self.process].cache.clone()
+    }
+
+    fn counts(&self) -> Tier {
+        self.world.processes[self.process].counts.clone()
+    }
+
+    /// The tier, or now and then the store below it by itself: memory hears of writes by any handle.
+    fn any_handle(&mut self) -> SharedCache {
+        match self.random.percent(30) {
+            true => Arc::clone(&self.world.processes[self.process].below),
+            false => Arc::new(self.cache()),
+        }
     }
 
     fn judge(&self) -> Judge<'_> {
@@ -216,7 +228,7 @@ impl Worker {
     }
 
     async fn set(&mut self) -> bool {
-        let (key, cache) = (self.own_key(), self.cache());
+        let (key, cache) = (self.own_key(), self.any_handle());
         let tagged = self.random.percent(50);
         let held = self.world.ledger.commit(key, self.process, tagged, false);
         let options = self.options(&held);
@@ -226,7 +238,7 @@ impl Worker {
     }
 
     async fn delete(&mut self) -> bool {
-        let (key, cache) = (self.own_key(), self.cache());
+        let (key, cache) = (self.own_key(), self.any_handle());
         let held = self.world.ledger.commit(key, self.process, false, true);
         let deleted = cache.delete(&key_name(key)).await;
         self.world.ledger.written(&held, deleted.is_ok());
@@ -251,7 +263,7 @@ impl Worker {
 
     /// A write whose caller goes away.
     async fn abandon(&mut self) -> bool {
-        let (key, cache) = (self.own_key(), self.cache());
+        let (key, cache) = (self.own_key(), self.any_handle());
         let (deletes, hurry) = (self.random.percent(40), self.random.below(1500) as u64);
         let held = self.world.ledger.commit(key, self.process, false, deletes);
         let name = key_name(key);
@@ -276,7 +288,7 @@ impl Worker {
         let Some(counter) = self.counters.first().copied() else {
             return self.get().await;
         };
-        let cache = self.cache();
+        let cache = self.counts();
         let ledger = &self.world.ledger;
         lock(&ledger.counters[counter]).begin(ledger.now());
         let sum = cache.incr(&counter_name(counter), 1).await;
@@ -288,7 +300,7 @@ impl Worker {
     }
 
     async fn read_counter(&mut self) -> bool {
-        let (counter, cache) = (self.random.below(COUNTERS), self.cache());
+        let (counter, cache) = (self.random.below(COUNTERS), self.counts());
         let name = counter_name(counter);
         let mut reading = self.reading(false);
         let found;
@@ -312,12 +324,15 @@ impl Worker {
     }
 
     async fn clear(&mut self) -> bool {
-        let cache = self.cache();
+        let (cache, scope) = match self.random.percent(60) {
+            true => (self.cache(), Scope::All),
+            false => (self.counts(), Scope::Counts),
+        };
         let ledger = &self.world.ledger;
-        ledger.note(What::ClearBegins, self.process);
+        ledger.note(What::ClearBegins(scope), self.process);
         let started = ledger.now();
         let cleared = cache.clear().await;
-        self.barrier(Scope::All, started, cleared.is_ok());
+        self.barrier(scope, started, cleared.is_ok());
         ledger.note(What::Cleared(cleared.is_ok()), self.process);
         cleared.is_ok()
     }
