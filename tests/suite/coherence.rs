@@ -226,12 +226,14 @@ async fn a_value_from_an_outage_is_as_old_as_its_compute() {
         .build();
     let cache = heard(cache).await;
     server.kill();
-    let began = Instant::now();
+    let began = Mutex::new(Instant::now());
     let compute = || async {
+        *began.lock().unwrap() = Instant::now();
         tokio::time::sleep(SECOND).await;
         hello()
     };
     cache.get_or_set("k", MINUTE, compute).await.unwrap();
+    let began = began.into_inner().unwrap();
     let mut hits = 0;
     loop {
         let asked = began.elapsed();
