@@ -24,15 +24,18 @@ mod world;
 #[allow(unused_imports, reason = "its own tests run in the suite")]
 mod support;
 
-use std::env;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
+use std::{env, panic};
 
 use futures_util::future::join_all;
 
 use random::Random;
 use schedule::Kind;
 use world::World;
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
 
 fn main() -> ExitCode {
     // Other targets are listed and filtered with the usual flags.
@@ -46,6 +49,11 @@ fn main() -> ExitCode {
     });
     let operations = number("OPS").map_or(50_000, |operations| operations as usize);
     println!("SEED={seed} OPS={operations}");
+    let shown = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        shown(info);
+    }));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -82,6 +90,7 @@ async fn all(seed: u64, operations: usize) -> ExitCode {
     });
     let settled = join_all(runs).await.into_iter().all(|settled| settled);
     let tallies: Vec<_> = worlds.iter().map(|world| &world.tally).collect();
+    tallies[0].panicked(PANICS.load(Ordering::Relaxed));
     println!("{}", tally::table(&tallies, &kinds));
     for world in &worlds {
         world.close().await;

@@ -20,6 +20,9 @@ const TICK: Duration = Duration::from_millis(5);
 /// An episode whose operations are not done by then ends without them.
 const LONGEST: Duration = Duration::from_secs(15);
 
+/// After so many violations there is no point in going on.
+const ENOUGH: u64 = 20;
+
 /// Whether everything came to order again each time.
 pub(crate) async fn run(
     world: &Arc<World>,
@@ -43,6 +46,9 @@ pub(crate) async fn run(
         go_through(world, episode).await;
         if compared {
             settled &= quiet(world).await;
+        }
+        if world.tally.violations() >= ENOUGH {
+            break;
         }
     }
     world.permits.close();

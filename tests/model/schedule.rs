@@ -89,8 +89,10 @@ pub(crate) struct Episode {
     pub(crate) compared: bool,
 }
 
-/// Operations in one round of all kinds, at about which a fleet of this size is busy and not late.
-const ROUND: usize = 20_000;
+/// Operations in one episode, at about which a fleet of this size is busy and not late, and how many rounds of all kinds
+/// there are at most.
+const EPISODE: usize = 1200;
+const ROUNDS: usize = 24;
 
 /// Of a hundred operations so many fall into the fault, the others into the calm.
 const SHARE: usize = 75;
@@ -99,7 +101,7 @@ const SHARE: usize = 75;
 const COMPARED: usize = 4;
 
 pub(crate) fn schedule(kinds: &[Kind], operations: usize, mut random: Random) -> Vec<Episode> {
-    let rounds = (operations / ROUND).clamp(1, 24);
+    let rounds = (operations / (EPISODE * kinds.len())).clamp(1, ROUNDS);
     let count = rounds * kinds.len();
     let each = operations.div_ceil(count);
     let mut all = Vec::with_capacity(count);

@@ -18,10 +18,11 @@ pub(crate) enum Invariant {
     Counters,
     Wrong,
     Hung,
+    Panics,
 }
 
 impl Invariant {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Own,
         Self::Bound,
         Self::Quiet,
@@ -30,6 +31,7 @@ impl Invariant {
         Self::Counters,
         Self::Wrong,
         Self::Hung,
+        Self::Panics,
     ];
 
     fn about(self) -> &'static str {
@@ -42,6 +44,7 @@ impl Invariant {
             Self::Counters => "counters",
             Self::Wrong => "values of nobody's",
             Self::Hung => "operations that took 10 s",
+            Self::Panics => "panics",
         }
     }
 }
@@ -114,6 +117,10 @@ impl Tally {
                 Kind::ALL[kind]
             );
         }
+    }
+
+    pub(crate) fn panicked(&self, count: u64) {
+        self.violations[Invariant::Panics as usize][0].fetch_add(count, Ordering::Relaxed);
     }
 
     pub(crate) fn violations(&self) -> u64 {
