@@ -1,7 +1,7 @@
 # `make test` is the first command to run; CONTRIBUTING.md says the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help test faults model demo bench check fmt clippy docs deny vectors examples
+.PHONY: help test faults model mutate demo bench check fmt clippy docs deny vectors examples
 
 # Further arguments for cargo: make test ARGS="-- --nocapture"
 ARGS ?=
@@ -22,7 +22,10 @@ faults: ## what each fault costs against what it may cost, as a table (ARGS="-- 
 
 model: ## processes at random while everything goes wrong, each read judged (OPS=1000000 SEED=7 FAULTS=Killed,Cut FLEET=ring)
 	@server=$$(scripts/redis-server.sh) && \
-	LARDER_REDIS_SERVER="$$server" cargo test --release --all-features --test model $(ARGS)
+	LARDER_REDIS_SERVER="$$server" cargo test --all-features --test model $(ARGS)
+
+mutate: ## takes one mechanism out at a time: what must fail then fails (about ten minutes)
+	@scripts/mutate.sh
 
 demo: ## the tiered example on a manager and three nodes of its own
 	@scripts/demo.sh

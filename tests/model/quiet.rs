@@ -16,6 +16,9 @@ use crate::world::{World, key_name};
 /// After all is in order, memory has heard of everything within that time.
 const QUIET: Duration = Duration::from_millis(200);
 
+/// How long a process keeps what it computed and could not store.
+const OUTAGE: Duration = Duration::from_secs(1);
+
 /// Waits until nothing is wrong, nobody works and nothing is owed, and compares. Whether it came to that.
 pub(crate) async fn quiet(world: &Arc<World>) -> bool {
     let _gate = world.gate.write().await;
@@ -61,7 +64,13 @@ async fn compare(world: &World, process: usize, key: usize) {
         memory: true,
     };
     judge.read(key, reading, Some(&copy));
+    // What stood in for a server that was away may differ from what others stored there, for so long. It is not older: that
+    // was judged.
+    let stands_in = copy.computed
+        && copy.process == process
+        && world.ledger.now() - copy.born <= OUTAGE.as_nanos() as u64;
     let same = match &stored {
+        Some(_) if stands_in => true,
         Some(stored) => *stored == *copy,
         // A copy ends with the value's life. And a server that evicts may evict the generation that a value carries: so
         // nobody finds it there any more, while copies stand.
