@@ -364,6 +364,8 @@ mod tests {
         assert!(!fence.keep("k", stamp_b, || panic!("two writers")));
         drop(b);
         assert!(!fence.keep("k", stamp_a, || panic!("the other wrote meanwhile")));
+        // Noted while the other wrote, which may have come later.
+        assert!(!fence.keep("k", stamp_b, || panic!("the other was under way")));
         drop(a);
         let c = fence.write("k");
         assert!(fence.keep("k", fence.stamp("k"), || ()));

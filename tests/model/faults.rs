@@ -34,9 +34,13 @@ impl Fault<'_> {
             Kind::Calm => sleep_until(self.until).await,
             Kind::LineStalled => self.while_so(server, Proxy::set_marked, Mode::Stall).await,
             Kind::LineSlow => {
-                let late = self.random.millis(20, 150);
-                self.while_so(server, Proxy::set_marked, Mode::Delay(late))
-                    .await;
+                let late = self.random.millis(0, 30);
+                let later = late + self.random.millis(20, 150);
+                for proxy in self.ways(server) {
+                    proxy.set(Mode::Delay(late));
+                    proxy.set_marked(Mode::Delay(later));
+                }
+                sleep_until(self.until).await;
             }
             Kind::DataSlow => {
                 let late = self.random.millis(5, 60);

@@ -56,7 +56,7 @@ impl Kind {
         match self {
             Self::Calm => "nothing wrong",
             Self::LineStalled => "lines stalled, the rest fine",
-            Self::LineSlow => "lines slow by 20 to 150 ms",
+            Self::LineSlow => "lines slower than answers, by 20 to 150 ms",
             Self::LineKilled => "CLIENT KILL of lines",
             Self::DataSlow => "answers slow by 5 to 60 ms, lines fine",
             Self::AllStalled => "everything to a node stalled",
