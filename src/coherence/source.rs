@@ -313,7 +313,11 @@ impl Drop for Inner {
         let Some(index) = self.index else { return };
         if let Some(slot) = slot(index) {
             slot.proven.store(0, Ordering::Release);
-            slot.state.fetch_add(1 << 32, Ordering::AcqRel);
+            // Whoever takes the slot next begins with an epoch of its own and counts views anew.
+            let end = |state: u64| Some(((state >> 32) + 1) << 32);
+            let _ = slot
+                .state
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, end);
         }
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         free.0.push(index);
@@ -400,5 +404,18 @@ mod tests {
             assert_eq!(origin.timed().standing(BOUND), Standing::Sound);
         }
         assert_eq!(Origin::UNHEARD.standing(BOUND), Standing::Void);
+    }
+
+    #[test]
+    fn a_slot_that_is_used_again_is_of_no_view() {
+        let sources: Vec<Source> = (0..100).map(|_| Source::new("a")).collect();
+        sources.iter().for_each(|source| source.set_view(9));
+        drop(sources);
+        let sources: Vec<Source> = (0..100).map(|_| Source::new("b")).collect();
+        for source in &sources {
+            source.began();
+            source.proven(Instant::now());
+            assert_eq!(source.origin(0).standing(BOUND), Standing::Sound);
+        }
     }
 }
