@@ -299,6 +299,8 @@ pub struct Answer {
     pub entry: Option<Entry>,
     /// Why what stands there is no value for this reader, if that is why there is none.
     pub refusal: Option<Refusal>,
+    /// Since when what it was judged by is known, where others may have changed that unheard: it is no fresher.
+    pub(crate) as_of: Option<Moment>,
 }
 
 impl Answer {
@@ -308,6 +310,7 @@ impl Answer {
         Self {
             entry: None,
             refusal: Some(why),
+            as_of: None,
         }
     }
 }
@@ -317,6 +320,7 @@ impl From<Option<Entry>> for Answer {
         Self {
             entry,
             refusal: None,
+            as_of: None,
         }
     }
 }

@@ -64,6 +64,8 @@ pub(crate) struct Record {
     /// Nothing where there is none: whatever carries one is dead.
     pub(crate) generation: Option<u64>,
     pub(crate) plain: bool,
+    /// When it was asked for; nothing while whatever happens to it is told.
+    pub(crate) as_of: Option<Moment>,
 }
 
 impl Cell {
@@ -123,10 +125,15 @@ impl Cell {
         if now == UNKNOWN {
             return None;
         }
-        let told = || !origin.is_own() && origin.standing(bound) != Standing::Void;
-        (Clock::REAL.is_before(asked.after(bound)) || told()).then_some(Record {
+        // What was known before a gap is not known after it: nobody told what happened meanwhile.
+        if origin.timed().standing(bound) == Standing::Void {
+            return None;
+        }
+        let told = !origin.is_own() && origin.standing(bound) != Standing::Void;
+        (told || Clock::REAL.is_before(asked.after(bound))).then_some(Record {
             generation: Some(now),
             plain,
+            as_of: (!told).then_some(asked),
         })
     }
 
@@ -286,7 +293,7 @@ mod tests {
     fn record(generation: u64) -> Record {
         Record {
             generation: Some(generation),
-            plain: false,
+            ..Record::default()
         }
     }
 
@@ -296,7 +303,9 @@ mod tests {
         assert_eq!(cell.fresh(MINUTE), None);
         let asking = cell.asking(Origin::UNHEARD);
         cell.learn(asking, record(7));
-        assert_eq!(cell.fresh(MINUTE), Some(record(7)));
+        let fresh = cell.fresh(MINUTE).expect("it was asked for just now");
+        assert_eq!(fresh.generation, Some(7));
+        assert!(fresh.as_of.is_some(), "nobody tells");
         assert_eq!(cell.fresh(Duration::ZERO), None, "asked for each time");
         let before = cell.asking(Origin::UNHEARD);
         cell.invalidate();

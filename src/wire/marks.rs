@@ -7,6 +7,7 @@ use redis::{Pipeline, Value};
 use super::fetch::Opened;
 use super::node::Node;
 use super::script::PLAIN;
+use crate::clock::{Clock, Moment};
 use crate::codec::Marks;
 use crate::core::Core;
 use crate::entry::{Answer, Want};
@@ -50,8 +51,10 @@ impl Node {
         };
         let space = namespace(key, marks.namespace);
         let bound = core.settings().max_staleness;
-        let is = |cell: &Cell, generation| {
+        let mut as_of = None;
+        let mut is = |cell: &Cell, generation| {
             let record = cell.fresh(bound)?;
+            as_of = as_of.into_iter().chain(record.as_of).min();
             (record.generation == Some(generation)).then_some(())
         };
         self.with_namespace(space, |cell| is(cell, marks.generation))?;
@@ -64,7 +67,7 @@ impl Node {
             is(&cell, *generation)?;
             tags.push((tag.clone(), cell, *generation));
         }
-        Some(Ok(carrying(opened, Tags::new(tags))))
+        Some(Ok(carrying(opened, Tags::new(tags), as_of)))
     }
 
     fn knows_plain(&self, core: &Core, namespace: &str) -> bool {
@@ -103,6 +106,7 @@ impl Node {
             self.says_plain(key, namespace(key, want.namespace)).await?;
             return Ok(opened.answer);
         };
+        let as_of = Some(Clock::REAL.now());
         let now = self.asked(key, marks).await?;
         let space = namespace(key, marks.namespace);
         let carried = marks.tags.iter().map(|(_, generation)| *generation);
@@ -120,7 +124,7 @@ impl Node {
             let cell = self.marks.of(&of_tag(space, tag));
             (tag.clone(), cell, *generation)
         });
-        Ok(carrying(&opened, Tags::new(tags)))
+        Ok(carrying(&opened, Tags::new(tags), as_of))
     }
 
     /// The generations of the namespace and of each tag as they are now.
@@ -188,6 +192,7 @@ fn record(reply: &Value) -> Record {
     Record {
         generation: bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)),
         plain: bytes.get(8) == Some(&b'1'),
+        as_of: None,
     }
 }
 
@@ -196,8 +201,9 @@ fn refused(core: &Core, key: &str) -> Answer {
     Answer::refused(Refusal::Generation)
 }
 
-fn carrying(opened: &Opened, tags: Option<Arc<Tags>>) -> Answer {
+fn carrying(opened: &Opened, tags: Option<Arc<Tags>>, as_of: Option<Moment>) -> Answer {
     let mut answer = opened.answer.clone();
+    answer.as_of = as_of;
     answer.entry = answer.entry.map(|entry| entry.with_tags(tags));
     answer
 }

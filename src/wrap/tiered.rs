@@ -326,9 +326,7 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
         }
         let noted = self.inner.note(key);
         let answer = self.inner.l2.fetch(key, want.with_deadline()).await?;
-        if let Some(entry) = &answer.entry {
-            self.inner.fill(key, noted, entry).await;
-        }
+        self.inner.fill(key, noted, &answer).await;
         Ok(answer)
     }
 

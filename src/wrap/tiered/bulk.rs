@@ -25,12 +25,8 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
                 all.push(Ok(Answer::default()));
                 continue;
             };
-            if let Some(entry) = answer
-                .as_ref()
-                .ok()
-                .and_then(|answer| answer.entry.as_ref())
-            {
-                self.fill(key, noted, entry).await;
+            if let Ok(answer) = &answer {
+                self.fill(key, noted, answer).await;
             }
             all.push(answer);
         }

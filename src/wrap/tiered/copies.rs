@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::backend::{Backend, Memory, Peek};
 use crate::clock::Moment;
 use crate::coherence::{Origin, Standing};
-use crate::entry::{Draft, Entry, Stored, Want};
+use crate::entry::{Answer, Draft, Entry, Stored, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Stamp;
 use crate::flight::unless_overtaken;
@@ -116,7 +116,13 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
     }
 
     /// Puts a copy read after it was `noted` into `l1`, unless the key was written since.
-    pub(super) async fn fill(&self, key: &str, noted: Noted, entry: &Entry) {
+    pub(super) async fn fill(&self, key: &str, mut noted: Noted, answer: &Answer) {
+        let Some(entry) = &answer.entry else {
+            return;
+        };
+        if let (Keeping::Until(until, _), Some(as_of)) = (&mut noted.keeping, answer.as_of) {
+            *until = (*until).min(as_of.after(self.max_staleness));
+        }
         let Some(draft) = self.copy(key, entry, noted) else {
             return;
         };
