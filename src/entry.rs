@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Moment;
-use crate::coherence::Origin;
+use crate::coherence::{Before, Origin};
 use crate::error::Error;
 use crate::generation::Tags;
 use crate::refusal::Refusal;
@@ -238,7 +238,20 @@ pub struct Draft {
 /// How things stood with a key before its value was computed. A store that was given it by
 /// [`Backend::begin`](crate::Backend::begin) gets it back with the value, and tells whether something was invalidated since.
 #[derive(Clone, Debug, Default)]
-pub struct Ticket(pub(crate) Noted);
+pub struct Ticket {
+    pub(crate) noted: Noted,
+    /// What was known of it in this process.
+    pub(crate) before: Option<Before>,
+}
+
+impl From<Noted> for Ticket {
+    fn from(noted: Noted) -> Self {
+        Self {
+            noted,
+            before: None,
+        }
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Noted {
@@ -258,7 +271,7 @@ impl Ticket {
     /// Of a store that could not be asked: it refuses the value with this error.
     #[must_use]
     pub fn lost(error: Error) -> Self {
-        Self(Noted::Lost(error))
+        Noted::Lost(error).into()
     }
 }
 

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::coherence::{Interest, Invalidation, Source, SourceStatus, Subscription, WeakSource};
+use crate::coherence::{
+    Before, Interest, Invalidation, Origin, Source, SourceStatus, Subscription, WeakSource,
+};
 
 const STRIPES: usize = 1 << 16;
 
@@ -20,6 +22,14 @@ pub(crate) struct Stamp {
     generation: u32,
     clears: u64,
     quiet: bool,
+}
+
+impl Stamp {
+    /// Whether nothing has happened since, as far as was told, but for one write that begins now.
+    pub(crate) fn follows(self, before: &Before) -> bool {
+        let next = before.generation.map(|noted| noted.wrapping_add(1));
+        next == Some(self.generation) && before.clears == self.clears
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -205,6 +215,18 @@ impl Fence {
             clears: clears.count,
             quiet: stripe.writers == 0 && clears.under_way == 0,
         }
+    }
+
+    /// Notes how things stand for a key before its value is computed; nothing where nobody keeps copies.
+    pub(crate) fn before(&self, key: &str, origin: impl FnOnce() -> Origin) -> Option<Before> {
+        self.is_guarded().then(|| {
+            let stamp = self.stamp(key);
+            Before {
+                generation: stamp.quiet.then_some(stamp.generation),
+                clears: stamp.clears,
+                origin: origin(),
+            }
+        })
     }
 
     /// Runs `fill`, which puts a copy read after `stamp` into memory, unless the key was or is being written.

@@ -47,6 +47,15 @@ impl<F: Fn(Invalidation<'_>) + Send + Sync> Subscriber for F {
     }
 }
 
+/// How things stood with a key before its value was computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before {
+    /// Of its stripe; nothing while somebody wrote.
+    pub(crate) generation: Option<u32>,
+    pub(crate) clears: u64,
+    pub(crate) origin: Origin,
+}
+
 /// What a subscriber asks for.
 #[derive(Clone)]
 pub struct Interest {

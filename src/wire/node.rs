@@ -596,7 +596,7 @@ async fn begin_all(
         Ok(Value::Array(notes)) if notes.len() == keys.len() => notes
             .into_iter()
             .map(|note| {
-                let ticket = ticket(note).map(Ticket);
+                let ticket = ticket(note).map(Ticket::from);
                 ticket.ok_or_else(|| strange(connection, "begin"))
             })
             .collect(),

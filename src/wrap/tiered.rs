@@ -333,10 +333,10 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
         let noted = self.inner.note(key);
         let copy = self.inner.copy_of(key, &draft, noted);
-        let computed = draft.computed;
+        let stands_in = self.inner.stands_in(&draft, noted);
         self.inner.make_way(&[key]).await;
         let stored = self.inner.l2.store(key, draft).await;
-        self.inner.settle(key, noted, copy, computed, &stored);
+        self.inner.settle(key, noted, copy, stands_in, &stored);
         stored
     }
 

@@ -63,14 +63,14 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         let copy = |(key, draft): &(String, Draft)| {
             let noted = self.note(key);
             let copy = self.copy_of(key, draft, noted);
-            (key.clone(), noted, copy, draft.computed)
+            (key.clone(), noted, copy, self.stands_in(draft, noted))
         };
         let copies: Vec<_> = drafts.iter().map(copy).collect();
         let keys: Vec<&str> = drafts.iter().map(|(key, _)| key.as_str()).collect();
         self.make_way(&keys).await;
         let answers = self.l2.store_many(drafts).await;
-        for ((key, noted, copy, computed), answer) in copies.into_iter().zip(&answers) {
-            self.settle(&key, noted, copy, computed, answer);
+        for ((key, noted, copy, stands_in), answer) in copies.into_iter().zip(&answers) {
+            self.settle(&key, noted, copy, stands_in, answer);
         }
         answers
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::backend::{Backend, Memory, Peek};
 use crate::clock::Moment;
-use crate::coherence::{Origin, Standing};
+use crate::coherence::{Before, Origin, Standing};
 use crate::entry::{Answer, Draft, Entry, Stored, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Stamp;
@@ -174,12 +174,12 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         key: &str,
         noted: Noted,
         copy: Option<Draft>,
-        computed: bool,
+        stands_in: bool,
         stored: &Result<Stored>,
     ) {
         let copy = match (stored, noted.keeping) {
             (Ok(Stored::Done), Keeping::Freely | Keeping::Until(..)) => copy,
-            (Err(error), _) if computed && is_outage(error) => {
+            (Err(error), _) if stands_in && is_outage(error) => {
                 copy.and_then(|copy| self.meanwhile(copy, noted))
             }
             _ => None,
@@ -195,6 +195,21 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
             }
             None => memory.evict(key),
         }
+    }
+
+    /// Whether a draft may stand in for what `l2` holds, should that fail to store it: it was computed, and nobody was heard
+    /// to write the key since its compute began, nor was the source heard anew.
+    pub(super) fn stands_in(&self, draft: &Draft, noted: Noted) -> bool {
+        let undisturbed = |before: &Before| {
+            let same_origin = match noted.keeping {
+                Keeping::Freely => return true,
+                Keeping::From(origin) => origin == before.origin,
+                Keeping::Until(_, origin) => origin == before.origin.timed(),
+                Keeping::Never => false,
+            };
+            same_origin && noted.stamp.follows(before)
+        };
+        draft.computed && draft.ticket.before.as_ref().is_none_or(undisturbed)
     }
 
     /// The copy of a computed value that `l2` could not store: short-lived, since `l2` may get another one from elsewhere. It
