@@ -142,12 +142,14 @@ impl Cell {
     }
 }
 
+type Named = HashMap<Box<str>, Arc<Cell>, ahash::RandomState>;
+
 /// The cells of a place, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Cells(Mutex<HashMap<Box<str>, Arc<Cell>, ahash::RandomState>>);
+pub(crate) struct Cells(Mutex<Named>);
 
 impl Cells {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Cell>, ahash::RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, Named> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,14 +181,15 @@ impl Cells {
     }
 }
 
+/// A tag and the generation of it that a value carries.
+type Carried = (Box<str>, Arc<Cell>, u64);
+
 /// The tags of a value in memory, each with the generation that it carries.
 #[derive(Debug)]
-pub(crate) struct Tags(Box<[(Box<str>, Arc<Cell>, u64)]>);
+pub(crate) struct Tags(Box<[Carried]>);
 
 impl Tags {
-    pub(crate) fn new(
-        tags: impl IntoIterator<Item = (Box<str>, Arc<Cell>, u64)>,
-    ) -> Option<Arc<Self>> {
+    pub(crate) fn new(tags: impl IntoIterator<Item = Carried>) -> Option<Arc<Self>> {
         let tags: Box<[_]> = tags.into_iter().collect();
         (!tags.is_empty()).then(|| Arc::new(Self(tags)))
     }

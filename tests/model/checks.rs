@@ -94,7 +94,7 @@ impl Judge<'_> {
         if let Some(late) = superseded.and_then(|at| reading.began.checked_sub(at))
             && !entry.in_the_air(held.serial, reading.began)
         {
-            self.tally.lag(late, reading.memory);
+            self.tally.lag(late);
         }
     }
 

@@ -52,8 +52,6 @@ impl Invariant {
 /// Violations shown in full.
 const SHOWN: u64 = 5;
 
-const NONE: AtomicU64 = AtomicU64::new(0);
-
 #[derive(Debug)]
 pub(crate) struct Tally {
     fleet: &'static str,
@@ -75,15 +73,16 @@ impl Tally {
         Self {
             fleet,
             kind: AtomicUsize::new(0),
-            operations: [NONE; Kind::ALL.len()],
-            failed: [NONE; Kind::ALL.len()],
-            reads: NONE,
-            memory: NONE,
-            violations: [const { [NONE; Kind::ALL.len()] }; Invariant::ALL.len()],
-            shown: NONE,
+            operations: [const { AtomicU64::new(0) }; Kind::ALL.len()],
+            failed: [const { AtomicU64::new(0) }; Kind::ALL.len()],
+            reads: AtomicU64::new(0),
+            memory: AtomicU64::new(0),
+            violations: [const { [const { AtomicU64::new(0) }; Kind::ALL.len()] };
+                Invariant::ALL.len()],
+            shown: AtomicU64::new(0),
             lags: Mutex::default(),
-            computes: NONE,
-            compared: NONE,
+            computes: AtomicU64::new(0),
+            compared: AtomicU64::new(0),
         }
     }
 
@@ -102,7 +101,7 @@ impl Tally {
         self.memory.fetch_add(u64::from(memory), Ordering::Relaxed);
     }
 
-    pub(crate) fn lag(&self, nanos: u64, _memory: bool) {
+    pub(crate) fn lag(&self, nanos: u64) {
         lock(&self.lags).push(nanos);
     }
 
@@ -141,6 +140,8 @@ fn sum(tallies: &[&Tally], of: impl Fn(&Tally) -> u64) -> u64 {
     tallies.iter().map(|tally| of(tally)).sum()
 }
 
+type Figure = (&'static str, fn(&Tally) -> &AtomicU64);
+
 /// All figures of all fleets.
 pub(crate) fn table(tallies: &[&Tally], kinds: &[Kind]) -> String {
     let mut text = String::from("\n| fault | operations | failed | violations |\n|-|-|-|-|\n");
@@ -164,7 +165,7 @@ pub(crate) fn table(tallies: &[&Tally], kinds: &[Kind]) -> String {
         let _ = writeln!(text, "| {} | {count} |", invariant.about());
     }
     text += "\n| figure | |\n|-|-|\n";
-    let figures: [(&str, fn(&Tally) -> &AtomicU64); 4] = [
+    let figures: [Figure; 4] = [
         ("reads", |tally| &tally.reads),
         ("of them answered by memory", |tally| &tally.memory),
         ("computes", |tally| &tally.computes),

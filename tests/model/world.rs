@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use larder::ring::{Publication, Ring, positions_for, publish};
-use larder::testing::Mode;
+use larder::testing::{Mode, Proxy};
 use tokio::sync::{Mutex, RwLock, Semaphore};
 use tokio::time::sleep;
 
@@ -118,8 +118,12 @@ impl World {
     }
 
     /// Publishes a map of some of the nodes, for one process after the other.
-    pub(crate) async fn publish(&self, nodes: &[usize], pause: &mut impl FnMut(usize) -> Duration) {
-        let ways: Vec<&[larder::testing::Proxy]> = self
+    pub(crate) async fn publish(
+        &self,
+        nodes: &[usize],
+        pause: &mut (impl FnMut(usize) -> Duration + Send),
+    ) {
+        let ways: Vec<&[Proxy]> = self
             .processes
             .iter()
             .map(|process| process.proxies.as_slice())
@@ -129,9 +133,9 @@ impl World {
 
     async fn publish_for(
         &self,
-        ways: &[impl AsRef<[larder::testing::Proxy]>],
+        ways: &[impl AsRef<[Proxy]> + Sync],
         nodes: &[usize],
-        pause: &mut impl FnMut(usize) -> Duration,
+        pause: &mut (impl FnMut(usize) -> Duration + Send),
     ) {
         let Some(manager) = &self.manager else { return };
         let labels: Vec<String> = nodes
