@@ -70,7 +70,7 @@ async fn compare(world: &World, process: usize, key: usize) {
         && copy.process == process
         && world.ledger.now() - copy.born <= OUTAGE.as_nanos() as u64;
     let same = match &stored {
-        Some(_) if stands_in => true,
+        _ if stands_in => true,
         Some(stored) => *stored == *copy,
         // A copy ends with the value's life. And a server that evicts may evict the generation that a value carries: so
         // nobody finds it there any more, while copies stand.
