@@ -5,6 +5,7 @@
 //! when it was surely heard. A copy in memory carries its [`Origin`]: which source it came from, and how things stood there
 //! when it was read. Once that is no longer so, the copy is not answered any more, without anybody having to look for it.
 
+mod slot;
 mod source;
 
 use std::fmt;
