@@ -1,7 +1,7 @@
 # `make test` is the first command to run; CONTRIBUTING.md says the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help test faults demo bench check fmt clippy docs deny vectors examples
+.PHONY: help test faults model mutate loom demo bench check fmt clippy docs deny vectors examples
 
 # Further arguments for cargo: make test ARGS="-- --nocapture"
 ARGS ?=
@@ -19,6 +19,16 @@ test: ## every test, doc tests too, on real servers (found or fetched)
 faults: ## what each fault costs against what it may cost, as a table (ARGS="-- blackhole" for some)
 	@server=$$(scripts/redis-server.sh) && \
 	LARDER_REDIS_SERVER="$$server" cargo test --all-features --test faults $(ARGS)
+
+model: ## processes at random while everything goes wrong, each read judged (OPS=1000000 SEED=7 FAULTS=Killed,Cut FLEET=ring)
+	@server=$$(scripts/redis-server.sh) && \
+	LARDER_REDIS_SERVER="$$server" cargo test --all-features --test model $(ARGS)
+
+mutate: ## takes one mechanism out at a time: what must fail then fails (about ten minutes)
+	@scripts/mutate.sh
+
+loom: ## every order of the steps of the smallest cores: fence, generations, sources
+	cargo test --release --test loom $(ARGS)
 
 demo: ## the tiered example on a manager and three nodes of its own
 	@scripts/demo.sh
@@ -41,7 +51,7 @@ clippy: ## lints, warnings denied: no feature, each feature alone, all
 	{ set +x; } 2>/dev/null; done
 	cargo clippy --no-default-features --all-targets -- -D warnings
 	cargo clippy --workspace --all-features --all-targets -- -D warnings
-	cargo clippy --all-features --test faults -- -D warnings
+	cargo clippy --all-features --test faults --test model --test loom -- -D warnings
 
 docs: ## documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features

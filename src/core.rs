@@ -239,7 +239,7 @@ impl Core {
 
     /// How things stand in a store of this process, whose every write this core hears of.
     pub(crate) fn ticket(&self) -> Ticket {
-        Ticket(Noted::Own(self.tags().count()))
+        Noted::Own(self.tags().count()).into()
     }
 
     /// The tags of a store of this process alone.

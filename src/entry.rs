@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Moment;
-use crate::coherence::Origin;
+use crate::coherence::{Before, Origin};
 use crate::error::Error;
 use crate::generation::Tags;
 use crate::refusal::Refusal;
@@ -239,9 +239,20 @@ pub struct Draft {
 /// How things stood with a key before its value was computed. A store that was given it by
 /// [`Backend::begin`](crate::Backend::begin) gets it back with the value, and tells whether something was invalidated since.
 #[derive(Clone, Debug, Default)]
-pub struct Ticket(
-    #[cfg_attr(not(any(feature = "moka", feature = "redis")), allow(dead_code))] pub(crate) Noted,
-);
+pub struct Ticket {
+    pub(crate) noted: Noted,
+    /// What was known of it in this process.
+    pub(crate) before: Option<Before>,
+}
+
+impl From<Noted> for Ticket {
+    fn from(noted: Noted) -> Self {
+        Self {
+            noted,
+            before: None,
+        }
+    }
+}
 
 // Memory and servers use a part of it each.
 #[cfg_attr(not(all(feature = "moka", feature = "redis")), allow(dead_code))]
@@ -263,7 +274,7 @@ impl Ticket {
     /// Of a store that could not be asked: it refuses the value with this error.
     #[must_use]
     pub fn lost(error: Error) -> Self {
-        Self(Noted::Lost(error))
+        Noted::Lost(error).into()
     }
 }
 
@@ -304,6 +315,8 @@ pub struct Answer {
     pub entry: Option<Entry>,
     /// Why what stands there is no value for this reader, if that is why there is none.
     pub refusal: Option<Refusal>,
+    /// Since when what it was judged by is known, where others may have changed that unheard: it is no fresher.
+    pub(crate) as_of: Option<Moment>,
 }
 
 impl Answer {
@@ -313,6 +326,7 @@ impl Answer {
         Self {
             entry: None,
             refusal: Some(why),
+            as_of: None,
         }
     }
 }
@@ -322,6 +336,7 @@ impl From<Option<Entry>> for Answer {
         Self {
             entry,
             refusal: None,
+            as_of: None,
         }
     }
 }

@@ -6,33 +6,27 @@
 //! write never gets in, however long it was on its way. It is a seqlock whose check stands at the fill. A write by others
 //! that the store tells of is the same in one step.
 
+mod gate;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::coherence::{Interest, Invalidation, Source, SourceStatus, Subscription, WeakSource};
+use crate::coherence::{
+    Before, Interest, Invalidation, Origin, Source, SourceStatus, Subscription, WeakSource,
+};
+
+use gate::{Clears, Gate};
+pub(crate) use gate::{Stamp, Stripe};
 
 const STRIPES: usize = 1 << 16;
 
-/// What a reader notes before it asks, and a writer before it writes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stamp {
-    generation: u32,
-    clears: u64,
-    quiet: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Stripe {
-    generation: u32,
-    writers: u32,
-}
-
-/// Clears cover every stripe, so they have a count of their own.
-#[derive(Clone, Copy, Debug, Default)]
-struct Clears {
-    count: u64,
-    under_way: u32,
+impl Stamp {
+    /// Whether nothing has happened since, as far as was told, but for one write that begins now.
+    pub(crate) fn follows(self, before: &Before) -> bool {
+        let next = before.generation.map(|noted| noted.wrapping_add(1));
+        next == Some(self.generation) && before.clears == self.clears
+    }
 }
 
 /// One who hears of the writes of a store under a prefix.
@@ -155,14 +149,15 @@ impl Fence {
         self.hearer_count.load(Ordering::Acquire) > 0
     }
 
-    fn stripe(&self, key: &str) -> MutexGuard<'_, Stripe> {
+    fn gate(&self, key: &str) -> Gate<'_> {
         let stripes = self
             .stripes
             .get_or_init(|| (0..STRIPES).map(|_| Mutex::default()).collect());
         let index = usize::try_from(self.hasher.hash_one(key) % STRIPES as u64).unwrap_or(0);
-        stripes[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        Gate {
+            clears: &self.clears,
+            stripe: &stripes[index],
+        }
     }
 
     fn tell(&self, what: Invalidation<'_>) {
@@ -186,9 +181,8 @@ impl Fence {
         match what {
             Invalidation::Keys(keys) => {
                 for key in keys {
-                    let mut stripe = self.stripe(key);
-                    stripe.generation = stripe.generation.wrapping_add(1);
-                    self.tell(Invalidation::Keys(&[key]));
+                    let tell = || self.tell(Invalidation::Keys(&[key]));
+                    self.gate(key).written(tell);
                 }
             }
             Invalidation::Under(prefix) => drop(self.clear(prefix)),
@@ -198,47 +192,37 @@ impl Fence {
 
     /// Notes how things stand for a key, before its value is read or written.
     pub(crate) fn stamp(&self, key: &str) -> Stamp {
-        let clears = *self.clears.read().unwrap_or_else(PoisonError::into_inner);
-        let stripe = *self.stripe(key);
-        Stamp {
-            generation: stripe.generation,
-            clears: clears.count,
-            quiet: stripe.writers == 0 && clears.under_way == 0,
-        }
+        self.gate(key).stamp()
+    }
+
+    /// Notes how things stand for a key before its value is computed; nothing where nobody keeps copies.
+    pub(crate) fn before(&self, key: &str, origin: impl FnOnce() -> Origin) -> Option<Before> {
+        self.is_guarded().then(|| {
+            let stamp = self.stamp(key);
+            Before {
+                generation: stamp.quiet.then_some(stamp.generation),
+                clears: stamp.clears,
+                origin: origin(),
+            }
+        })
     }
 
     /// Runs `fill`, which puts a copy read after `stamp` into memory, unless the key was or is being written.
     pub(crate) fn fill(&self, key: &str, stamp: Stamp, fill: impl FnOnce()) -> bool {
-        stamp.quiet && self.insert(key, stamp, 0, fill)
+        stamp.quiet && self.gate(key).insert(stamp, 0, fill)
     }
 
     /// Runs `keep`, which puts a value just written into memory, unless another write of the key was or is under way.
     pub(crate) fn keep(&self, key: &str, stamp: Stamp, keep: impl FnOnce()) -> bool {
-        self.insert(key, stamp, 1, keep)
-    }
-
-    fn insert(&self, key: &str, stamp: Stamp, own_writers: u32, insert: impl FnOnce()) -> bool {
-        // Held while inserting, so that no clear empties memory between the check and the insertion.
-        let clears = self.clears.read().unwrap_or_else(PoisonError::into_inner);
-        let stripe = self.stripe(key);
-        let fits = stripe.generation == stamp.generation
-            && stripe.writers <= own_writers
-            && clears.count == stamp.clears
-            && clears.under_way == 0;
-        if fits {
-            insert();
-        }
-        fits
+        self.gate(key).insert(stamp, 1, keep)
     }
 
     /// Begins a write of a key: memory drops it, and is closed to copies of it until the answer is dropped.
     pub(crate) fn write<'f>(&'f self, key: &'f str) -> Write<'f> {
         let entered = self.is_guarded();
         if entered {
-            let mut stripe = self.stripe(key);
-            stripe.generation = stripe.generation.wrapping_add(1);
-            stripe.writers += 1;
-            self.tell(Invalidation::Keys(&[key]));
+            let tell = || self.tell(Invalidation::Keys(&[key]));
+            self.gate(key).enter(tell);
         }
         Write {
             fence: self,
@@ -250,11 +234,8 @@ impl Fence {
     /// Begins a clear of all keys that begin with `prefix`: memory drops them, and is closed to copies until the answer
     /// is dropped.
     pub(crate) fn clear<'f>(&'f self, prefix: &'f str) -> Clear<'f> {
-        let mut clears = self.clears.write().unwrap_or_else(PoisonError::into_inner);
-        clears.count += 1;
-        clears.under_way += 1;
-        // Copies that were on their way in are in by now, and others are refused: memory is emptied without the lock.
-        drop(clears);
+        // Copies that were on their way in are in after this, and others are refused: memory is emptied without the lock.
+        Clears::begin(&self.clears);
         let attached = self.attached.load(Ordering::Acquire);
         self.tell(Invalidation::Under(prefix));
         Clear {
@@ -276,14 +257,11 @@ pub(crate) struct Write<'f> {
 impl Drop for Write<'_> {
     fn drop(&mut self) {
         if self.entered {
-            let mut stripe = self.fence.stripe(self.key);
-            stripe.generation = stripe.generation.wrapping_add(1);
-            stripe.writers = stripe.writers.saturating_sub(1);
+            self.fence.gate(self.key).leave();
         } else if self.fence.is_guarded() {
             // A memory was put above the store meanwhile and may have copied the old value.
-            let mut stripe = self.fence.stripe(self.key);
-            stripe.generation = stripe.generation.wrapping_add(1);
-            self.fence.tell(Invalidation::Keys(&[self.key]));
+            let tell = || self.fence.tell(Invalidation::Keys(&[self.key]));
+            self.fence.gate(self.key).written(tell);
         }
     }
 }
@@ -302,13 +280,7 @@ impl Drop for Clear<'_> {
             // A memory was put above the store while the clear ran, and may hold copies from before.
             self.fence.tell(Invalidation::Under(self.prefix));
         }
-        let mut clears = self
-            .fence
-            .clears
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        clears.count += 1;
-        clears.under_way = clears.under_way.saturating_sub(1);
+        Clears::end(&self.fence.clears);
     }
 }
 
@@ -364,6 +336,8 @@ mod tests {
         assert!(!fence.keep("k", stamp_b, || panic!("two writers")));
         drop(b);
         assert!(!fence.keep("k", stamp_a, || panic!("the other wrote meanwhile")));
+        // Noted while the other wrote, which may have come later.
+        assert!(!fence.keep("k", stamp_b, || panic!("the other was under way")));
         drop(a);
         let c = fence.write("k");
         assert!(fence.keep("k", fence.stamp("k"), || ()));

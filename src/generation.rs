@@ -1,20 +1,19 @@
 //! Generations: numbers that change when something is invalidated. What carries another one than is now is dead, however
 //! much of it there is, and nobody has to look for it.
 
+mod register;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::coherence::{Origin, Standing};
 
-/// No generation: it is not known, or must be asked for.
-const UNKNOWN: u64 = 0;
-
-/// So often nothing is invalidated.
-const FORGOTTEN: u64 = u64::MAX;
+use register::UNKNOWN;
+use register::{Known, Register};
 
 /// Names remembered, at most. Past that all are forgotten, and what carries them in memory is dead.
 const MAX_NAMES: usize = 1 << 16;
@@ -34,21 +33,8 @@ pub(crate) fn random() -> u64 {
 }
 
 /// The generation of one name, as far as this process knows. Read without a lock.
-///
-/// When it was asked for is written before it and read before it, and it is unknown in between: who finds it asked for
-/// lately finds no older one.
 #[derive(Debug, Default)]
-pub(crate) struct Cell {
-    now: AtomicU64,
-    /// Whether values without marks are in the namespace.
-    plain: AtomicBool,
-    /// When it was asked for, on the process's clock in nanoseconds.
-    asked: AtomicU64,
-    /// Where.
-    origin: AtomicU64,
-    /// How often it was invalidated: what was asked for before is not believed after.
-    changes: Mutex<u64>,
-}
+pub(crate) struct Cell(Register);
 
 /// How things stood before a generation was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -64,17 +50,15 @@ pub(crate) struct Record {
     /// Nothing where there is none: whatever carries one is dead.
     pub(crate) generation: Option<u64>,
     pub(crate) plain: bool,
+    /// When it was asked for; nothing while whatever happens to it is told.
+    pub(crate) as_of: Option<Moment>,
 }
 
 impl Cell {
-    fn changes(&self) -> MutexGuard<'_, u64> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Notes how things stand, before the generation is asked for at `origin`.
     pub(crate) fn asking(&self, origin: Origin) -> Asking {
         Asking {
-            changes: *self.changes(),
+            changes: self.0.changes(),
             asked: Clock::REAL.now(),
             origin,
         }
@@ -82,64 +66,61 @@ impl Cell {
 
     /// Learns what was asked for, unless it was invalidated meanwhile.
     pub(crate) fn learn(&self, asking: Asking, record: Record) {
-        let changes = self.changes();
-        if *changes == asking.changes && *changes != FORGOTTEN {
-            self.now.store(UNKNOWN, Ordering::SeqCst);
-            self.origin.store(asking.origin.packed(), Ordering::SeqCst);
-            self.plain.store(record.plain, Ordering::SeqCst);
-            self.asked.store(asking.asked.as_nanos(), Ordering::SeqCst);
+        let known = Known {
             // What has no generation has one that nothing carries.
-            let now = record.generation.unwrap_or(u64::MAX);
-            self.now.store(now, Ordering::SeqCst);
-        }
+            now: record.generation.unwrap_or(u64::MAX),
+            plain: record.plain,
+            asked: asking.asked.as_nanos(),
+            origin: asking.origin.packed(),
+        };
+        self.0.learn(asking.changes, known);
     }
 
     /// It was invalidated, or may have been: whatever carries it is dead until it is asked for again.
     pub(crate) fn invalidate(&self) {
-        let mut changes = self.changes();
-        *changes = changes.saturating_add(1);
-        self.now.store(UNKNOWN, Ordering::SeqCst);
+        self.0.invalidate();
     }
 
-    /// Nobody tells it of invalidations any more: it stays unknown.
     fn forget(&self) {
-        *self.changes() = FORGOTTEN;
-        self.now.store(UNKNOWN, Ordering::SeqCst);
+        self.0.forget();
     }
 
     /// Whether anything is known of it.
     pub(crate) fn is_known(&self) -> bool {
-        self.now.load(Ordering::Acquire) != UNKNOWN
+        self.0.now() != UNKNOWN
     }
 
     /// What it is, if that was asked for less than `bound` ago, or nothing has happened since that would not have been told.
     #[inline]
     pub(crate) fn fresh(&self, bound: Duration) -> Option<Record> {
-        let asked = Moment::of_nanos(self.asked.load(Ordering::Acquire));
-        let origin = Origin::unpacked(self.origin.load(Ordering::Acquire));
-        let plain = self.plain.load(Ordering::Acquire);
-        let now = self.now.load(Ordering::Acquire);
-        if now == UNKNOWN {
+        let known = self.0.known()?;
+        let asked = Moment::of_nanos(known.asked);
+        let origin = Origin::unpacked(known.origin);
+        // What was known before a gap is not known after it: nobody told what happened meanwhile.
+        if origin.timed().standing(bound) == Standing::Void {
             return None;
         }
-        let told = || !origin.is_own() && origin.standing(bound) != Standing::Void;
-        (Clock::REAL.is_before(asked.after(bound)) || told()).then_some(Record {
-            generation: Some(now),
-            plain,
+        let told = !origin.is_own() && origin.standing(bound) != Standing::Void;
+        (told || Clock::REAL.is_before(asked.after(bound))).then_some(Record {
+            generation: Some(known.now),
+            plain: known.plain,
+            as_of: (!told).then_some(asked),
         })
     }
 
     fn is(&self, generation: u64) -> bool {
-        self.now.load(Ordering::Acquire) == generation
+        self.0.now() == generation
     }
 }
 
+type Named = HashMap<Box<str>, Arc<Cell>, ahash::RandomState>;
+
 /// The cells of a place, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Cells(Mutex<HashMap<Box<str>, Arc<Cell>, ahash::RandomState>>);
+pub(crate) struct Cells(Mutex<Named>);
 
 impl Cells {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Cell>, ahash::RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, Named> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,15 +152,15 @@ impl Cells {
     }
 }
 
-/// A tag, what its generation is now, and which one a value carries.
-type Tag = (Box<str>, Arc<Cell>, u64);
+/// A tag and the generation of it that a value carries.
+type Carried = (Box<str>, Arc<Cell>, u64);
 
-/// The tags of a value in memory.
+/// The tags of a value in memory, each with the generation that it carries.
 #[derive(Debug)]
-pub(crate) struct Tags(Box<[Tag]>);
+pub(crate) struct Tags(Box<[Carried]>);
 
 impl Tags {
-    pub(crate) fn new(tags: impl IntoIterator<Item = Tag>) -> Option<Arc<Self>> {
+    pub(crate) fn new(tags: impl IntoIterator<Item = Carried>) -> Option<Arc<Self>> {
         let tags: Box<[_]> = tags.into_iter().collect();
         (!tags.is_empty()).then(|| Arc::new(Self(tags)))
     }
@@ -233,7 +214,7 @@ impl OwnTags {
         let tag = own.tag(namespace, tag);
         tag.since = since;
         tag.cell.invalidate();
-        tag.cell.now.store(random(), Ordering::Release);
+        tag.cell.0.set(random());
     }
 
     /// What a value with these tags carries; nothing if one of them was invalidated after so many invalidations.
@@ -250,7 +231,7 @@ impl OwnTags {
             if count.is_some_and(|count| tag.since > count) {
                 return None;
             }
-            let now = tag.cell.now.load(Ordering::Acquire);
+            let now = tag.cell.0.now();
             attached.push((name.clone(), Arc::clone(&tag.cell), now));
         }
         Some(Tags::new(attached))
@@ -271,7 +252,7 @@ impl Own {
         let name = format!("{}:{namespace}{tag}", namespace.len()).into();
         self.tags.entry(name).or_insert_with(|| {
             let cell = Arc::<Cell>::default();
-            cell.now.store(random(), Ordering::Release);
+            cell.0.set(random());
             OwnTag { cell, since }
         })
     }
@@ -286,7 +267,7 @@ mod tests {
     fn record(generation: u64) -> Record {
         Record {
             generation: Some(generation),
-            plain: false,
+            ..Record::default()
         }
     }
 
@@ -296,7 +277,9 @@ mod tests {
         assert_eq!(cell.fresh(MINUTE), None);
         let asking = cell.asking(Origin::UNHEARD);
         cell.learn(asking, record(7));
-        assert_eq!(cell.fresh(MINUTE), Some(record(7)));
+        let fresh = cell.fresh(MINUTE).expect("it was asked for just now");
+        assert_eq!(fresh.generation, Some(7));
+        assert!(fresh.as_of.is_some(), "nobody tells");
         assert_eq!(cell.fresh(Duration::ZERO), None, "asked for each time");
         let before = cell.asking(Origin::UNHEARD);
         cell.invalidate();

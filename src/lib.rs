@@ -37,6 +37,7 @@ pub mod ring;
 #[cfg(feature = "ring")]
 mod ringmap;
 pub mod stats;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod ttl;

@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("refusal", 0),
     ("option", 0),
     ("op", 0),
+    ("sync", 0),
     ("coherence", 1),
     ("key", 1),
     ("value", 1),

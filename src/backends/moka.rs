@@ -117,7 +117,7 @@ impl Inner {
             return Some(entry);
         }
         let namespace = key.get(..draft.namespace).unwrap_or(key);
-        let count = match draft.ticket.0 {
+        let count = match draft.ticket.noted {
             Noted::Own(count) => Some(count),
             _ => None,
         };

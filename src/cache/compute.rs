@@ -9,7 +9,8 @@ use tokio::runtime::Handle;
 
 use crate::cache::Cache;
 use crate::cache::single::{
-    Look, begun, bounded, check_tags, checked, fetched, life, look, namespace, typed, wanted,
+    Look, begun, begun_without, bounded, check_tags, checked, fetched, life, look, namespace,
+    typed, wanted,
 };
 use crate::entry::{Draft, Entry, Stored, Ticket};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,8 +60,7 @@ where
         }
         Err(error) => {
             tracing::warn!(target: "larder", event = "read_failed", error = %error);
-            // A store that does not answer is not asked twice.
-            Ticket::lost(error)
+            begun_without(cache, key, error)
         }
     };
     count(&core.counters().computes);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::backend::Peek;
 use crate::cache::Cache;
+use crate::coherence::Before;
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Entry, Stored, Ticket, Want, When};
 use crate::error::{Error, ErrorKind, Result};
@@ -269,11 +270,29 @@ async fn write<T: Cacheable, C: Cache>(
 
 /// Notes how things stand with keys before their values are computed. What cannot be noted is not stored.
 pub(super) async fn begun<C: Cache>(cache: &C, keys: &[&str]) -> Vec<Ticket> {
+    let before: Vec<_> = keys.iter().map(|key| before(cache, key)).collect();
     let begin = async { Ok(cache.begin(keys, namespace(cache)).await) };
-    match bounded(cache.core(), begin).await {
+    let mut tickets = match bounded(cache.core(), begin).await {
         Ok(tickets) => tickets,
         Err(error) => keys.iter().map(|_| Ticket::lost(error.clone())).collect(),
+    };
+    for (ticket, before) in tickets.iter_mut().zip(before) {
+        ticket.before = before;
     }
+    tickets
+}
+
+/// A ticket for a store that does not answer: it is not asked twice.
+pub(super) fn begun_without<C: Cache>(cache: &C, key: &str, error: Error) -> Ticket {
+    Ticket {
+        before: before(cache, key),
+        ..Ticket::lost(error)
+    }
+}
+
+fn before<C: Cache>(cache: &C, key: &str) -> Option<Before> {
+    let stored = cache.stored_key(key);
+    cache.core().fence().before(&stored, || cache.origin(key))
 }
 
 pub(super) async fn invalidate<C: Cache>(cache: &C, tag: &str) -> Result<()> {

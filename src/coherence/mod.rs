@@ -5,6 +5,7 @@
 //! when it was surely heard. A copy in memory carries its [`Origin`]: which source it came from, and how things stood there
 //! when it was read. Once that is no longer so, the copy is not answered any more, without anybody having to look for it.
 
+mod slot;
 mod source;
 
 use std::fmt;
@@ -45,6 +46,15 @@ impl<F: Fn(Invalidation<'_>) + Send + Sync> Subscriber for F {
     fn hear(&self, what: Invalidation<'_>) {
         self(what);
     }
+}
+
+/// How things stood with a key before its value was computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before {
+    /// Of its stripe; nothing while somebody wrote.
+    pub(crate) generation: Option<u32>,
+    pub(crate) clears: u64,
+    pub(crate) origin: Origin,
 }
 
 /// What a subscriber asks for.

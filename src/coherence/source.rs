@@ -7,19 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, Moment};
 
+use super::slot::Slot;
+
 /// Sources of a process at once, in blocks that are made as they are needed. One more is as good as one that is not heard.
 const BLOCKS: usize = 256;
 const BLOCK: usize = 64;
-
-/// Read by every hit, written at gaps and with each sign of life.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Slot {
-    /// The epoch, in the upper half, and the view. An epoch is never used twice.
-    state: AtomicU64,
-    /// When it was asked for the latest sign of life that it gave, in nanoseconds; 0 where there is none.
-    proven: AtomicU64,
-}
 
 static SLOTS: [OnceLock<Box<[Slot; BLOCK]>>; BLOCKS] = [const { OnceLock::new() }; BLOCKS];
 
@@ -127,9 +119,9 @@ impl Origin {
         let Some(slot) = slot(self.slot & !TIMED) else {
             return Standing::Void;
         };
-        let state = slot.state.load(Ordering::Acquire);
+        let (proven, state) = slot.look();
         let timed = self.slot & TIMED != 0;
-        if state >> 32 != u64::from(self.epoch) || !(timed || is_heard(slot, max_staleness)) {
+        if state >> 32 != u64::from(self.epoch) || !(timed || is_heard(proven, max_staleness)) {
             return Standing::Void;
         }
         if state == self.state() {
@@ -144,8 +136,7 @@ impl Origin {
     }
 }
 
-fn is_heard(slot: &Slot, max_staleness: Duration) -> bool {
-    let proven = slot.proven.load(Ordering::Acquire);
+fn is_heard(proven: u64, max_staleness: Duration) -> bool {
     proven != 0 && CLOCK.is_before(Moment::of_nanos(proven).after(max_staleness))
 }
 
@@ -198,7 +189,7 @@ impl Source {
         let Some(index) = self.0.index else {
             return Origin::UNHEARD;
         };
-        let state = slot(index).map_or(0, |slot| slot.state.load(Ordering::Acquire));
+        let state = slot(index).map_or(0, |slot| slot.state());
         Origin {
             slot: index,
             epoch: u32::try_from(state >> 32).unwrap_or(0),
@@ -220,7 +211,7 @@ impl Source {
             .filter(|_| self.0.connected.load(Ordering::Acquire))
         {
             let asked = CLOCK.at(asked).as_nanos();
-            slot.proven.fetch_max(asked, Ordering::AcqRel);
+            slot.prove(asked);
         }
     }
 
@@ -229,9 +220,8 @@ impl Source {
         self.0.connected.store(false, Ordering::Release);
         self.0.gaps.fetch_add(1, Ordering::Relaxed);
         if let Some(slot) = self.slot() {
-            slot.proven.store(0, Ordering::Release);
+            slot.end();
         }
-        self.void();
     }
 
     /// It never will tell, and this is why.
@@ -247,20 +237,14 @@ impl Source {
     /// All copies of it are void, and what is read from now on is not.
     pub fn void(&self) {
         if let Some(slot) = self.slot() {
-            slot.state.fetch_add(1 << 32, Ordering::AcqRel);
+            slot.void();
         }
     }
 
     /// The map of sources has this number now, if it had a smaller one.
     pub fn set_view(&self, view: u32) {
         if let Some(slot) = self.slot() {
-            let put = |state: u64| {
-                let known = state & u64::from(u32::MAX);
-                Some(state >> 32 << 32 | known.max(u64::from(view)))
-            };
-            let _ = slot
-                .state
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, put);
+            slot.set_view(view);
         }
     }
 
@@ -280,9 +264,7 @@ impl Source {
     /// How things stand with it.
     #[must_use]
     pub fn status(&self) -> SourceStatus {
-        let proven = self
-            .slot()
-            .map_or(0, |slot| slot.proven.load(Ordering::Acquire));
+        let proven = self.slot().map_or(0, |slot| slot.proven());
         let hearing = match (&*self.deaf(), proven) {
             (Some(why), _) => Hearing::Deaf { why: why.clone() },
             (None, 0) => Hearing::NotYet,
@@ -312,12 +294,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let Some(index) = self.index else { return };
         if let Some(slot) = slot(index) {
-            slot.proven.store(0, Ordering::Release);
-            // Whoever takes the slot next begins with an epoch of its own and counts views anew.
-            let end = |state: u64| Some(((state >> 32) + 1) << 32);
-            let _ = slot
-                .state
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, end);
+            slot.leave();
         }
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         free.0.push(index);

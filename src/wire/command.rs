@@ -25,7 +25,7 @@ pub(super) struct Storing<'d> {
 
 /// What a draft is stored as, or nothing if its life is over already.
 pub(super) fn storing<'d>(core: &Core, key: &str, draft: &'d Draft) -> Result<Option<Storing<'d>>> {
-    if let Noted::Lost(error) = &draft.ticket.0 {
+    if let Noted::Lost(error) = &draft.ticket.noted {
         return Err(error.clone());
     }
     let bytes = match &draft.sealed {
@@ -56,14 +56,14 @@ impl Storing<'_> {
                 .arg(&*self.bytes)
                 .arg(draft.namespace)
                 .arg(&self.life);
-            let when = match (&draft.ticket.0, draft.when) {
+            let when = match (&draft.ticket.noted, draft.when) {
                 (Noted::Node { .. }, _) => "computed",
                 (_, When::Always) => "always",
                 (_, When::IfAbsent) => "absent",
             };
             command.arg(when).arg(&random().to_le_bytes());
             command.arg(i32::from(self.marked));
-            match &draft.ticket.0 {
+            match &draft.ticket.noted {
                 Noted::Node { fingerprint, count } => command.arg(&**fingerprint).arg(*count),
                 _ => command.arg("").arg(0),
             };

@@ -155,7 +155,10 @@ async fn opened(addr: &NodeAddr, settings: &ConnectionSettings, listening: bool)
         match first(&mut greeting, &mut driver).await {
             First::Left(greeted) => greeted?,
             // The server may have said why before it hung up; all answers are in once the driver has ended.
-            First::Right(()) => greeting.await?,
+            First::Right(()) => {
+                greeting.await?;
+                return Err(Error::new(ErrorKind::Unavailable, "the connection ended"));
+            }
         }
     };
     Ok(Opened {

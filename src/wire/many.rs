@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+#[cfg(feature = "ring")]
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
@@ -186,7 +187,7 @@ async fn begin_all(
         Ok(Value::Array(notes)) if notes.len() == keys.len() => notes
             .into_iter()
             .map(|note| {
-                let ticket = ticket(note).map(Ticket);
+                let ticket = ticket(note).map(Ticket::from);
                 ticket.ok_or_else(|| strange(connection, "begin"))
             })
             .collect(),

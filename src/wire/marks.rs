@@ -9,6 +9,7 @@ use super::fetch::Opened;
 use super::names::{RECORDS, forget_namespace, namespace, of_namespace, of_tag, tag_key};
 use super::node::Node;
 use super::script::PLAIN;
+use crate::clock::{Clock, Moment};
 use crate::codec::Marks;
 use crate::core::Core;
 use crate::entry::{Answer, Want};
@@ -35,15 +36,22 @@ impl Node {
         };
         let space = namespace(key, marks.namespace);
         let bound = bound(core, want);
-        let is = |cell: &Cell, generation| {
-            let record = cell.fresh(bound);
-            record.is_some_and(|record| record.generation == Some(generation))
+        let mut as_of = None;
+        let mut is = |cell: &Cell, generation| {
+            let record = cell
+                .fresh(bound)
+                .filter(|record| record.generation == Some(generation));
+            as_of = as_of
+                .into_iter()
+                .chain(record.and_then(|record| record.as_of))
+                .min();
+            record.is_some()
         };
         if !self.with_namespace(space, |cell| is(cell, marks.generation)) {
             return Err(Box::new(opened));
         }
         if marks.tags.is_empty() {
-            return Ok(opened.answer);
+            return Ok(carrying(opened.answer, None, as_of));
         }
         let mut tags = Vec::with_capacity(marks.tags.len());
         for (tag, generation) in &marks.tags {
@@ -56,7 +64,7 @@ impl Node {
             }
             tags.push((tag.clone(), cell, *generation));
         }
-        Ok(carrying(opened.answer, Tags::new(tags)))
+        Ok(carrying(opened.answer, Tags::new(tags), as_of))
     }
 
     fn knows_plain(&self, core: &Core, key: &str, want: Want) -> bool {
@@ -97,6 +105,7 @@ impl Node {
             self.says_plain(key, namespace(key, want.namespace)).await?;
             return Ok(opened.answer);
         };
+        let as_of = Some(Clock::REAL.now());
         let now = self.asked(key, marks).await?;
         let space = namespace(key, marks.namespace);
         let carried = marks.tags.iter().map(|(_, generation)| *generation);
@@ -115,7 +124,7 @@ impl Node {
             (tag.clone(), cell, *generation)
         });
         let tags = Tags::new(tags);
-        Ok(carrying(opened.answer, tags))
+        Ok(carrying(opened.answer, tags, as_of))
     }
 
     /// The generations of the namespace and of each tag as they are now.
@@ -176,6 +185,7 @@ fn record(reply: &Value) -> Record {
     Record {
         generation: bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)),
         plain: bytes.get(8) == Some(&b'1'),
+        as_of: None,
     }
 }
 
@@ -190,7 +200,8 @@ fn refused(core: &Core, key: &str) -> Answer {
     Answer::refused(Refusal::Generation)
 }
 
-fn carrying(mut answer: Answer, tags: Option<Arc<Tags>>) -> Answer {
+fn carrying(mut answer: Answer, tags: Option<Arc<Tags>>, as_of: Option<Moment>) -> Answer {
+    answer.as_of = as_of;
     answer.entry = answer.entry.map(|entry| entry.with_tags(tags));
     answer
 }

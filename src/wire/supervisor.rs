@@ -212,7 +212,9 @@ async fn serve(
     if why.is_none() {
         link.gather.close();
         let drained = async {
-            first(gathered, &mut driver).await;
+            if let First::Right(()) = first(gathered, &mut driver).await {
+                return;
+            }
             // Operations under way hold a sender each, so the driver ends when the last of them is done.
             drop(link);
             driver.await;

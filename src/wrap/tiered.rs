@@ -81,8 +81,8 @@ impl<L1: Backend, L2: Backend> TieredBuilder<L1, L2> {
 
     /// Sets how long memory keeps a computed value that `l2` could not store, because its node is down, slow, full or read
     /// only: so each process computes a key about once in this time, and not for every caller. 1 second unless set; zero
-    /// keeps none, nor does a strict cache. It is also how long such a value may differ from what others store once `l2` is back, never longer than
-    /// [`max_staleness`](Self::max_staleness).
+    /// keeps none, nor does a strict cache. It is never kept for longer than [`max_staleness`](Self::max_staleness), counted from when its compute
+    /// began, nor once the writes of others are heard again.
     pub fn outage_ttl(mut self, ttl: Duration) -> Self {
         self.outage_ttl = ttl;
         self
@@ -325,21 +325,19 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
             return Ok(entry.into());
         }
         let noted = self.inner.note(key);
-        let want = self.inner.wanted(want, &[noted]);
+        let want = self.inner.wanted(want);
         let answer = self.inner.l2.fetch(key, want).await?;
-        if let Some(entry) = &answer.entry {
-            self.inner.fill(key, noted, entry).await;
-        }
+        self.inner.fill(key, noted, &answer).await;
         Ok(answer)
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
         let noted = self.inner.note(key);
         let copy = self.inner.copy_of(key, &draft, noted);
-        let computed = draft.computed;
+        let stands_in = self.inner.stands_in(&draft, noted);
         self.inner.make_way(&[key]).await;
         let stored = self.inner.l2.store(key, draft).await;
-        self.inner.settle(key, noted, copy, computed, &stored);
+        self.inner.settle(key, noted, copy, stands_in, &stored);
         stored
     }
 

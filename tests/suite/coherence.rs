@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use larder::coherence::{Hearing, Interest, Invalidation, Subscriber};
+use larder::testing::{Mode, Proxy};
 use larder::{Backend, Cache, Moka, Prefixed, Redis, Tiered};
 
 use crate::fleet::eventually;
@@ -175,6 +176,75 @@ async fn a_server_that_does_not_tell_leaves_copies_for_as_long_as_they_may_be_be
         assert!(began.elapsed() < bound + bound, "{denied}: {took:?}");
         assert!(cache.stats().memory_hits > 1, "{denied}");
     }
+}
+
+#[tokio::test]
+async fn a_value_from_an_outage_does_not_outlive_it() {
+    let server = Server::start().await;
+    let proxy = Proxy::to(("127.0.0.1", server.port())).await.unwrap();
+    let (direct, own) = (server.url(0), format!(":{}/", server.port()));
+    let url = direct.replace(&own, &format!(":{}/", proxy.port()));
+    let redis = Redis::connect(&url).await.unwrap();
+    let long = SECOND * 20;
+    let cache = Tiered::builder(Moka::new(1000), redis)
+        .max_staleness(long)
+        .outage_ttl(long)
+        .build();
+    let cache = heard(cache).await;
+    proxy.set(Mode::Refuse);
+    proxy.reset();
+    eventually(SECOND * 5, "the line is lost", async || {
+        cache.coherence()[0].gaps > 0
+    })
+    .await;
+    let computed = async || {
+        let value = cache.get_or_set("k", MINUTE, || async { hello() });
+        value.await.unwrap()
+    };
+    assert_eq!(computed().await, "hello");
+    let before = cache.stats().memory_hits;
+    assert_eq!(computed().await, "hello");
+    assert!(cache.stats().memory_hits > before, "memory stands in");
+    server.raw(0, &["SET", "k", "new"]).await;
+    proxy.set(Mode::Pass);
+    let cache = heard(cache.clone()).await;
+    eventually(SECOND, "an answer", async || {
+        cache.get::<String>("k").await.is_ok()
+    })
+    .await;
+    assert_eq!(text(&cache, "k").await.as_deref(), Some("new"));
+}
+
+#[tokio::test]
+async fn a_value_from_an_outage_is_as_old_as_its_compute() {
+    let server = Server::start().await;
+    let redis = Redis::connect(&server.url(0)).await.unwrap();
+    let bound = SECOND * 2;
+    let cache = Tiered::builder(Moka::new(1000), redis)
+        .max_staleness(bound)
+        .outage_ttl(bound * 2)
+        .build();
+    let cache = heard(cache).await;
+    server.kill();
+    let began = Mutex::new(Instant::now());
+    let compute = || async {
+        *began.lock().unwrap() = Instant::now();
+        tokio::time::sleep(SECOND).await;
+        hello()
+    };
+    cache.get_or_set("k", MINUTE, compute).await.unwrap();
+    let began = began.into_inner().unwrap();
+    let mut hits = 0;
+    loop {
+        let asked = began.elapsed();
+        match cache.get::<String>("k").await {
+            Ok(Some(_)) => assert!(asked <= bound, "answered {asked:?} after it began"),
+            _ => break,
+        }
+        hits += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(hits > 0);
 }
 
 #[tokio::test]

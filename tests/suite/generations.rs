@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use larder::coherence::Hearing;
+use larder::testing::{Mode, Proxy};
 use larder::{
     Backend, Cache, Context, DistributedRedis, Error, ErrorKind, Moka, Options, Prefixed, Redis,
     Tiered,
@@ -577,4 +579,54 @@ async fn nodes_are_flushed_by_name() {
     fleet.nodes[1].kill();
     let down = ring.flush_nodes(&[&label]).await.unwrap_err();
     assert_eq!(down.kind(), ErrorKind::Unavailable, "{down}");
+}
+
+/// A tag that another process invalidates while its server is not heard, and how long a value that has it is answered then.
+async fn answered_after_a_gap(bound: Duration, healed: bool) {
+    let server = Server::start().await;
+    let proxy = Proxy::to(("127.0.0.1", server.port())).await.unwrap();
+    let proxy = proxy.marking("TRACKING");
+    let (direct, own) = (server.url(0), format!(":{}/", server.port()));
+    let url = direct.replace(&own, &format!(":{}/", proxy.port()));
+    let near = Redis::builder(&url).max_staleness(bound);
+    let cache = Tiered::new(Moka::new(100), near.connect().await.unwrap());
+    let heard = || matches!(cache.coherence()[0].hearing, Hearing::Heard { .. });
+    eventually(SECOND * 5, "it is heard", async || heard()).await;
+    let other = redis(&server).await;
+    for key in ["first", "second"] {
+        other.set(key, text("v"), tagged("t")).await.unwrap();
+    }
+    proxy.set_marked(Mode::Stall);
+    eventually(SECOND * 5, "it is not heard", async || !heard()).await;
+    // What is known of the tag is from before.
+    assert!(read(&cache, "first").await.is_some());
+    other.invalidate_tag("t").await.unwrap();
+    let done = Instant::now();
+    if healed {
+        proxy.set(Mode::Pass);
+        eventually(SECOND * 5, "it is heard", async || heard()).await;
+    } else {
+        tokio::time::sleep(bound * 7 / 10).await;
+    }
+    loop {
+        let asked = done.elapsed();
+        if read(&cache, "second").await.is_none() {
+            return;
+        }
+        assert!(
+            asked <= bound,
+            "answered {asked:?} after it was invalidated"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_known_before_a_gap_is_not_known_after_it() {
+    answered_after_a_gap(SECOND * 4, true).await;
+}
+
+#[tokio::test]
+async fn a_copy_is_as_old_as_what_it_was_judged_by() {
+    answered_after_a_gap(SECOND, false).await;
 }

@@ -1,5 +1,6 @@
 //! Tests of corners: what is owed, refused, emptied, silent or forbidden at a bad moment.
 
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use futures_util::future::join_all;
 use redis::cmd;
 use tokio::time::sleep;
 
-use super::tests::{get, patient, set, to};
+use super::tests::{fake, get, patient, set, to};
 use super::upkeep::{calls, greeting, scripted};
 use super::*;
 use crate::core::Core;
@@ -19,6 +20,50 @@ use crate::wire::testserver::{self, TestServer};
 
 fn node(url: &str, settings: &ConnectionSettings) -> Node {
     Node::new(NodeAddr::parse(url).unwrap(), settings)
+}
+
+/// A server that answers the greeting and hangs up at once: what drives its connection has ended, and is not to be driven on.
+#[tokio::test]
+async fn a_greeting_and_a_hang_up_at_once_are_no_connection() {
+    let (asked, asking) = tokio::sync::oneshot::channel();
+    let (go, going) = std::sync::mpsc::channel();
+    let (close, closed) = std::sync::mpsc::channel();
+    let once = Arc::new(std::sync::Mutex::new(Some((asked, going, close))));
+    let place = fake(move |mut stream| {
+        let (mut seen, mut block) = (Vec::new(), [0; 4096]);
+        let Some((asked, going, close)) = once.lock().unwrap().take() else {
+            return;
+        };
+        while !String::from_utf8_lossy(&seen).contains("SETNAME") {
+            let count = stream.read(&mut block).unwrap();
+            if seen.is_empty() {
+                stream
+                    .write_all(b"-ERR unknown command 'HELLO'\r\n")
+                    .unwrap();
+            }
+            seen.extend_from_slice(&block[..count]);
+        }
+        asked.send(()).unwrap();
+        going.recv().unwrap();
+        stream.write_all(b"+PONG\r\n+OK\r\n").unwrap();
+        drop(stream);
+        close.send(()).unwrap();
+    });
+    let settings = ConnectionSettings {
+        client_name: Some("larder".to_owned()),
+        ..patient()
+    };
+    let target = crate::wire::Target::from(NodeAddr::parse(&format!("redis://{place}/0")).unwrap());
+    let opened = crate::wire::dial::open(&target, &settings);
+    // The thread that would read is kept from it until all has been said.
+    let meanwhile = async {
+        asking.await.unwrap();
+        go.send(()).unwrap();
+        closed.recv().unwrap();
+    };
+    let (opened, ()) = futures_util::future::join(opened, meanwhile).await;
+    let error = opened.err().expect("it has ended");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
 /// A server that refuses writes for now makes an owed emptying be forgotten.

@@ -13,7 +13,7 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         let missing = keys.iter().zip(&found).filter(|(_, found)| found.is_none());
         let (wanted, noted): (Vec<&str>, Vec<Noted>) =
             missing.map(|(key, _)| (*key, self.note(key))).unzip();
-        let want = self.wanted(want, &noted);
+        let want = self.wanted(want);
         let answers = self.l2.fetch_many(&wanted, want).await;
         let mut answers = answers.into_iter().zip(noted);
         let mut all = Vec::with_capacity(keys.len());
@@ -26,12 +26,8 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
                 all.push(Ok(Answer::default()));
                 continue;
             };
-            if let Some(entry) = answer
-                .as_ref()
-                .ok()
-                .and_then(|answer| answer.entry.as_ref())
-            {
-                self.fill(key, noted, entry).await;
+            if let Ok(answer) = &answer {
+                self.fill(key, noted, answer).await;
             }
             all.push(answer);
         }
@@ -68,14 +64,14 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         let copy = |(key, draft): &(String, Draft)| {
             let noted = self.note(key);
             let copy = self.copy_of(key, draft, noted);
-            (key.clone(), noted, copy, draft.computed)
+            (key.clone(), noted, copy, self.stands_in(draft, noted))
         };
         let copies: Vec<_> = drafts.iter().map(copy).collect();
         let keys: Vec<&str> = drafts.iter().map(|(key, _)| key.as_str()).collect();
         self.make_way(&keys).await;
         let answers = self.l2.store_many(drafts).await;
-        for ((key, noted, copy, computed), answer) in copies.into_iter().zip(&answers) {
-            self.settle(&key, noted, copy, computed, answer);
+        for ((key, noted, copy, stands_in), answer) in copies.into_iter().zip(&answers) {
+            self.settle(&key, noted, copy, stands_in, answer);
         }
         answers
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::backend::{Backend, Memory, Peek};
 use crate::clock::Moment;
-use crate::coherence::{Origin, Standing};
-use crate::entry::{Draft, Entry, Stored, Want};
+use crate::coherence::{Before, Origin, Standing};
+use crate::entry::{Answer, Draft, Entry, Stored, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Stamp;
 use crate::flight::unless_overtaken;
@@ -54,21 +54,14 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         {
             Keeping::From(origin)
         } else {
-            // What is read is behind by half of the bound at most, for generations are not told of either.
-            let until = self.core.now().after(self.max_staleness / 2);
+            let until = self.core.now().after(self.max_staleness);
             Keeping::Until(until, origin.timed())
         }
     }
 
     /// What `l2` is asked for.
-    pub(super) fn wanted(&self, want: Want, noted: &[Noted]) -> Want {
-        let told = |noted: &Noted| matches!(noted.keeping, Keeping::From(_));
-        let bound = if noted.iter().all(told) {
-            self.max_staleness
-        } else {
-            self.max_staleness / 2
-        };
-        want.with_deadline().fresher_than(bound)
+    pub(super) fn wanted(&self, want: Want) -> Want {
+        want.with_deadline().fresher_than(self.max_staleness)
     }
 
     /// Whether a copy found in `l1` may be answered.
@@ -129,7 +122,13 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
     }
 
     /// Puts a copy read after it was `noted` into `l1`, unless the key was written since.
-    pub(super) async fn fill(&self, key: &str, noted: Noted, entry: &Entry) {
+    pub(super) async fn fill(&self, key: &str, mut noted: Noted, answer: &Answer) {
+        let Some(entry) = &answer.entry else {
+            return;
+        };
+        if let (Keeping::Until(until, _), Some(as_of)) = (&mut noted.keeping, answer.as_of) {
+            *until = (*until).min(as_of.after(self.max_staleness));
+        }
         let Some(draft) = self.copy(key, entry, noted) else {
             return;
         };
@@ -181,12 +180,12 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         key: &str,
         noted: Noted,
         copy: Option<Draft>,
-        computed: bool,
+        stands_in: bool,
         stored: &Result<Stored>,
     ) {
         let copy = match (stored, noted.keeping) {
             (Ok(Stored::Done), Keeping::Freely | Keeping::Until(..)) => copy,
-            (Err(error), _) if computed && is_outage(error) => {
+            (Err(error), _) if stands_in && is_outage(error) => {
                 copy.and_then(|copy| self.meanwhile(copy, noted))
             }
             _ => None,
@@ -204,24 +203,45 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         }
     }
 
-    /// The copy of a computed value that `l2` could not store: short-lived, since `l2` may get another one from elsewhere, and
-    /// of no source that could void it.
+    /// Whether a draft may stand in for what `l2` holds, should that fail to store it: it was computed, and nobody was heard
+    /// to write the key since its compute began, nor was the source heard anew.
+    pub(super) fn stands_in(&self, draft: &Draft, noted: Noted) -> bool {
+        let undisturbed = |before: &Before| {
+            let same_origin = match noted.keeping {
+                Keeping::Freely => return true,
+                Keeping::From(origin) => origin == before.origin,
+                Keeping::Until(_, origin) => origin == before.origin.timed(),
+                Keeping::Never => false,
+            };
+            same_origin && noted.stamp.follows(before)
+        };
+        draft.computed && draft.ticket.before.as_ref().is_none_or(undisturbed)
+    }
+
+    /// The copy of a computed value that `l2` could not store: short-lived, since `l2` may get another one from elsewhere. It
+    /// is void once its source is heard anew: others may have written meanwhile, and from then on memory is to equal `l2`.
     fn meanwhile(&self, mut copy: Draft, noted: Noted) -> Option<Draft> {
         // A strict cache shows its callers what is wrong below.
         if self.outage_ttl.is_zero() || self.core.settings().strict {
             return None;
         }
-        let took = Duration::from_micros(copy.entry.compute_us().into());
-        let ttl = match noted.keeping {
-            Keeping::Freely => self.outage_ttl,
-            // Nobody could say what was written since its compute began.
-            _ => self.outage_ttl.min(self.max_staleness.saturating_sub(took)),
+        let bounded = self.outage_ttl.min(self.max_staleness);
+        let (ttl, origin) = match noted.keeping {
+            Keeping::Freely => (self.outage_ttl, Origin::OWN),
+            Keeping::From(origin) => (bounded, origin.timed()),
+            Keeping::Until(_, origin) => (bounded, origin),
+            Keeping::Never => return None,
         };
-        if ttl.is_zero() {
-            return None;
-        }
-        let entry = copy.entry.copied_from(Origin::OWN);
-        copy.entry = until_at_most(entry, self.core.now().after(ttl));
+        let entry = copy.entry.copied_from(origin);
+        let until = match noted.keeping {
+            Keeping::Freely => self.core.now().after(ttl),
+            // It is as old as its compute's beginning.
+            _ => {
+                let took = Duration::from_micros(entry.compute_us().into());
+                entry.born().after(ttl.saturating_sub(took))
+            }
+        };
+        copy.entry = until_at_most(entry, until);
         Some(copy)
     }
 

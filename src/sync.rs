@@ -1,0 +1,4 @@
+//! Locks and atomics of the few cores that are small enough for every order of their steps to be tried: `tests/loom` includes
+//! their files with loom's in place of these.
+
+pub(crate) use std::sync::{Mutex, PoisonError, RwLock, atomic};
