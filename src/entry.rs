@@ -240,6 +240,7 @@ pub struct Draft {
 /// [`Backend::begin`](crate::Backend::begin) gets it back with the value, and tells whether something was invalidated since.
 #[derive(Clone, Debug, Default)]
 pub struct Ticket {
+    #[cfg_attr(not(any(feature = "moka", feature = "redis")), allow(dead_code))]
     pub(crate) noted: Noted,
     /// What was known of it in this process.
     pub(crate) before: Option<Before>,
