@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::FutureExt;
 use larder::{Cache, Options, SharedCache};
 use tokio::time::{sleep, timeout};
 
@@ -37,6 +38,8 @@ fn counter_name(counter: usize) -> String {
 fn tag_name(tag: usize) -> String {
     format!("t{tag}")
 }
+
+type Operation<'w> = Pin<Box<dyn Future<Output = bool> + Send + 'w>>;
 
 /// One task of one process.
 pub(crate) struct Worker {
@@ -70,14 +73,7 @@ impl Worker {
         while let Ok(permit) = world.permits.acquire().await {
             permit.forget();
             let gate = world.gate.read().await;
-            let ok = match timeout(HUNG, self.operate()).await {
-                Ok(ok) => ok,
-                Err(_) => {
-                    let text = format!("process {}", self.process);
-                    world.tally.violated(Invariant::Hung, &text);
-                    false
-                }
-            };
+            let ok = self.operate().await;
             drop(gate);
             world.tally.operation(ok);
             world.done.fetch_add(1, Ordering::Relaxed);
@@ -86,19 +82,25 @@ impl Worker {
     }
 
     async fn operate(&mut self) -> bool {
-        match self.random.below(1000) {
-            0..420 => self.get().await,
-            420..620 => self.get_or_set().await,
-            620..680 => self.get_many().await,
-            680..800 => self.set().await,
-            800..850 => self.delete().await,
-            850..880 => self.set_many().await,
-            880..910 => self.abandon().await,
-            910..945 => self.add().await,
-            945..993 => self.read_counter().await,
-            993..999 => self.invalidate_tag().await,
-            _ => self.clear().await,
-        }
+        let (doing, operation): (_, Operation<'_>) = match self.random.below(1000) {
+            0..420 => ("get", self.get().boxed()),
+            420..620 => ("get_or_set", self.get_or_set().boxed()),
+            620..680 => ("get_many", self.get_many().boxed()),
+            680..800 => ("set", self.set().boxed()),
+            800..850 => ("delete", self.delete().boxed()),
+            850..880 => ("set_many", self.set_many().boxed()),
+            880..910 => ("abandon", self.abandon().boxed()),
+            910..945 => ("incr", self.add().boxed()),
+            945..993 => ("get a counter", self.read_counter().boxed()),
+            993..999 => ("invalidate_tag", self.invalidate_tag().boxed()),
+            _ => ("clear", self.clear().boxed()),
+        };
+        let ended = timeout(HUNG, operation).await;
+        ended.unwrap_or_else(|_| {
+            let text = format!("process {}: {doing}", self.process);
+            self.world.tally.violated(Invariant::Hung, &text);
+            false
+        })
     }
 
     fn cache(&self) -> Tier {
