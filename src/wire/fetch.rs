@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
+use futures_util::future::join;
 use redis::{Value, cmd};
 use tokio::time::Instant;
 
@@ -92,6 +93,9 @@ impl Node {
         want: Want,
         waker: &Waker,
     ) -> Option<Joining> {
+        if !self.knows_namespace(core, key, want) {
+            return None;
+        }
         // Before the question: what is left of a life counts from here.
         let now = std::time::Instant::now();
         let connection = self.connection(key);
@@ -118,7 +122,10 @@ impl Node {
             }
             None => {
                 let since = core.now();
-                (connection.get(key, want.deadline).await?, since)
+                // At the same time, for what was read is judged by it.
+                let known = self.know_namespace(core, key, want);
+                let (got, ()) = join(connection.get(key, want.deadline), known).await;
+                (got?, since)
             }
         };
         let reply = match got.found {
@@ -301,6 +308,7 @@ impl Raw {
                 answer: entry.with_deadline(self.deadline).into(),
                 plain: marks.is_none(),
                 marks,
+                since: Some(self.now),
             },
             Err(why) => Opened::refused(core, key, why),
         })
@@ -314,6 +322,8 @@ pub(crate) struct Opened {
     pub(super) marks: Option<Marks>,
     /// A value without marks.
     pub(super) plain: bool,
+    /// When it was asked for; nothing for what needs no judging.
+    pub(super) since: Option<Moment>,
 }
 
 impl Opened {

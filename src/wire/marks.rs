@@ -26,8 +26,20 @@ impl Node {
         want: Want,
         opened: Opened,
     ) -> Result<Answer, Box<Opened>> {
+        self.judged_within(bound(core, want), core, key, want, opened)
+    }
+
+    /// As [`judged`](Self::judged), by what was known so long ago at most.
+    fn judged_within(
+        &self,
+        bound: Duration,
+        core: &Core,
+        key: &str,
+        want: Want,
+        opened: Opened,
+    ) -> Result<Answer, Box<Opened>> {
         let Some(marks) = &opened.marks else {
-            let known = !opened.plain || self.knows_plain(core, key, want);
+            let known = !opened.plain || self.knows_plain(bound, key, want);
             return if known {
                 Ok(opened.answer)
             } else {
@@ -35,7 +47,6 @@ impl Node {
             };
         };
         let space = namespace(key, marks.namespace);
-        let bound = bound(core, want);
         let mut as_of = None;
         let mut is = |cell: &Cell, generation| {
             let record = cell
@@ -67,8 +78,28 @@ impl Node {
         Ok(carrying(opened.answer, Tags::new(tags), as_of))
     }
 
-    fn knows_plain(&self, core: &Core, key: &str, want: Want) -> bool {
+    /// Whether it is known what most values of a reader's namespace are judged by.
+    pub(super) fn knows_namespace(&self, core: &Core, key: &str, want: Want) -> bool {
         let bound = bound(core, want);
+        let space = namespace(key, want.namespace);
+        self.with_namespace(space, |cell| cell.fresh(bound).is_some())
+    }
+
+    /// Asks for that, unless it is known. Whoever judges asks again where this fails.
+    pub(super) async fn know_namespace(&self, core: &Core, key: &str, want: Want) {
+        // What is asked for each time is asked for when it is needed.
+        let asks_anyway = bound(core, want).is_zero();
+        if !asks_anyway && !self.knows_namespace(core, key, want) {
+            let marks = Marks {
+                namespace: want.namespace,
+                generation: 0,
+                tags: Vec::new(),
+            };
+            let _ = self.asked(key, &marks).await;
+        }
+    }
+
+    fn knows_plain(&self, bound: Duration, key: &str, want: Want) -> bool {
         let space = namespace(key, want.namespace);
         let record = self.with_namespace(space, |cell| cell.fresh(bound));
         record.is_some_and(|record| record.plain)
@@ -97,7 +128,13 @@ impl Node {
         want: Want,
         opened: Opened,
     ) -> Result<Answer> {
-        let opened = match self.judged(core, key, want, opened) {
+        // What was known when it was asked for counts, however long the answer took.
+        let took = opened.since.map(|since| core.now().since(since));
+        let bound = match bound(core, want) {
+            bound if bound.is_zero() => bound,
+            bound => bound.saturating_add(took.unwrap_or_default()),
+        };
+        let opened = match self.judged_within(bound, core, key, want, opened) {
             Ok(answer) => return Ok(answer),
             Err(opened) => *opened,
         };
