@@ -155,6 +155,14 @@ impl Batch {
     }
 }
 
+/// However it ends, nobody goes on waiting for it: it may be let go of by whoever is the last to hold it, when the link is
+/// given up and what was on its way is forgotten.
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
 /// What is sent for some keys, each of which is asked for once.
 pub(super) struct Question {
     ask: Form,

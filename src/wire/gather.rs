@@ -335,6 +335,18 @@ mod tests {
         assert!(free());
     }
 
+    /// The link's task is gone, and the watch over it forgets the batch before that task's end has told its callers.
+    #[tokio::test]
+    async fn a_batch_that_is_forgotten_strands_nobody() {
+        let gather = Gather::default();
+        let ask = Arc::new(Ask::new("k", false, Instant::now(), None));
+        drop(gather.note(Batch::new(vec![Arc::clone(&ask)])));
+        gather.expire(Duration::from_secs(60));
+        assert!(gather.sent.lock().unwrap().is_empty());
+        let answer = timeout(Duration::from_secs(1), poll_fn(|cx| ask.poll(cx))).await;
+        assert!(matches!(answer, Ok(Answer::Lost)), "{answer:?}");
+    }
+
     #[test]
     fn a_batch_that_is_late_is_followed_by_half_of_it() {
         let size = Size::default();
