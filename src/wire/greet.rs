@@ -59,7 +59,13 @@ async fn hello(addr: &NodeAddr, conn: &mut MultiplexedConnection) -> Result<()> 
     let Some(refusal) = ask(addr, conn, &hello).await? else {
         return Ok(());
     };
-    if !matches!(code(&refusal), Some("ERR" | "NOPROTO" | "NOPERM")) {
+    let unknown = match code(&refusal) {
+        Some("ERR" | "NOPROTO" | "NOPERM") => true,
+        // Some ask who it is before they look for the command; a wrong password would be another answer.
+        Some("NOAUTH") => credentials(addr).is_some(),
+        _ => false,
+    };
+    if !unknown {
         return Err(refusal.with("step", "HELLO"));
     }
     match auth(addr, conn).await {

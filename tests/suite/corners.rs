@@ -284,7 +284,9 @@ async fn a_slow_line_is_heard() {
     let server = Server::start().await;
     let proxy = Proxy::to(("127.0.0.1", server.port())).await.unwrap();
     proxy.set(Mode::Delay(Duration::from_millis(150)));
-    let store = Redis::builder(&format!("redis://127.0.0.1:{}/0", proxy.port()))
+    let own = format!(":{}/", server.port());
+    let url = server.url(0).replace(&own, &format!(":{}/", proxy.port()));
+    let store = Redis::builder(&url)
         .operation_timeout(SECOND * 5)
         .connect_timeout(SECOND * 5)
         .max_staleness(SECOND * 10)
