@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use larder::codec::Plain;
+use larder::coherence::Hearing;
 use larder::{Cache, Moka, Options, Prefixed, Redis, Tiered, Ttl};
 use tokio::time::sleep;
 
+use crate::fleet::eventually;
 use crate::support::Server;
+use crate::values::{read, strict, tagged, text};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -16,23 +19,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 async fn redis(server: &Server) -> Redis {
     let builder = Redis::builder(&server.url(0)).operation_timeout(SECOND * 2);
     builder.connect().await.expect("connected")
-}
-
-async fn strict(server: &Server) -> Redis {
-    let builder = Redis::builder(&server.url(0)).max_staleness(Duration::ZERO);
-    builder.connect().await.expect("connected")
-}
-
-fn text(text: &str) -> String {
-    text.to_owned()
-}
-
-fn tagged(tag: &str) -> Options {
-    Options::ttl(MINUTE).tag(tag)
-}
-
-async fn read(cache: &impl Cache, key: &str) -> Option<String> {
-    cache.get(key).await.expect("an answer")
 }
 
 /// A copy with tags is not kept where nobody would be told of them.
@@ -295,18 +281,20 @@ async fn a_slow_line_is_heard() {
         .unwrap();
     let tier = Tiered::new(Moka::new(100), store);
     tier.set("k", text("v"), MINUTE).await.unwrap();
-    let mut times = Vec::new();
-    for _ in 0..20 {
-        let at = Instant::now();
-        read(&tier, "k").await;
-        times.push(at.elapsed().as_millis());
-        sleep(Duration::from_millis(500)).await;
-    }
-    let hearing = tier.coherence().remove(0).hearing;
-    assert!(
-        matches!(hearing, larder::coherence::Hearing::Heard { .. }),
-        "{hearing:?}"
-    );
+    let status = || tier.coherence().remove(0);
+    let age = || match status().hearing {
+        Hearing::Heard { age } => Some(age),
+        _ => None,
+    };
+    eventually(SECOND * 10, "the line is heard", async || age().is_some()).await;
+    // It goes on to be: the next sign of life is younger than the one before.
+    let (first, since) = (age().unwrap(), Instant::now());
+    eventually(SECOND * 10, "the line is heard again", async || {
+        age().is_some_and(|age| age + SECOND < first + since.elapsed())
+    })
+    .await;
+    assert_eq!(status().gaps, 0);
+    assert_eq!(read(&tier, "k").await.as_deref(), Some("v"));
 }
 
 /// Zero asks for generations each time too.

@@ -7,38 +7,20 @@ use std::time::{Duration, Instant};
 use larder::coherence::Hearing;
 use larder::testing::{Mode, Proxy};
 use larder::{
-    Backend, Cache, Context, DistributedRedis, Error, ErrorKind, Moka, Options, Prefixed, Redis,
-    Tiered,
+    Backend, Cache, Context, DistributedRedis, Error, ErrorKind, Moka, Prefixed, Redis, Tiered,
 };
 use redis::Value;
 use tokio::sync::Notify;
 
 use crate::fleet::{Fleet, eventually};
 use crate::support::Server;
+use crate::values::{read, strict, tagged, text};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 async fn redis(server: &Server) -> Redis {
     Redis::connect(&server.url(0)).await.expect("connected")
-}
-
-/// One that asks for the generations with every read.
-async fn strict(server: &Server) -> Redis {
-    let builder = Redis::builder(&server.url(0)).max_staleness(Duration::ZERO);
-    builder.connect().await.expect("connected")
-}
-
-fn text(text: &str) -> String {
-    text.to_owned()
-}
-
-fn tagged(tag: &str) -> Options {
-    Options::ttl(MINUTE).tag(tag)
-}
-
-async fn read(cache: &impl Cache, key: &str) -> Option<String> {
-    cache.get(key).await.expect("an answer")
 }
 
 /// How often each command was carried out since the last reset.

@@ -18,3 +18,4 @@ mod redis_store;
 mod ring;
 mod support;
 mod topology;
+mod values;
