@@ -8,34 +8,26 @@
 //! delete that makes up for the earlier one, which would remove what it has just written. Until then what stands under the
 //! key is nothing to its readers: memory would go on to answer it after the delete, of which nobody tells it.
 
-use std::collections::{HashMap, HashSet};
+mod tags;
+
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use tags::TagDebt;
+use tags::Tags;
+
 type Keys = HashSet<Box<str>, ahash::RandomState>;
-
-/// A namespace, and a tag in it.
-pub(super) type TagName = (Box<str>, Box<str>);
-
-/// Tags that are owed an invalidation, at most; past that their values are removed.
-const MAX_TAGS: usize = 1024;
-
-#[derive(Debug, Default)]
-struct TagDebts {
-    under_way: u32,
-    /// How many have failed; 0 once it is made up for all of them.
-    failed: u64,
-}
 
 #[derive(Debug, Default)]
 struct State {
     owed: Keys,
     /// Being deleted right now.
     under_way: Keys,
-    /// Tags that are being invalidated, or are to be again.
-    tags: HashMap<TagName, TagDebts, ahash::RandomState>,
+    tags: Tags,
     /// What all keys to be removed begin with.
     prefix: Option<String>,
     /// How often something came to be owed under a prefix.
@@ -48,11 +40,6 @@ impl State {
             && self.under_way.is_empty()
             && self.tags.is_empty()
             && self.prefix.is_none()
-    }
-
-    fn owed_tags(&self) -> impl Iterator<Item = (&TagName, u64)> {
-        let owed = self.tags.iter().filter(|(_, debts)| debts.failed > 0);
-        owed.map(|(name, debts)| (name, debts.failed))
     }
 
     fn holds(&self, key: &str) -> bool {
@@ -134,68 +121,6 @@ impl Replay {
         !self.is_clear() && self.lock().holds(key)
     }
 
-    /// Begins to invalidate a tag. Dropped without being settled, that is owed.
-    pub(super) fn invalidate(&self, namespace: &str, tag: &str) -> TagDebt<'_> {
-        let name: TagName = (namespace.into(), tag.into());
-        self.change(|state| state.tags.entry(name.clone()).or_default().under_way += 1);
-        TagDebt {
-            replay: self,
-            name,
-            failed: true,
-        }
-    }
-
-    /// Whether values with a tag should be nothing.
-    pub(super) fn owes_tag(&self, namespace: &str, tag: &str) -> bool {
-        let name = || (namespace.into(), tag.into());
-        !self.is_clear() && self.lock().tags.contains_key(&name())
-    }
-
-    /// Some tag that is owed an invalidation, and how many have failed.
-    pub(super) fn owed_tag(&self) -> Option<(TagName, u64)> {
-        let state = self.lock();
-        state
-            .owed_tags()
-            .next()
-            .map(|(name, failed)| (name.clone(), failed))
-    }
-
-    /// A tag was invalidated after so many had failed, or never can be.
-    pub(super) fn tag_told(&self, name: &TagName, failed: u64) {
-        self.change(|state| {
-            if let Some(debts) = state
-                .tags
-                .get_mut(name)
-                .filter(|debts| debts.failed == failed)
-            {
-                debts.failed = 0;
-                if debts.under_way == 0 {
-                    state.tags.remove(name);
-                }
-            }
-        });
-    }
-
-    fn tag_ended(&self, name: &TagName, failed: bool) {
-        self.change(|state| {
-            if let Some(debts) = state.tags.get_mut(name) {
-                debts.under_way -= 1;
-                debts.failed = if failed { debts.failed + 1 } else { 0 };
-                if debts.under_way == 0 && debts.failed == 0 {
-                    state.tags.remove(name);
-                }
-            }
-            if state.owed_tags().nth(MAX_TAGS).is_some() {
-                let namespaces = state
-                    .owed_tags()
-                    .map(|((namespace, _), _)| namespace.to_string());
-                let all = namespaces.reduce(common).unwrap_or_default();
-                state.tags.retain(|_, debts| debts.under_way > 0);
-                state.owe_all(all);
-            }
-        });
-    }
-
     /// How many keys are owed a delete, and whether so many were that everything under a prefix is.
     pub(super) fn debts(&self) -> (usize, bool) {
         if self.clear.load(Ordering::Acquire) {
@@ -248,7 +173,7 @@ impl Replay {
 
     fn is_owing(&self) -> bool {
         let state = self.lock();
-        !state.owed.is_empty() || state.prefix.is_some() || state.owed_tags().next().is_some()
+        !state.owed.is_empty() || state.prefix.is_some() || state.tags.owed().next().is_some()
     }
 
     /// Waits until something is owed.
@@ -350,27 +275,6 @@ impl Drop for Takeover<'_> {
         if !self.keys.is_empty() {
             self.replay.owe(self.keys.iter().map(|key| &**key));
         }
-    }
-}
-
-/// A tag that is being invalidated.
-#[must_use]
-pub(super) struct TagDebt<'r> {
-    replay: &'r Replay,
-    name: TagName,
-    failed: bool,
-}
-
-impl TagDebt<'_> {
-    /// The node was told, or never can be.
-    pub(super) fn settle(mut self) {
-        self.failed = false;
-    }
-}
-
-impl Drop for TagDebt<'_> {
-    fn drop(&mut self) {
-        self.replay.tag_ended(&self.name, self.failed);
     }
 }
 
