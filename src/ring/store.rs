@@ -202,16 +202,24 @@ impl Backend for DistributedRedis {
             let node = snapshot.node_of(key).ok()?;
             node.join(&self.core, key, want, waker)
         };
-        let judge = |opened: Opened| match self.follower.current().node_of(key) {
-            Ok(node) => node.judged(&self.core, key, want, opened),
-            Err(_) => Err(Box::new(opened)),
-        };
-        let answer = match together(&self.core, key, want, join, judge).await {
-            Together::Done(answer) => answer?,
-            Together::Rest(rest) => Box::pin(self.fetch_by_itself(key, want, rest)).await?,
-        };
         // By the map of now, if it has changed meanwhile: what moved is out of date on the node that was asked.
-        Ok(self.judged(&self.follower.current(), key, answer))
+        let judge = |opened: Opened| {
+            let snapshot = self.follower.current();
+            match snapshot.node_of(key) {
+                Ok(node) => {
+                    let answer = node.judged(&self.core, key, want, opened)?;
+                    Ok(self.judged(&snapshot, key, answer))
+                }
+                Err(_) => Err(Box::new(opened)),
+            }
+        };
+        match together(&self.core, key, want, join, judge).await {
+            Together::Done(answer) => answer,
+            Together::Rest(rest) => {
+                let answer = Box::pin(self.fetch_by_itself(key, want, rest)).await?;
+                Ok(self.judged(&self.follower.current(), key, answer))
+            }
+        }
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

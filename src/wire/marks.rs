@@ -239,6 +239,8 @@ fn refused(core: &Core, key: &str) -> Answer {
 
 fn carrying(mut answer: Answer, tags: Option<Arc<Tags>>, as_of: Option<Moment>) -> Answer {
     answer.as_of = as_of;
-    answer.entry = answer.entry.map(|entry| entry.with_tags(tags));
+    if tags.is_some() {
+        answer.entry = answer.entry.map(|entry| entry.with_tags(tags));
+    }
     answer
 }
