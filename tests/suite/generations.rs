@@ -52,13 +52,13 @@ async fn a_clear_costs_the_same_whatever_it_covers() {
     let mut seen = Vec::new();
     for count in [10, 100_000] {
         let server = Server::start().await;
+        // Nobody knows yet what is there. The first clear looks, and what it left to do behind it ends with its store.
+        let first = Prefixed::new(redis(&server).await, "app:");
+        first.clear().await.unwrap();
+        drop(first);
         // Ten thousand keys in one call take a while on a busy machine.
         let redis = Redis::builder(&server.url(0)).operation_timeout(SECOND * 5);
         let cache = Prefixed::new(redis.connect().await.unwrap(), "app:");
-        // Nobody knows yet what is there.
-        cache.clear().await.unwrap();
-        let scanned = async || calls(&server).await.contains_key("scan");
-        eventually(SECOND * 5, "nothing is taken back", scanned).await;
         for start in (0..count).step_by(10_000) {
             let some = start..count.min(start + 10_000);
             let pairs = some.map(|i| (format!("k{i}"), text("v")));
