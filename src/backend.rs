@@ -92,6 +92,7 @@ pub trait Backend: Send + Sync + 'static {
     /// through a [`Cache`](crate::Cache) over this store, and those by others as far as the store hears of them.
     ///
     /// A store with a connection to where others write overrides it, so that it listens as long as somebody wants to know.
+    /// It refuses nothing and does not wait: until others' writes are heard, copies carry an origin that says so.
     fn subscribe(&self, prefix: &str, interest: Interest) -> Subscription {
         self.core().subscribe(&self.stored_key(prefix), interest)
     }
@@ -121,6 +122,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Notes how things stand with keys whose values are computed next, by a cache whose own prefix is so many bytes of them. A
     /// store that others write to overrides it, so that what was invalidated anywhere meanwhile is not stored.
+    ///
+    /// One ticket for each key, in the same order. It refuses nothing: where the store does not answer, the ticket is one that
+    /// stores nothing. Dropped under way, it leaves at most a note on the store that goes by itself.
     async fn begin(&self, keys: &[&str], _namespace: usize) -> Vec<Ticket> {
         keys.iter().map(|_| self.core().ticket()).collect()
     }
@@ -135,7 +139,7 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`ErrorKind::Unsupported`] unless the store [keeps tags](Self::keeps_tags); whatever keeps it from telling all of its
-    /// places.
+    /// places. What failed, or was dropped under way, is made up for, and the values are nothing to this process until then.
     async fn invalidate(&self, _prefix: &str, _tag: &str) -> Result<()> {
         Err(Error::new(
             ErrorKind::Unsupported,

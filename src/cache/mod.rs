@@ -356,7 +356,25 @@ pub trait Cache: Backend + Clone {
     /// Once this has returned, no later read through this cache, its clones or tiers answers such a value, and a compute that
     /// was under way and tags its value so is not stored. Other processes follow within
     /// [`max_staleness`](crate::core::Settings::max_staleness). A node that could not be told is named in the error; it is told
-    /// before it is used again, and until then its values with this tag are nothing to this process.
+    /// before it is used again, and until then its values with this tag are nothing to this process. So it is where this call is
+    /// dropped under way.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::{Cache, Options};
+    /// # fn main() -> larder::Result<()> {
+    /// # #[cfg(feature = "moka")]
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let cache = larder::Moka::new(100);
+    /// let options = Options::ttl(Duration::from_secs(60)).tag("group:7");
+    /// cache.set("user:42", "Ada".to_owned(), options).await?;
+    /// cache.invalidate_tag("group:7").await?;
+    /// assert_eq!(cache.get::<String>("user:42").await?, None);
+    /// # Ok::<_, larder::Error>(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// Refused with kind `Key` if the tag is empty, longer than 255 bytes or holds control characters, and with `Unsupported`
     /// by a store that keeps no tags.

@@ -4,6 +4,36 @@
 //! while it hears of them itself: a [`Source`] is a place that tells of its writes, such as one server, and remembers until
 //! when it was surely heard. A copy in memory carries its [`Origin`]: which source it came from, and how things stood there
 //! when it was read. Once that is no longer so, the copy is not answered any more, without anybody having to look for it.
+//!
+//! ```
+//! use std::collections::BTreeSet;
+//! use std::sync::{Arc, Mutex};
+//! use std::time::Duration;
+//! use larder::coherence::{Interest, Invalidation};
+//! use larder::{Backend, Cache};
+//!
+//! # fn main() -> larder::Result<()> {
+//! # #[cfg(feature = "moka")]
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let cache = larder::Moka::new(100);
+//! let heard = Arc::new(Mutex::new(BTreeSet::new()));
+//! let subscription = cache.subscribe("user:", {
+//!     let heard = Arc::clone(&heard);
+//!     Interest::new(Arc::new(move |what: Invalidation<'_>| {
+//!         heard.lock().unwrap().insert(format!("{what:?}"));
+//!     }))
+//! });
+//! let minute = Duration::from_secs(60);
+//! cache.set("user:1", 1, minute).await?;
+//! cache.set("group:1", 1, minute).await?;
+//! drop(subscription);
+//! cache.set("user:2", 1, minute).await?;
+//! assert_eq!(*heard.lock().unwrap(), [r#"Keys(["user:1"])"#.to_owned()].into());
+//! # Ok::<_, larder::Error>(())
+//! # })?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod slot;
 mod source;
