@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::runtime;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -15,6 +14,7 @@ use crate::error::Result;
 use crate::ringmap::Order;
 use crate::wire::{Connection, ConnectionSettings};
 
+use super::current::Current;
 use super::departed::Departed;
 use super::file::Saver;
 use super::keys::MapKeys;
@@ -52,7 +52,7 @@ pub(super) struct Follower {
     pub(super) manager: Connection,
     pub(super) settings: MapSettings,
     pub(super) clock: Clock,
-    pub(super) current: ArcSwap<Snapshot>,
+    pub(super) current: Current,
     pub(super) progress: Mutex<Progress>,
     pub(super) signals: Arc<Signals>,
     pub(super) recent: Recent,
@@ -85,7 +85,7 @@ impl Follower {
         signals: Arc<Signals>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            current: ArcSwap::from_pointee(Snapshot::empty(settings.keys.unreserved())),
+            current: Current::new(Snapshot::empty(settings.keys.unreserved())),
             recent: Recent::new(settings.window()),
             departed: Departed::default(),
             saver: Saver::default(),

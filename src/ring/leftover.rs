@@ -18,16 +18,28 @@ return 0
 ";
 
 impl DistributedRedis {
-    /// The answer, unless it was written before its node took the key over. Without an epoch, nobody can tell.
-    pub(super) fn judged(&self, snapshot: &Snapshot, key: &str, answer: Answer) -> Answer {
-        let Some(entry) = &answer.entry else {
+    /// As [`judged`](Self::judged), by the map of now.
+    pub(super) fn judged_now(&self, key: &str, answer: Answer) -> Answer {
+        if self.follower.current.is_settled(self.epoch_of(&answer)) {
             return answer;
+        }
+        self.judged(&self.follower.current(), key, answer)
+    }
+
+    /// The epoch that an answer was written in; 0 for none.
+    fn epoch_of(&self, answer: &Answer) -> u64 {
+        let Some(entry) = &answer.entry else {
+            return 0;
         };
         let bytes = entry.value().as_encoded();
-        let epoch = match bytes.and_then(|bytes| self.core.format().ring_epoch(bytes)) {
-            Some(epoch) => epoch,
-            None => entry.ring_epoch(),
-        };
+        bytes
+            .and_then(|bytes| self.core.format().ring_epoch(bytes))
+            .unwrap_or_else(|| entry.ring_epoch())
+    }
+
+    /// The answer, unless it was written before its node took the key over. Without an epoch, nobody can tell.
+    pub(super) fn judged(&self, snapshot: &Snapshot, key: &str, answer: Answer) -> Answer {
+        let epoch = self.epoch_of(&answer);
         if epoch > snapshot.stated {
             self.follower.tell_of(epoch);
         }

@@ -4,6 +4,7 @@
 //! docs/FORMAT.md has the keys of the map to the byte.
 
 mod builder;
+mod current;
 mod departed;
 mod file;
 mod follow;

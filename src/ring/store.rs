@@ -203,7 +203,10 @@ impl Backend for DistributedRedis {
             node.join(&self.core, key, want, waker)
         };
         // By the map of now, if it has changed meanwhile: what moved is out of date on the node that was asked.
-        let judge = |opened: Opened| {
+        let judge = |mut opened: Opened| {
+            if let Some(answer) = opened.judged_at_once(want) {
+                return Ok(self.judged_now(key, answer));
+            }
             let snapshot = self.follower.current();
             match snapshot.node_of(key) {
                 Ok(node) => {
@@ -217,7 +220,7 @@ impl Backend for DistributedRedis {
             Together::Done(answer) => answer,
             Together::Rest(rest) => {
                 let answer = Box::pin(self.fetch_by_itself(key, want, rest)).await?;
-                Ok(self.judged(&self.follower.current(), key, answer))
+                Ok(self.judged_now(key, answer))
             }
         }
     }

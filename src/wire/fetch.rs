@@ -22,6 +22,7 @@ use crate::codec::Marks;
 use crate::core::Core;
 use crate::entry::{Answer, Entry, Want};
 use crate::error::{ErrorKind, Result};
+use crate::generation::Record;
 use crate::refusal::Refusal;
 use crate::value::Value as Stored;
 
@@ -29,6 +30,8 @@ use crate::value::Value as Stored;
 pub(crate) struct Joining {
     joined: Joined,
     since: Moment,
+    /// What was known of the reader's namespace then.
+    known: Record,
 }
 
 /// A get that came back with something else than a value or nothing.
@@ -76,10 +79,13 @@ pub(crate) async fn together(
     };
     let raw = Raw::new(Ok(reply), pttl, want, joining.since);
     match raw.open(core, key, want) {
-        Ok(opened) => match judge(opened) {
-            Ok(answer) => Together::Done(Ok(answer)),
-            Err(opened) => Together::Rest(Some(Box::new(Rest::Opened(*opened)))),
-        },
+        Ok(mut opened) => {
+            opened.known = Some(joining.known);
+            match judge(opened) {
+                Ok(answer) => Together::Done(Ok(answer)),
+                Err(opened) => Together::Rest(Some(Box::new(Rest::Opened(*opened)))),
+            }
+        }
         Err(error) => Together::Done(Err(error)),
     }
 }
@@ -93,15 +99,17 @@ impl Node {
         want: Want,
         waker: &Waker,
     ) -> Option<Joining> {
-        if !self.knows_namespace(core, key, want) {
-            return None;
-        }
+        let known = self.known_of(core, key, want)?;
         // Before the question: what is left of a life counts from here.
         let now = std::time::Instant::now();
         let connection = self.connection(key);
         let joined = connection.join(key, want.deadline, now.into(), waker)?;
         let since = core.settings().clock.at(now);
-        Some(Joining { joined, since })
+        Some(Joining {
+            joined,
+            since,
+            known,
+        })
     }
 
     /// Reads one key, or goes on with what [`together`] left.
@@ -116,7 +124,7 @@ impl Node {
         let (got, since) = match rest.map(|rest| *rest) {
             Some(Rest::Opened(opened)) => return self.judge(core, key, want, opened).await,
             Some(Rest::Came(Came { joining, with })) => {
-                let Joining { joined, since } = joining;
+                let Joining { joined, since, .. } = joining;
                 let got = connection.rejoined(key, want.deadline, &joined, with);
                 (got.await?, since)
             }
@@ -309,6 +317,7 @@ impl Raw {
                 plain: marks.is_none(),
                 marks,
                 since: Some(self.now),
+                known: None,
             },
             Err(why) => Opened::refused(core, key, why),
         })
@@ -324,6 +333,8 @@ pub(crate) struct Opened {
     pub(super) plain: bool,
     /// When it was asked for; nothing for what needs no judging.
     pub(super) since: Option<Moment>,
+    /// What was known of the reader's namespace before that, which counts as if it had been learned with the answer.
+    pub(super) known: Option<Record>,
 }
 
 impl Opened {

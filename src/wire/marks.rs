@@ -39,7 +39,10 @@ impl Node {
         opened: Opened,
     ) -> Result<Answer, Box<Opened>> {
         let Some(marks) = &opened.marks else {
-            let known = !opened.plain || self.knows_plain(bound, key, want);
+            let plain = |record: Record| record.plain;
+            let known = !opened.plain
+                || opened.known.is_some_and(plain)
+                || self.known(bound, key, want).is_some_and(plain);
             return if known {
                 Ok(opened.answer)
             } else {
@@ -47,20 +50,14 @@ impl Node {
             };
         };
         let space = namespace(key, marks.namespace);
-        let mut as_of = None;
-        let mut is = |cell: &Cell, generation| {
-            let record = cell
-                .fresh(bound)
-                .filter(|record| record.generation == Some(generation));
-            as_of = as_of
-                .into_iter()
-                .chain(record.and_then(|record| record.as_of))
-                .min();
-            record.is_some()
-        };
-        if !self.with_namespace(space, |cell| is(cell, marks.generation)) {
+        let is = |record: &Record, generation| record.generation == Some(generation);
+        let known = opened.known_record(want).or_else(|| {
+            let fresh = self.with_namespace(space, |cell| cell.fresh(bound));
+            fresh.filter(|fresh| is(fresh, marks.generation))
+        });
+        let Some(Record { mut as_of, .. }) = known else {
             return Err(Box::new(opened));
-        }
+        };
         if marks.tags.is_empty() {
             return Ok(carrying(opened.answer, None, as_of));
         }
@@ -70,26 +67,25 @@ impl Node {
                 return Ok(refused(core, key));
             }
             let cell = self.marks.of(&of_tag(space, tag));
-            if !is(&cell, *generation) {
+            let Some(fresh) = cell.fresh(bound).filter(|fresh| is(fresh, *generation)) else {
                 return Err(Box::new(opened));
-            }
+            };
+            as_of = as_of.into_iter().chain(fresh.as_of).min();
             tags.push((tag.clone(), cell, *generation));
         }
         Ok(carrying(opened.answer, Tags::new(tags), as_of))
     }
 
-    /// Whether it is known what most values of a reader's namespace are judged by.
-    pub(super) fn knows_namespace(&self, core: &Core, key: &str, want: Want) -> bool {
-        let bound = bound(core, want);
-        let space = namespace(key, want.namespace);
-        self.with_namespace(space, |cell| cell.fresh(bound).is_some())
+    /// What most values of a reader's namespace are judged by, if that is known.
+    pub(super) fn known_of(&self, core: &Core, key: &str, want: Want) -> Option<Record> {
+        self.known(bound(core, want), key, want)
     }
 
     /// Asks for that, unless it is known. Whoever judges asks again where this fails.
     pub(super) async fn know_namespace(&self, core: &Core, key: &str, want: Want) {
         // What is asked for each time is asked for when it is needed.
         let asks_anyway = bound(core, want).is_zero();
-        if !asks_anyway && !self.knows_namespace(core, key, want) {
+        if !asks_anyway && self.known_of(core, key, want).is_none() {
             let marks = Marks {
                 namespace: want.namespace,
                 generation: 0,
@@ -99,20 +95,23 @@ impl Node {
         }
     }
 
-    fn knows_plain(&self, bound: Duration, key: &str, want: Want) -> bool {
+    fn known(&self, bound: Duration, key: &str, want: Want) -> Option<Record> {
         let space = namespace(key, want.namespace);
-        let record = self.with_namespace(space, |cell| cell.fresh(bound));
-        record.is_some_and(|record| record.plain)
+        self.with_namespace(space, |cell| cell.fresh(bound))
     }
 
     /// Nearly all reads of a process are in one namespace: the one that was read last is at hand.
     fn with_namespace<R>(&self, namespace: &str, with: impl FnOnce(&Cell) -> R) -> R {
         let last = self.last_namespace.load();
-        if let Some(last) = last
-            .as_ref()
-            .filter(|last| last.0 == namespace && last.1.is_known())
+        // An empty string points nowhere, and a comparison that reads there with vector masks takes longer than all else here.
+        let is = |name: &str| {
+            name.len() == namespace.len() && (namespace.is_empty() || name == namespace)
+        };
+        if let Some((_, cell)) = last
+            .as_deref()
+            .filter(|(name, cell)| is(name) && cell.is_known())
         {
-            return with(&last.1);
+            return with(cell);
         }
         let cell = self.marks.of(&of_namespace(namespace));
         let last = Arc::new((namespace.to_owned(), Arc::clone(&cell)));
@@ -235,6 +234,28 @@ fn bound(core: &Core, want: Want) -> Duration {
 fn refused(core: &Core, key: &str) -> Answer {
     core.refuse(key, Refusal::Generation);
     Answer::refused(Refusal::Generation)
+}
+
+impl Opened {
+    /// What was known of the generation that it carries when it was asked for.
+    fn known_record(&self, want: Want) -> Option<Record> {
+        let marks = self.marks.as_ref()?;
+        self.known.filter(|known| {
+            marks.namespace == want.namespace && known.generation == Some(marks.generation)
+        })
+    }
+
+    /// The answer, if that is all it takes to judge it. It is taken out then.
+    #[cfg(feature = "ring")]
+    pub(crate) fn judged_at_once(&mut self, want: Want) -> Option<Answer> {
+        let as_of = match &self.marks {
+            Some(marks) if !marks.tags.is_empty() => return None,
+            Some(_) => self.known_record(want)?.as_of,
+            None if self.plain => return None,
+            None => None,
+        };
+        Some(carrying(std::mem::take(&mut self.answer), None, as_of))
+    }
 }
 
 fn carrying(mut answer: Answer, tags: Option<Arc<Tags>>, as_of: Option<Moment>) -> Answer {
