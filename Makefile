@@ -1,7 +1,7 @@
 # `make test` is the first command to run; CONTRIBUTING.md says the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help test faults model mutate loom demo bench check fmt clippy docs deny vectors examples
+.PHONY: help test faults model mutate loom demo bench check fmt clippy docs deny vectors examples mutants
 
 # Further arguments for cargo: make test ARGS="-- --nocapture"
 ARGS ?=
@@ -27,7 +27,7 @@ model: ## processes at random while everything goes wrong, each read judged (OPS
 mutate: ## takes one mechanism out at a time: what must fail then fails (about ten minutes)
 	@scripts/mutate.sh
 
-loom: ## every order of the steps of the smallest cores: fence, generations, sources
+loom: ## every order of the steps of the smallest cores: fence, flights, generations, sources
 	cargo test --release --test loom $(ARGS)
 
 demo: ## the tiered example on a manager and three nodes of its own
@@ -36,7 +36,7 @@ demo: ## the tiered example on a manager and three nodes of its own
 bench: ## the benches, on real servers (found or fetched)
 	@server=$$(scripts/redis-server.sh) && LARDER_REDIS_SERVER="$$server" cargo bench --all-features $(ARGS)
 
-check: fmt clippy docs deny vectors examples ## everything else that must hold
+check: fmt clippy docs deny vectors examples mutants ## everything else that must hold
 
 fmt: ## formatting
 	cargo fmt --all --check
@@ -65,3 +65,6 @@ vectors: ## the placement vectors, computed again without any code of this crate
 examples: ## all examples build, and quickstart runs
 	cargo build --examples --all-features
 	cargo run --quiet --example quickstart
+
+mutants: ## every mutant of `make mutate` applies
+	@set -e; for mutant in scripts/mutants/*.patch; do git apply --check "$$mutant"; done

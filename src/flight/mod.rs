@@ -14,12 +14,13 @@ mod write;
 
 use std::any::TypeId;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 pub(crate) use lead::{Lead, Storing, unless_overtaken};
 pub(crate) use state::Tags;
 use state::{Flight, lock};
@@ -62,8 +63,13 @@ pub(crate) enum Seat {
 
 impl Flights {
     pub(crate) fn new() -> Self {
+        Self::sharded(SHARDS)
+    }
+
+    /// With so many locks that keys share.
+    pub(crate) fn sharded(count: usize) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..count).map(|_| Mutex::default()).collect(),
             hasher: ahash::RandomState::new(),
             clears: Mutex::default(),
             clear_count: AtomicUsize::new(0),
@@ -71,7 +77,8 @@ impl Flights {
     }
 
     fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
-        let index = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
+        let index =
+            usize::try_from(self.hasher.hash_one(key) % self.shards.len() as u64).unwrap_or(0);
         lock(&self.shards[index])
     }
 

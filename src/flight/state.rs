@@ -1,12 +1,12 @@
 //! One flight: who leads it, who waits, what came of it.
 
 use std::any::TypeId;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::sync::{Mutex, MutexGuard, Notify, PoisonError};
 use crate::value::Shared;
 
 /// Leaders that fail in a row before all who still wait are told.

@@ -1,12 +1,12 @@
 //! Writing a key: its flights are cut off, and those that store are waited for.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
 use super::Flights;
 use super::state::{Flight, lock};
+use crate::sync::atomic::Ordering;
 
 /// A write of one key under way.
 #[must_use]

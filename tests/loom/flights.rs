@@ -1,0 +1,247 @@
+//! Callers that share a compute, against each other and against writes.
+
+use std::any::TypeId;
+use std::time::Duration;
+
+use loom::future::block_on;
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use loom::thread;
+use tokio::time::Instant;
+
+use crate::flight::{Flights, Lead, Outcome, Seat, Storing, Tags};
+use crate::value::Shared;
+
+const KEY: &str = "k";
+/// Nobody is impatient.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// A store of one key, 0 while it has none, and what a compute finds.
+struct World {
+    flights: std::sync::Arc<Flights>,
+    truth: AtomicU32,
+    stored: AtomicU32,
+    computes: AtomicU32,
+}
+
+impl World {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            flights: std::sync::Arc::new(Flights::sharded(1)),
+            truth: AtomicU32::new(1),
+            stored: AtomicU32::new(0),
+            computes: AtomicU32::new(0),
+        })
+    }
+
+    fn join(&self) -> Seat {
+        let number = TypeId::of::<u32>();
+        self.flights.join(KEY, number, PATIENCE)
+    }
+
+    /// What one caller does as leader; `compute` answers nothing if it fails.
+    fn led(&self, lead: Lead, compute: impl Fn(&Self) -> Option<u32>) -> Option<u32> {
+        let found = self.stored.load(SeqCst);
+        if found != 0 {
+            lead.found(shared(found));
+            return Some(found);
+        }
+        let Some(value) = compute(self) else {
+            lead.fail("it failed");
+            return None;
+        };
+        if let Some(storing) = lead.land(shared(value)) {
+            self.store(&storing, value);
+        }
+        Some(value)
+    }
+
+    fn store(&self, storing: &Storing, value: u32) {
+        self.stored.store(value, SeqCst);
+        // What nobody waits for does not give up either.
+        assert!(!storing.overtaken());
+    }
+
+    fn compute(&self) -> Option<u32> {
+        self.computes.fetch_add(1, SeqCst);
+        Some(self.truth.load(SeqCst))
+    }
+
+    /// What one caller gets, or why all have nothing.
+    fn get_with(&self, compute: impl Fn(&Self) -> Option<u32>) -> Option<u32> {
+        loop {
+            let waiter = match self.join() {
+                Seat::Lead(lead) => return self.led(lead, compute),
+                Seat::Wait(waiter) => waiter,
+            };
+            match block_on(waiter.wait(PATIENCE)) {
+                Outcome::Landed(value) => return Some(*value.downcast().unwrap()),
+                Outcome::Lead(lead) => return self.led(lead, compute),
+                Outcome::Failed(_) => return None,
+                Outcome::Rejoin => {}
+                Outcome::TimedOut => panic!("nobody is impatient"),
+            }
+        }
+    }
+
+    fn get(&self) -> u32 {
+        self.get_with(Self::compute).unwrap()
+    }
+
+    fn write(&self, value: u32) {
+        let mut writing = self.flights.write(KEY);
+        block_on(writing.settled(far()));
+        self.truth.store(value, SeqCst);
+        self.stored.store(value, SeqCst);
+    }
+
+    fn clear(&self) {
+        let mut clearing = self.flights.clear("");
+        block_on(clearing.settled(far()));
+        self.truth.store(2, SeqCst);
+        self.stored.store(0, SeqCst);
+    }
+}
+
+fn shared(value: u32) -> Shared {
+    std::sync::Arc::new(value)
+}
+
+fn far() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// What each of these does at once with the others, and what holds after all.
+fn all<const N: usize>(at_once: [fn(&World); N], then: fn(&World)) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(4);
+    model.check(move || {
+        let world = World::new();
+        let (last, others) = at_once.split_last().unwrap();
+        let others: Vec<_> = others
+            .iter()
+            .map(|other| {
+                let (world, other) = (Arc::clone(&world), *other);
+                thread::spawn(move || other(&world))
+            })
+            .collect();
+        last(&world);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        then(&world);
+        assert_eq!(world.flights.len(), 0, "nothing is left of a flight");
+    });
+}
+
+fn gets_the_first(world: &World) {
+    assert_eq!(world.get(), 1);
+}
+
+#[test]
+fn callers_share_one_compute() {
+    all([gets_the_first, gets_the_first], |world| {
+        assert_eq!(world.computes.load(SeqCst), 1);
+        assert_eq!(world.stored.load(SeqCst), 1);
+    });
+}
+
+/// It was dropped before it computed, whether it led or waited: whoever is left gets the value, and nobody waits for ever.
+#[test]
+fn who_goes_away_leaves_the_others_a_leader() {
+    let goes_away = |world: &World| drop(world.join());
+    all([goes_away, gets_the_first, gets_the_first], |world| {
+        assert_eq!(world.computes.load(SeqCst), 1);
+    });
+}
+
+#[test]
+fn a_failure_is_tried_again_once_and_then_told_to_all() {
+    let fails = |world: &World| {
+        let failing = |world: &World| {
+            world.computes.fetch_add(1, SeqCst);
+            None
+        };
+        assert_eq!(world.get_with(failing), None);
+    };
+    all([fails, fails, fails], |world| {
+        assert!((2..=3).contains(&world.computes.load(SeqCst)));
+    });
+}
+
+#[test]
+fn no_compute_from_before_a_write_is_stored_or_told_after_it() {
+    let writes = |world: &World| {
+        world.write(2);
+        assert_eq!(world.get(), 2);
+    };
+    let gets = |world: &World| {
+        world.get();
+    };
+    all([gets, writes], |world| {
+        assert_eq!(world.stored.load(SeqCst), 2);
+    });
+}
+
+#[test]
+fn nor_by_one_who_joined_it() {
+    let writes = |world: &World| world.write(2);
+    let gets = |world: &World| {
+        world.get();
+    };
+    all([gets, gets, writes], |world| {
+        assert_eq!(world.stored.load(SeqCst), 2);
+    });
+}
+
+#[test]
+fn no_compute_from_before_a_clear_is_stored_or_told_after_it() {
+    let clears = |world: &World| {
+        world.clear();
+        assert_eq!(world.get(), 2);
+    };
+    let gets = |world: &World| {
+        world.get();
+    };
+    // What began while it ended may not be stored, and is right.
+    all([gets, clears], |world| {
+        assert_ne!(world.stored.load(SeqCst), 1);
+    });
+}
+
+/// What is copied from elsewhere, such as a value that another tier had.
+#[test]
+fn no_copy_is_stored_across_a_write() {
+    let copies = |world: &World| {
+        if let Some(storing) = world.flights.store(KEY) {
+            let found = world.truth.load(SeqCst);
+            world.store(&storing, found);
+        }
+    };
+    all([copies, |world| world.write(2)], |world| {
+        assert_eq!(world.stored.load(SeqCst), 2);
+    });
+}
+
+/// A tag was invalidated. What is stored dies with it elsewhere; here it is that nobody is told who asks after that.
+#[test]
+fn nobody_joins_a_flight_that_was_closed() {
+    let asks = |world: &World| {
+        if let Seat::Lead(lead) = world.join() {
+            lead.expect(Tags::Any);
+            let value = world.truth.load(SeqCst);
+            drop(lead.land(shared(value)));
+        }
+    };
+    let invalidates = |world: &World| {
+        world.truth.store(2, SeqCst);
+        world.flights.close("", "tag");
+        match world.join() {
+            Seat::Lead(_) => {}
+            Seat::Wait(waiter) => {
+                if let Outcome::Landed(value) = block_on(waiter.wait(PATIENCE)) {
+                    assert_eq!(*value.downcast::<u32>().unwrap(), 2);
+                }
+            }
+        }
+    };
+    all([asks, invalidates], |_| {});
+}
