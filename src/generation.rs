@@ -100,7 +100,7 @@ impl Cell {
         if origin.timed().standing(bound) == Standing::Void {
             return None;
         }
-        let told = !origin.is_own() && origin.standing(bound) != Standing::Void;
+        let told = origin.is_told(bound);
         (told || Clock::REAL.is_before(asked.after(bound))).then_some(Record {
             generation: Some(known.now),
             plain: known.plain,

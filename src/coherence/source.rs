@@ -131,6 +131,11 @@ impl Origin {
         }
     }
 
+    /// Whether others write there and all that they did until `max_staleness` ago was told.
+    pub(crate) fn is_told(self, max_staleness: Duration) -> bool {
+        !self.is_own() && self.standing(max_staleness) != Standing::Void
+    }
+
     fn state(self) -> u64 {
         u64::from(self.epoch) << 32 | u64::from(self.view)
     }

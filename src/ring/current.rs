@@ -38,6 +38,7 @@ impl Current {
     pub(super) fn store(&self, next: Arc<Snapshot>) {
         let _swapping = lock(&self.swapping);
         let epoch = settled(&next);
+        // None of either map in between: who follows the one before takes nothing of the next one's epoch unjudged.
         self.settled.store(0, Ordering::SeqCst);
         self.map.store(next);
         self.settled.store(epoch, Ordering::SeqCst);

@@ -202,7 +202,8 @@ impl Backend for DistributedRedis {
             let node = snapshot.node_of(key).ok()?;
             node.join(&self.core, key, want, waker)
         };
-        // By the map of now, if it has changed meanwhile: what moved is out of date on the node that was asked.
+        // By the map of now, if it has changed meanwhile: what moved is out of date on the node that was asked. Where there
+        // are no epochs, by the map that the read began with.
         let judge = |mut opened: Opened| {
             if let Some(answer) = opened.judged_at_once(want) {
                 return Ok(self.judged_now(key, answer));

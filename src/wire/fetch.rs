@@ -333,7 +333,7 @@ pub(crate) struct Opened {
     pub(super) plain: bool,
     /// When it was asked for; nothing for what needs no judging.
     pub(super) since: Option<Moment>,
-    /// What was known of the reader's namespace before that, which counts as if it had been learned with the answer.
+    /// What was known of the reader's namespace before that. A value of its generation is judged by it, as fresh as it is.
     pub(super) known: Option<Record>,
 }
 

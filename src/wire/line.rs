@@ -238,6 +238,7 @@ impl Hearing {
     fn invalidated(&self, name: &str) {
         match name.strip_prefix("n:") {
             Some(namespace) => {
+                // In this order: who still knew of it before has noted a stamp from before, and fills nothing.
                 forget_namespace(&self.marks, namespace);
                 self.fence.written(Invalidation::Under(namespace));
             }

@@ -11,6 +11,7 @@ use super::node::Node;
 use super::script::PLAIN;
 use crate::clock::{Clock, Moment};
 use crate::codec::Marks;
+use crate::coherence::Origin;
 use crate::core::Core;
 use crate::entry::{Answer, Want};
 use crate::error::{ErrorKind, Result};
@@ -39,10 +40,11 @@ impl Node {
         opened: Opened,
     ) -> Result<Answer, Box<Opened>> {
         let Some(marks) = &opened.marks else {
-            let plain = |record: Record| record.plain;
+            // Not by what was known before: a clear since then looks for no others.
             let known = !opened.plain
-                || opened.known.is_some_and(plain)
-                || self.known(bound, key, want).is_some_and(plain);
+                || self
+                    .known(bound, key, want)
+                    .is_some_and(|record| record.plain);
             return if known {
                 Ok(opened.answer)
             } else {
@@ -91,7 +93,7 @@ impl Node {
                 generation: 0,
                 tags: Vec::new(),
             };
-            let _ = self.asked(key, &marks).await;
+            let _ = self.asked(key, &marks, self.origin(key, 0)).await;
         }
     }
 
@@ -141,8 +143,9 @@ impl Node {
             self.says_plain(key, namespace(key, want.namespace)).await?;
             return Ok(opened.answer);
         };
-        let as_of = Some(Clock::REAL.now());
-        let now = self.asked(key, marks).await?;
+        let (asked, origin) = (Clock::REAL.now(), self.origin(key, 0));
+        let now = self.asked(key, marks, origin).await?;
+        let as_of = (!origin.is_told(bound)).then_some(asked);
         let space = namespace(key, marks.namespace);
         let carried = marks.tags.iter().map(|(_, generation)| *generation);
         let carried = std::iter::once(marks.generation).chain(carried);
@@ -164,8 +167,8 @@ impl Node {
     }
 
     /// The generations of the namespace and of each tag as they are now.
-    async fn asked(&self, key: &str, marks: &Marks) -> Result<Vec<Option<u64>>> {
-        let (space, origin) = (namespace(key, marks.namespace), self.origin(key, 0));
+    async fn asked(&self, key: &str, marks: &Marks, origin: Origin) -> Result<Vec<Option<u64>>> {
+        let space = namespace(key, marks.namespace);
         let names = std::iter::once(of_namespace(space));
         let names = names.chain(marks.tags.iter().map(|(tag, _)| of_tag(space, tag)));
         let cells: Vec<_> = names.map(|name| self.marks.of(&name)).collect();

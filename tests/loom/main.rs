@@ -1,7 +1,8 @@
 //! Every order in which the steps of the smallest cores can happen, by loom: `make loom`.
 //!
 //! The files are the crate's own, with loom's locks and atomics, and wakeups over those. Impatience is tried elsewhere: there is
-//! no timer here.
+//! no timer here. Of a flight with more than two callers not all orders are tried, but those in which few threads are stopped in
+//! the middle of something.
 #![allow(dead_code, reason = "not every method of a core is needed here")]
 
 #[path = "../../src/flight/mod.rs"]

@@ -27,9 +27,21 @@ enum Keeping {
     Freely,
     /// While its source is heard.
     From(Origin),
-    /// Until then, unless its source is heard anew before: others may have written in between.
+    /// Until then at most, and while its source is heard, or unless it is heard anew before if the origin is a timed one: others
+    /// may have written in between.
     Until(Moment, Origin),
     Never,
+}
+
+impl Keeping {
+    /// The same, and not for longer than until then.
+    fn until(self, latest: Moment) -> Self {
+        match self {
+            Self::From(origin) => Self::Until(latest, origin),
+            Self::Until(until, origin) => Self::Until(until.min(latest), origin),
+            Self::Freely | Self::Never => self,
+        }
+    }
 }
 
 impl<L1: Backend, L2: Backend> Inner<L1, L2> {
@@ -126,8 +138,8 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         let Some(entry) = &answer.entry else {
             return;
         };
-        if let (Keeping::Until(until, _), Some(as_of)) = (&mut noted.keeping, answer.as_of) {
-            *until = (*until).min(as_of.after(self.max_staleness));
+        if let Some(as_of) = answer.as_of {
+            noted.keeping = noted.keeping.until(as_of.after(self.max_staleness));
         }
         let Some(draft) = self.copy(key, entry, noted) else {
             return;
@@ -300,4 +312,26 @@ fn is_outage(error: &Error) -> bool {
         error.kind(),
         ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy | ErrorKind::Rejected
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_copy_is_kept_for_longer_than_what_judged_it() {
+        let (early, late) = (Moment::of_nanos(5), Moment::of_nanos(9));
+        let until = |keeping: Keeping, latest| match keeping.until(latest) {
+            Keeping::Until(until, origin) => Some((until, origin)),
+            _ => None,
+        };
+        let origin = Origin::UNHEARD;
+        assert_eq!(until(Keeping::From(origin), late), Some((late, origin)));
+        for (before, latest) in [(early, late), (late, early), (early, early)] {
+            let kept = until(Keeping::Until(before, origin), latest);
+            assert_eq!(kept, Some((early, origin)));
+        }
+        assert_eq!(until(Keeping::Freely, early), None, "nothing judges it");
+        assert_eq!(until(Keeping::Never, early), None);
+    }
 }
