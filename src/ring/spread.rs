@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 use crate::wire::node::Node;
-use crate::wire::scatter;
+use crate::wire::{Asked, scatter};
 
 use super::snapshot::Snapshot;
 
@@ -18,10 +18,12 @@ pub(super) fn owned<K>(
     items: impl IntoIterator<Item = K>,
     key: impl Fn(&K) -> &str,
 ) -> Result<Vec<(usize, K)>> {
-    items
-        .into_iter()
-        .map(|item| Ok((snapshot.owner(key(&item))?, item)))
-        .collect()
+    let items = items.into_iter();
+    let mut owned = Vec::with_capacity(items.size_hint().0);
+    for item in items {
+        owned.push((snapshot.owner(key(&item))?, item));
+    }
+    Ok(owned)
 }
 
 /// Groups items by node and asks all nodes at once; the answers are in the order of the items.
@@ -33,21 +35,28 @@ pub(super) async fn on_each<K, R, F>(
 where
     F: Future<Output = Vec<Result<R>>>,
 {
-    let asked = {
-        // Not held while the answers are waited for.
-        let ask = ask;
-        scatter(items, owners.node_count(), |owner, items| {
-            let count = items.len();
-            let answers = owners.node(owner).map(|node| ask(node.clone(), items));
-            async move {
-                match answers {
-                    Ok(answers) => answers.await,
-                    Err(error) => all_failed(count, &error),
-                }
+    asking(items, owners, ask).answers().await
+}
+
+/// As [`on_each`], in two steps.
+pub(super) fn asking<K, R, F>(
+    items: Vec<(usize, K)>,
+    owners: &Snapshot,
+    ask: impl Fn(Node, Vec<K>) -> F,
+) -> Asked<impl Future<Output = Vec<Result<R>>>>
+where
+    F: Future<Output = Vec<Result<R>>>,
+{
+    scatter(items, owners.node_count(), |owner, items| {
+        let count = items.len();
+        let answers = owners.node(owner).map(|node| ask(node.clone(), items));
+        async move {
+            match answers {
+                Ok(answers) => answers.await,
+                Err(error) => all_failed(count, &error),
             }
-        })
-    };
-    asked.answers().await
+        }
+    })
 }
 
 /// The same error for each of some keys.

@@ -14,12 +14,12 @@ use crate::entry::{Answer, Draft, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ringmap::{Ring, label};
 use crate::ttl::Remaining;
-use crate::wire::fetch::{Opened, Rest, Together, together};
+use crate::wire::fetch::{Opened, Raw, Rest, Together, together};
 use crate::wire::node::Node;
 
 use super::follow::Follower;
 use super::snapshot::{MapStatus, Snapshot};
-use super::spread::{all_failed, on_each, owned};
+use super::spread::{all_failed, asking, owned};
 
 /// A ring of independent Redis nodes. Each key lives on one of them, found by consistent hashing with the map that a
 /// manager Redis holds.
@@ -118,9 +118,9 @@ impl DistributedRedis {
         snapshot: &Snapshot,
         key: &str,
         want: Want,
-        opened: Result<Opened>,
+        opened: Opened,
     ) -> Result<Answer> {
-        let (node, opened) = (snapshot.node_of(key)?, opened?);
+        let node = snapshot.node_of(key)?;
         let answer = match node.judged(&self.core, key, want, opened) {
             Ok(answer) => answer,
             Err(opened) => {
@@ -267,19 +267,29 @@ impl Backend for DistributedRedis {
     async fn fetch_many(&self, keys: &[&str], want: Want) -> Vec<Result<Answer>> {
         let snapshot = self.snapshot();
         let core = &self.core;
-        let raw = match owned(&snapshot, keys.iter().copied(), |key| key) {
-            Ok(items) => {
-                let ask = |node: Node, keys: Vec<_>| async move {
-                    node.read_many(core, &keys, want).await
-                };
-                on_each(items, &snapshot, ask).await
-            }
+        let asked = match owned(&snapshot, keys.iter().copied(), |key| key) {
+            Ok(items) => asking(items, &snapshot, |node: Node, keys: Vec<_>| async move {
+                node.read_many(core, &keys, want).await
+            }),
             Err(error) => return all_failed(keys.len(), &error),
         };
-        let mut answers = Vec::with_capacity(keys.len());
-        for (key, raw) in keys.iter().zip(raw) {
-            let opened = raw.and_then(|raw| raw.open(core, key, want));
-            answers.push(self.opened(&snapshot, key, want, opened).await);
+        // Those that it takes more to judge than what is known.
+        let mut rest = Vec::new();
+        let answer = |index: usize, raw: Result<Raw>| {
+            let key = keys[index];
+            let mut opened = raw?.open(core, key, want)?;
+            Ok(match opened.judged_at_once(want) {
+                Some(answer) => self.judged_now(key, answer),
+                None => {
+                    rest.push((index, opened));
+                    Answer::default()
+                }
+            })
+        };
+        let mut answers = asked.answers_as(answer).await;
+        for (index, opened) in rest {
+            let key = keys[index];
+            answers[index] = self.opened(&snapshot, key, want, opened).await;
         }
         answers
     }

@@ -5,7 +5,7 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::future::join;
-use redis::{Value, cmd};
+use redis::{Cmd, Value};
 use tokio::time::Instant;
 
 use super::Connection;
@@ -13,6 +13,7 @@ use super::ask::Answer as Joint;
 use super::command::{deadline, integer};
 use super::exchange::Joined;
 use super::get::{Found, Got};
+use super::names::namespace;
 use super::node::{Node, checked, strange};
 use super::owing::batches;
 use super::reply::code;
@@ -77,15 +78,12 @@ pub(crate) async fn together(
         }) => (None, pttl),
         with => return Together::Rest(Some(Box::new(Rest::Came(Came { joining, with })))),
     };
-    let raw = Raw::new(Ok(reply), pttl, want, joining.since);
+    let raw = Raw::new(Ok(reply), pttl, want, joining.since).knowing(joining.known);
     match raw.open(core, key, want) {
-        Ok(mut opened) => {
-            opened.known = Some(joining.known);
-            match judge(opened) {
-                Ok(answer) => Together::Done(Ok(answer)),
-                Err(opened) => Together::Rest(Some(Box::new(Rest::Opened(*opened)))),
-            }
-        }
+        Ok(opened) => match judge(opened) {
+            Ok(answer) => Together::Done(Ok(answer)),
+            Err(opened) => Together::Rest(Some(Box::new(Rest::Opened(*opened)))),
+        },
         Err(error) => Together::Done(Err(error)),
     }
 }
@@ -175,7 +173,10 @@ impl Node {
         for (key, opened) in keys.iter().zip(opened) {
             answers.push(match opened {
                 // What was asked for one of them is known for the others.
-                Ok(opened) => self.judge(core, key, want, opened).await,
+                Ok(mut opened) => match opened.judged_at_once(want) {
+                    Some(answer) => Ok(answer),
+                    None => self.judge(core, key, want, opened).await,
+                },
                 Err(error) => Err(error),
             });
         }
@@ -190,6 +191,26 @@ impl Node {
         keys: &[&str],
         want: Want,
     ) -> Vec<Result<Raw>> {
+        let Some(first) = keys.first() else {
+            return Vec::new();
+        };
+        let known = self.known_of(core, first, want);
+        // At the same time, for what was read is judged by it.
+        let knowing = self.know_namespace(core, first, want);
+        let (mut raw, ()) = join(self.read_each(core, keys, want), knowing).await;
+        let Some(known) = known else { return raw };
+        let space = namespace(first, want.namespace);
+        for (key, raw) in keys.iter().zip(&mut raw) {
+            if let Ok(raw) = raw
+                && namespace(key, want.namespace) == space
+            {
+                raw.known = Some(known);
+            }
+        }
+        raw
+    }
+
+    async fn read_each(&self, core: &Core, keys: &[&str], want: Want) -> Vec<Result<Raw>> {
         let until = self.last_batch(core);
         if let [connection] = &*self.connections {
             return read_all(connection, core, keys, want, until).await;
@@ -213,24 +234,27 @@ async fn read_all(
     let mut all = Vec::with_capacity(keys.len());
     for range in batches(keys.len()).take_while(|_| Instant::now() < until) {
         let keys = &keys[range];
-        match read_batch(connection, core, keys, want).await {
-            Ok(raw) => all.extend(raw.into_iter().map(Ok)),
-            Err(error) => all.extend(keys.iter().map(|_| Err(error.clone()))),
+        if let Err(error) = read_batch(connection, core, keys, want, &mut all).await {
+            all.extend(keys.iter().map(|_| Err(error.clone())));
         }
     }
     all.resize_with(keys.len(), || Err(connection.too_late("get")));
     all
 }
 
+/// Adds what stands under these keys, all of them or none.
 async fn read_batch(
     connection: &Connection,
     core: &Core,
     keys: &[&str],
     want: Want,
-) -> Result<Vec<Raw>> {
+    all: &mut Vec<Result<Raw>>,
+) -> Result<()> {
     let now = core.now();
     let owed: Vec<bool> = keys.iter().map(|key| connection.owes(key)).collect();
-    let mut mget = cmd("MGET");
+    let bytes = keys.iter().map(|key| key.len()).sum();
+    let mut mget = Cmd::with_capacity(keys.len() + 1, bytes);
+    mget.arg("MGET");
     keys.iter().for_each(|key| {
         mget.arg(*key);
     });
@@ -252,7 +276,7 @@ async fn read_batch(
         _ => return Err(strange(connection, "get")),
     };
     let mut lives = lives.into_iter();
-    let raw = values.into_iter().zip(owed).map(|(value, owed)| {
+    all.extend(values.into_iter().zip(owed).map(|(value, owed)| {
         let reply = match checked(connection, "get", value) {
             // What should be gone is nothing.
             _ if owed => Ok(None),
@@ -262,9 +286,9 @@ async fn read_batch(
             Err(error) => Err(error),
         };
         let pttl = lives.next().as_ref().and_then(integer);
-        Raw::new(reply, pttl, want, now)
-    });
-    Ok(raw.collect())
+        Ok(Raw::new(reply, pttl, want, now))
+    }));
+    Ok(())
 }
 
 /// What stands under a key, as the server answered.
@@ -272,6 +296,8 @@ pub(crate) struct Raw {
     reply: Result<Option<Bytes>>,
     deadline: Moment,
     now: Moment,
+    /// What was known of the reader's namespace before it was asked for.
+    known: Option<Record>,
 }
 
 impl Raw {
@@ -286,6 +312,15 @@ impl Raw {
             reply,
             deadline,
             now,
+            known: None,
+        }
+    }
+
+    /// With what was known of the reader's namespace before it was asked for.
+    fn knowing(self, known: Record) -> Self {
+        Self {
+            known: Some(known),
+            ..self
         }
     }
 
@@ -317,7 +352,7 @@ impl Raw {
                 plain: marks.is_none(),
                 marks,
                 since: Some(self.now),
-                known: None,
+                known: self.known,
             },
             Err(why) => Opened::refused(core, key, why),
         })

@@ -249,7 +249,6 @@ impl Opened {
     }
 
     /// The answer, if that is all it takes to judge it. It is taken out then.
-    #[cfg(feature = "ring")]
     pub(crate) fn judged_at_once(&mut self, want: Want) -> Option<Answer> {
         let as_of = match &self.marks {
             Some(marks) if !marks.tags.is_empty() => return None,

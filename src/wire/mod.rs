@@ -42,7 +42,7 @@ mod wipe;
 pub(crate) use connection::Connection;
 pub use node::NodeStatus;
 #[cfg(feature = "ring")]
-pub(crate) use scatter::scatter;
+pub(crate) use scatter::{Asked, scatter};
 pub(crate) use settings::ConnectionSettings;
 pub(crate) use target::Target;
 #[cfg(feature = "ring")]

@@ -18,10 +18,14 @@ pub(crate) fn scatter<K, F>(
     places: usize,
     ask: impl Fn(usize, Vec<K>) -> F,
 ) -> Asked<F> {
+    let items = items.into_iter();
+    // Half as much again as where all have alike.
+    let share = items.size_hint().0 * 3 / 2 / places.max(1);
+    let room = || (Vec::with_capacity(share), Vec::with_capacity(share));
     let mut groups: Vec<(Vec<usize>, Vec<K>)> = Vec::new();
-    groups.resize_with(places, Default::default);
+    groups.resize_with(places, room);
     let mut total = 0;
-    for (index, (place, item)) in items.into_iter().enumerate() {
+    for (index, (place, item)) in items.enumerate() {
         if let Some((indexes, items)) = groups.get_mut(place) {
             indexes.push(index);
             items.push(item);
@@ -39,13 +43,22 @@ pub(crate) fn scatter<K, F>(
 impl<R, F: Future<Output = Vec<Result<R>>>> Asked<F> {
     /// The answers of all places, which work at the same time, in the order of the items.
     pub(crate) async fn answers(self) -> Vec<Result<R>> {
-        let mut answers: Vec<Option<Result<R>>> = Vec::new();
+        self.answers_as(|_, answer| answer).await
+    }
+
+    /// As [`answers`](Self::answers), each with the index of its item made into something else once all are there.
+    #[inline]
+    pub(crate) async fn answers_as<S>(
+        self,
+        mut of: impl FnMut(usize, Result<R>) -> Result<S>,
+    ) -> Vec<Result<S>> {
+        let mut answers: Vec<Option<Result<S>>> = Vec::new();
         answers.resize_with(self.total, || None);
         let asked = self.groups.into_iter();
         let asked = asked.map(|(indexes, asked)| async { (indexes, asked.await) });
         for (indexes, answered) in join_all(asked).await {
             for (index, answer) in indexes.into_iter().zip(answered) {
-                answers[index] = Some(answer);
+                answers[index] = Some(of(index, answer));
             }
         }
         let too_little = || Error::new(ErrorKind::Unavailable, "the node answered too little");

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::dial::{self, Driver, Opened};
 use super::flaps::Flaps;
-use super::race::{First, first};
+use super::race::{First, first, in_own_turns};
 use super::repay::{repay_all, repay_as_owed};
 use super::reply::{exchange_error, no_answer};
 use super::slot::{Link, Mark, Phase, Shared, Slot, Vigil};
@@ -195,18 +195,18 @@ async fn serve(
             link.beat();
             driver.as_mut().poll(cx)
         });
-        // The driver comes last, since under load it uses up the task's budget of each turn.
         let kept = first(
             keep_alive(shared, &link, listening),
             repay_as_owed(shared, &link),
         );
-        let working = first(&mut gathered, first(kept, driven));
-        match first(given_up, working).await {
-            First::Left(why) => why,
-            First::Right(First::Right(First::Left(First::Left(error) | First::Right(error)))) => {
+        let besides = first(given_up, first(&mut gathered, kept));
+        // The driver comes last, since under load it uses up the task's budget of each turn. Nearly all turns are its own.
+        match first(in_own_turns(besides), driven).await {
+            First::Left(First::Left(why)) => why,
+            First::Left(First::Right(First::Right(First::Left(error) | First::Right(error)))) => {
                 Some(error)
             }
-            First::Right(_) => Some(ended(shared)),
+            First::Left(First::Right(First::Left(()))) | First::Right(_) => Some(ended(shared)),
         }
     };
     if why.is_none() {
