@@ -34,3 +34,32 @@ pub(super) async fn first<A: Future, B: Future>(a: A, b: B) -> First<A::Output, 
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn turns_of_others_cost_it_nothing() {
+        let (polls, waker) = (Cell::new(0), RefCell::new(None));
+        let counted = poll_fn(|cx| {
+            polls.set(polls.get() + 1);
+            waker.replace(Some(cx.waker().clone()));
+            match polls.get() {
+                1 => Poll::Pending,
+                _ => Poll::Ready("done"),
+            }
+        });
+        let mut alone = pin!(in_own_turns(counted));
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..10 {
+            assert_eq!(alone.as_mut().poll(&mut cx), Poll::Pending);
+        }
+        assert_eq!(polls.get(), 1);
+        waker.take().map(Waker::wake).expect("it was polled");
+        assert_eq!(alone.as_mut().poll(&mut cx), Poll::Ready("done"));
+    }
+}
