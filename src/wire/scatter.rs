@@ -47,7 +47,6 @@ impl<R, F: Future<Output = Vec<Result<R>>>> Asked<F> {
     }
 
     /// As [`answers`](Self::answers), each with the index of its item made into something else once all are there.
-    #[inline]
     pub(crate) async fn answers_as<S>(
         self,
         mut of: impl FnMut(usize, Result<R>) -> Result<S>,
