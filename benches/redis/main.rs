@@ -13,7 +13,8 @@
 //! `ring_get_*_vs_by_hand`, against redis-rs over the same three nodes, is Larder's own cost.
 //!
 //! Every value is a string of 256 bytes: raw in database 0, where the peers read it; with Larder's envelope in
-//! database 1. All read the same keys in the same order into a `String`.
+//! database 1. All have the same ttl, for a server looks a key twice up that has one. All read the same keys in the same
+//! order into a `String`.
 
 mod figures;
 mod many;

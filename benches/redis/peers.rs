@@ -9,7 +9,7 @@ use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, pipe};
 use rustis::client::Client as Rustis;
 
 use crate::support::Server;
-use crate::{BOUND, KEYS, Keys, MANY, PER_NODE, value};
+use crate::{BOUND, KEYS, Keys, MANY, PER_NODE, TTL, value};
 
 /// redis-rs as it comes, but for nodelay, which it leaves off, and the bound. Its queue holds 50 commands, Larder's 256.
 pub(crate) async fn redis(url: &str) -> MultiplexedConnection {
@@ -36,7 +36,8 @@ pub(crate) async fn fill(
 ) {
     let mut sets = pipe();
     keys.for_each(|key| {
-        sets.cmd("SET").arg(key).arg(value(key)).ignore();
+        let set = sets.cmd("SET").arg(key).arg(value(key));
+        set.arg("EX").arg(TTL.as_secs()).ignore();
     });
     let () = sets.query_async(connection).await.expect("SET");
 }

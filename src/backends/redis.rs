@@ -13,7 +13,7 @@ use crate::core::{Core, MAX_WAIT, Settings, setting_methods};
 use crate::entry::{Answer, Draft, Stored, Ticket, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ttl::Remaining;
-use crate::wire::fetch::{Opened, Together, together};
+use crate::wire::fetch::{Rest, Together, together};
 use crate::wire::node::Node;
 use crate::wire::{ConnectionSettings, NodeStatus, Target};
 
@@ -243,11 +243,18 @@ impl Backend for Redis {
 
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         let join = |waker: &Waker| self.node.join(&self.core, key, want, waker);
-        let judge = |opened: Opened| self.node.judged(&self.core, key, want, opened);
-        match together(&self.core, key, want, join, judge).await {
-            Together::Done(answer) => answer,
-            Together::Rest(rest) => Box::pin(self.node.fetch(&self.core, key, want, rest)).await,
-        }
+        let rest = match together(&self.core, key, want, join).await {
+            Together::Done(answer) => return Ok(answer),
+            Together::Failed(error) => return Err(error),
+            Together::Rest(Some(Rest::Opened(opened))) => {
+                match self.node.judged(&self.core, key, want, opened) {
+                    Ok(answer) => return Ok(answer),
+                    Err(opened) => Some(Rest::Opened(opened)),
+                }
+            }
+            Together::Rest(rest) => rest,
+        };
+        Box::pin(self.node.fetch(&self.core, key, want, rest)).await
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

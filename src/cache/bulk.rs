@@ -45,6 +45,9 @@ pub(super) async fn get<T: Cacheable, C: Cache>(
         };
         values.push(value);
     }
+    if asked.len() == keys.len() {
+        return fetch(cache, keys, "get_many").await;
+    }
     let wanted: Vec<&str> = asked.iter().map(|&index| keys[index]).collect();
     for (index, answer) in asked
         .into_iter()

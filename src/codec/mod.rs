@@ -288,60 +288,18 @@ impl Format {
         now: crate::clock::Moment,
     ) -> Result<Entry, Refusal> {
         match kind {
-            Some(kind) => self.read(key, bytes, kind, now),
+            Some(kind) => self.reader(kind).read(key, bytes, now),
             None => Ok(Entry::new(Value::encoded(bytes.clone()), now, None)),
         }
     }
 
-    /// As [`open`](Self::open), for a value of this type.
-    pub(crate) fn read(
-        &self,
-        key: &str,
-        bytes: &[u8],
-        kind: &'static Kind,
-        now: crate::clock::Moment,
-    ) -> Result<Entry, Refusal> {
-        if bytes.len()
-            > self
-                .max_value_bytes
-                .saturating_add(envelope::OVERHEAD_BYTES)
-        {
-            return Err(Refusal::TooLarge);
+    /// For values of this type.
+    pub(crate) fn reader(&self, kind: &'static Kind) -> Reader<'_> {
+        Reader {
+            format: self,
+            kind,
+            schema: self.schema_of(kind),
         }
-        if !self.codec.enveloped() {
-            let value = self
-                .codec
-                .decode(kind, bytes)
-                .map_err(|_| Refusal::Payload)?;
-            return Ok(Entry::new(value, now, None).bare(true));
-        }
-        if bytes.first() != Some(&envelope::MAGIC) {
-            if envelope::lacks_only_magic(bytes) {
-                return Err(Refusal::Foreign);
-            }
-            let value = kind.from_plain(bytes).ok_or(Refusal::Foreign)?;
-            return Ok(Entry::new(value, now, None).bare(true));
-        }
-        let (header, payload) = envelope::open(key, bytes)?;
-        if header.schema != self.schema_of(kind) {
-            return Err(Refusal::Schema);
-        }
-        if header.codec != self.codec.id() {
-            return Err(Refusal::Codec);
-        }
-        let value = match (header.none, payload) {
-            (true, &[depth]) => kind.none_at(depth).ok_or(Refusal::Payload)?,
-            (true, _) => return Err(Refusal::Payload),
-            (false, payload) => self
-                .codec
-                .decode(kind, payload)
-                .map_err(|_| Refusal::Payload)?,
-        };
-        Ok(Entry::new(value, now, None).with_wire_fields(
-            header.ring_epoch,
-            header.grace_ms,
-            header.compute_us,
-        ))
     }
 
     /// The ring epoch that the first [`HEADER_BYTES`] of a stored value tell; nothing where they are no envelope of ours.
@@ -363,6 +321,63 @@ impl Format {
         let bytes = self.seal(key, entry).map_err(|_| Refusal::Payload)?;
         self.open(key, &bytes, Some(kind), entry.born())
             .map(Entry::into_value)
+    }
+}
+
+/// Reads values of one type.
+pub(crate) struct Reader<'f> {
+    format: &'f Format,
+    kind: &'static Kind,
+    schema: u32,
+}
+
+impl Reader<'_> {
+    /// As [`Format::open`], for a value of this type.
+    pub(crate) fn read(
+        &self,
+        key: &str,
+        bytes: &[u8],
+        now: crate::clock::Moment,
+    ) -> Result<Entry, Refusal> {
+        let Format {
+            codec,
+            max_value_bytes,
+            ..
+        } = self.format;
+        if bytes.len() > max_value_bytes.saturating_add(envelope::OVERHEAD_BYTES) {
+            return Err(Refusal::TooLarge);
+        }
+        let decoded = |bytes| {
+            let value = codec.decode(self.kind, bytes);
+            value.map_err(|_| Refusal::Payload)
+        };
+        if !codec.enveloped() {
+            return Ok(Entry::new(decoded(bytes)?, now, None).bare(true));
+        }
+        if bytes.first() != Some(&envelope::MAGIC) {
+            if envelope::lacks_only_magic(bytes) {
+                return Err(Refusal::Foreign);
+            }
+            let value = self.kind.from_plain(bytes).ok_or(Refusal::Foreign)?;
+            return Ok(Entry::new(value, now, None).bare(true));
+        }
+        let (header, payload) = envelope::open(key, bytes)?;
+        if header.schema != self.schema {
+            return Err(Refusal::Schema);
+        }
+        if header.codec != codec.id() {
+            return Err(Refusal::Codec);
+        }
+        let value = match (header.none, payload) {
+            (true, &[depth]) => self.kind.none_at(depth).ok_or(Refusal::Payload)?,
+            (true, _) => return Err(Refusal::Payload),
+            (false, payload) => decoded(payload)?,
+        };
+        Ok(Entry::new(value, now, None).with_wire_fields(
+            header.ring_epoch,
+            header.grace_ms,
+            header.compute_us,
+        ))
     }
 }
 

@@ -39,13 +39,14 @@ where
 }
 
 /// As [`on_each`], in two steps.
-pub(super) fn asking<K, R, F>(
+pub(super) fn asking<K, R, A, F>(
     items: Vec<(usize, K)>,
     owners: &Snapshot,
     ask: impl Fn(Node, Vec<K>) -> F,
-) -> Asked<impl Future<Output = Vec<Result<R>>>>
+) -> Asked<impl Future<Output = A>>
 where
-    F: Future<Output = Vec<Result<R>>>,
+    A: IntoIterator<Item = Result<R>> + From<Vec<Result<R>>>,
+    F: Future<Output = A>,
 {
     scatter(items, owners.node_count(), |owner, items| {
         let count = items.len();
@@ -53,7 +54,7 @@ where
         async move {
             match answers {
                 Ok(answers) => answers.await,
-                Err(error) => all_failed(count, &error),
+                Err(error) => all_failed(count, &error).into(),
             }
         }
     })

@@ -14,8 +14,9 @@ use crate::entry::{Answer, Draft, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ringmap::{Ring, label};
 use crate::ttl::Remaining;
-use crate::wire::fetch::{Opened, Raw, Rest, Together, together};
+use crate::wire::fetch::{Rest, Together, together};
 use crate::wire::node::Node;
+use crate::wire::opened::{Opened, Opener, Raw};
 
 use super::follow::Follower;
 use super::snapshot::{MapStatus, Snapshot};
@@ -101,33 +102,35 @@ impl DistributedRedis {
         Ok(draft)
     }
 
-    async fn fetch_by_itself(
-        &self,
-        key: &str,
-        want: Want,
-        rest: Option<Box<Rest>>,
-    ) -> Result<Answer> {
+    async fn fetch_by_itself(&self, key: &str, want: Want, rest: Option<Rest>) -> Result<Answer> {
         let snapshot = self.snapshot();
         let node = snapshot.node_of(key)?;
         node.fetch(&self.core, key, want, rest).await
     }
 
-    /// The answer that something found under a key is.
+    /// The answer that a value is, if this process knows all that it takes to judge it. By the map of now, if it has changed
+    /// meanwhile: what moved is out of date on the node that was asked. Where there are no epochs, by the map that the read
+    /// began with.
+    fn known(&self, key: &str, want: Want, opened: Box<Opened>) -> Result<Answer, Box<Opened>> {
+        let snapshot = self.follower.current();
+        let Ok(node) = snapshot.node_of(key) else {
+            return Err(opened);
+        };
+        let answer = node.judged(&self.core, key, want, opened)?;
+        Ok(self.judged(&snapshot, key, answer))
+    }
+
+    /// The answer that a value is.
     async fn opened(
         &self,
         snapshot: &Snapshot,
         key: &str,
         want: Want,
-        opened: Opened,
+        opened: Box<Opened>,
     ) -> Result<Answer> {
         let node = snapshot.node_of(key)?;
-        let answer = match node.judged(&self.core, key, want, opened) {
-            Ok(answer) => answer,
-            Err(opened) => {
-                let rest = Some(Box::new(Rest::Opened(*opened)));
-                node.fetch(&self.core, key, want, rest).await?
-            }
-        };
+        let rest = Some(Rest::Opened(opened));
+        let answer = node.fetch(&self.core, key, want, rest).await?;
         Ok(self.judged(snapshot, key, answer))
     }
 
@@ -202,28 +205,17 @@ impl Backend for DistributedRedis {
             let node = snapshot.node_of(key).ok()?;
             node.join(&self.core, key, want, waker)
         };
-        // By the map of now, if it has changed meanwhile: what moved is out of date on the node that was asked. Where there
-        // are no epochs, by the map that the read began with.
-        let judge = |mut opened: Opened| {
-            if let Some(answer) = opened.judged_at_once(want) {
-                return Ok(self.judged_now(key, answer));
-            }
-            let snapshot = self.follower.current();
-            match snapshot.node_of(key) {
-                Ok(node) => {
-                    let answer = node.judged(&self.core, key, want, opened)?;
-                    Ok(self.judged(&snapshot, key, answer))
-                }
-                Err(_) => Err(Box::new(opened)),
-            }
+        let rest = match together(&self.core, key, want, join).await {
+            Together::Done(answer) => return Ok(self.judged_now(key, answer)),
+            Together::Failed(error) => return Err(error),
+            Together::Rest(Some(Rest::Opened(opened))) => match self.known(key, want, opened) {
+                Ok(answer) => return Ok(answer),
+                Err(opened) => Some(Rest::Opened(opened)),
+            },
+            Together::Rest(rest) => rest,
         };
-        match together(&self.core, key, want, join, judge).await {
-            Together::Done(answer) => answer,
-            Together::Rest(rest) => {
-                let answer = Box::pin(self.fetch_by_itself(key, want, rest)).await?;
-                Ok(self.judged_now(key, answer))
-            }
-        }
+        let answer = Box::pin(self.fetch_by_itself(key, want, rest)).await?;
+        Ok(self.judged_now(key, answer))
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
@@ -273,14 +265,14 @@ impl Backend for DistributedRedis {
             }),
             Err(error) => return all_failed(keys.len(), &error),
         };
-        // Those that it takes more to judge than what is known.
+        let opener = Opener::new(core, want);
+        // Those that it takes more to judge than what was known.
         let mut rest = Vec::new();
         let answer = |index: usize, raw: Result<Raw>| {
             let key = keys[index];
-            let mut opened = raw?.open(core, key, want)?;
-            Ok(match opened.judged_at_once(want) {
-                Some(answer) => self.judged_now(key, answer),
-                None => {
+            Ok(match opener.open(key, raw?)? {
+                Ok(answer) => self.judged_now(key, answer),
+                Err(opened) => {
                     rest.push((index, opened));
                     Answer::default()
                 }

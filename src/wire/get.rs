@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
 use redis::{RedisError, ServerError, Value};
 use tokio::runtime;
 use tokio::time::error::Elapsed;
@@ -25,7 +24,7 @@ pub(super) struct Get<'a> {
 #[derive(Clone, Debug)]
 pub(crate) enum Found {
     Nothing,
-    Bytes(Bytes),
+    Bytes(Vec<u8>),
     /// The server refused, or the guard in its place.
     Refused(ServerError),
     /// No answer to a get at all.
@@ -45,7 +44,7 @@ impl Got {
     pub(super) fn of(value: Value) -> Self {
         Self::from(match value {
             Value::Nil => Found::Nothing,
-            Value::BulkString(bytes) => Found::Bytes(bytes.into()),
+            Value::BulkString(bytes) => Found::Bytes(bytes),
             Value::ServerError(error) => Found::Refused(error),
             _ => Found::Strange,
         })

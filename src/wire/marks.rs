@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use redis::{Pipeline, Value};
 
-use super::fetch::Opened;
 use super::names::{RECORDS, forget_namespace, namespace, of_namespace, of_tag, tag_key};
 use super::node::Node;
+use super::opened::Opened;
 use super::script::PLAIN;
 use crate::clock::{Clock, Moment};
 use crate::codec::Marks;
@@ -25,7 +25,7 @@ impl Node {
         core: &Core,
         key: &str,
         want: Want,
-        opened: Opened,
+        opened: Box<Opened>,
     ) -> Result<Answer, Box<Opened>> {
         self.judged_within(bound(core, want), core, key, want, opened)
     }
@@ -37,28 +37,24 @@ impl Node {
         core: &Core,
         key: &str,
         want: Want,
-        opened: Opened,
+        opened: Box<Opened>,
     ) -> Result<Answer, Box<Opened>> {
         let Some(marks) = &opened.marks else {
             // Not by what was known before: a clear since then looks for no others.
-            let known = !opened.plain
-                || self
-                    .known(bound, key, want)
-                    .is_some_and(|record| record.plain);
-            return if known {
-                Ok(opened.answer)
-            } else {
-                Err(Box::new(opened))
+            let known = self.known(bound, key, want);
+            return match known {
+                Some(known) if known.plain => Ok(opened.answer),
+                _ => Err(opened),
             };
         };
         let space = namespace(key, marks.namespace);
         let is = |record: &Record, generation| record.generation == Some(generation);
-        let known = opened.known_record(want).or_else(|| {
+        let known = marks.known_among(opened.known, want).or_else(|| {
             let fresh = self.with_namespace(space, |cell| cell.fresh(bound));
             fresh.filter(|fresh| is(fresh, marks.generation))
         });
         let Some(Record { mut as_of, .. }) = known else {
-            return Err(Box::new(opened));
+            return Err(opened);
         };
         if marks.tags.is_empty() {
             return Ok(carrying(opened.answer, None, as_of));
@@ -70,7 +66,7 @@ impl Node {
             }
             let cell = self.marks.of(&of_tag(space, tag));
             let Some(fresh) = cell.fresh(bound).filter(|fresh| is(fresh, *generation)) else {
-                return Err(Box::new(opened));
+                return Err(opened);
             };
             as_of = as_of.into_iter().chain(fresh.as_of).min();
             tags.push((tag.clone(), cell, *generation));
@@ -127,17 +123,17 @@ impl Node {
         core: &Core,
         key: &str,
         want: Want,
-        opened: Opened,
+        opened: Box<Opened>,
     ) -> Result<Answer> {
         // What was known when it was asked for counts, however long the answer took.
-        let took = opened.since.map(|since| core.now().since(since));
+        let took = core.now().since(opened.since);
         let bound = match bound(core, want) {
             bound if bound.is_zero() => bound,
-            bound => bound.saturating_add(took.unwrap_or_default()),
+            bound => bound.saturating_add(took),
         };
         let opened = match self.judged_within(bound, core, key, want, opened) {
             Ok(answer) => return Ok(answer),
-            Err(opened) => *opened,
+            Err(opened) => opened,
         };
         let Some(marks) = &opened.marks else {
             self.says_plain(key, namespace(key, want.namespace)).await?;
@@ -239,28 +235,11 @@ fn refused(core: &Core, key: &str) -> Answer {
     Answer::refused(Refusal::Generation)
 }
 
-impl Opened {
-    /// What was known of the generation that it carries when it was asked for.
-    fn known_record(&self, want: Want) -> Option<Record> {
-        let marks = self.marks.as_ref()?;
-        self.known.filter(|known| {
-            marks.namespace == want.namespace && known.generation == Some(marks.generation)
-        })
-    }
-
-    /// The answer, if that is all it takes to judge it. It is taken out then.
-    pub(crate) fn judged_at_once(&mut self, want: Want) -> Option<Answer> {
-        let as_of = match &self.marks {
-            Some(marks) if !marks.tags.is_empty() => return None,
-            Some(_) => self.known_record(want)?.as_of,
-            None if self.plain => return None,
-            None => None,
-        };
-        Some(carrying(std::mem::take(&mut self.answer), None, as_of))
-    }
-}
-
-fn carrying(mut answer: Answer, tags: Option<Arc<Tags>>, as_of: Option<Moment>) -> Answer {
+pub(super) fn carrying(
+    mut answer: Answer,
+    tags: Option<Arc<Tags>>,
+    as_of: Option<Moment>,
+) -> Answer {
     answer.as_of = as_of;
     if tags.is_some() {
         answer.entry = answer.entry.map(|entry| entry.with_tags(tags));

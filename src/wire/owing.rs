@@ -204,4 +204,12 @@ impl Connection {
     pub(crate) fn owes(&self, key: &str) -> bool {
         self.shared().replay.owes(key)
     }
+
+    /// Which of some keys it owes; nothing at all where it owes none.
+    pub(super) fn owed(&self, keys: &[&str]) -> Vec<bool> {
+        if self.shared().replay.is_clear() {
+            return Vec::new();
+        }
+        keys.iter().map(|key| self.owes(key)).collect()
+    }
 }

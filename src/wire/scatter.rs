@@ -40,7 +40,11 @@ pub(crate) fn scatter<K, F>(
     Asked { groups, total }
 }
 
-impl<R, F: Future<Output = Vec<Result<R>>>> Asked<F> {
+impl<R, A, F> Asked<F>
+where
+    A: IntoIterator<Item = Result<R>>,
+    F: Future<Output = A>,
+{
     /// The answers of all places, which work at the same time, in the order of the items.
     pub(crate) async fn answers(self) -> Vec<Result<R>> {
         self.answers_as(|_, answer| answer).await
@@ -76,13 +80,13 @@ mod tests {
     async fn answers_come_in_the_order_of_the_items() {
         let items = [(2, "a"), (0, "b"), (2, "c"), (1, "d"), (7, "nowhere")];
         let answers = scatter(items, 3, |place, items: Vec<&str>| async move {
-            let answer = |item: &str| Ok(format!("{item}{place}"));
+            let answer = |item: &str| Result::Ok(format!("{item}{place}"));
             // The second place answers too little.
             items
                 .into_iter()
                 .filter(|_| place != 1)
                 .map(answer)
-                .collect()
+                .collect::<Vec<_>>()
         });
         let answers: Vec<_> = answers
             .answers()

@@ -264,7 +264,7 @@ async fn gets_that_come_while_one_is_under_way_are_one_command_and_each_key_stan
         let (index, got) = got.unwrap();
         let got = got.unwrap();
         match got.found {
-            Found::Bytes(bytes) => assert_eq!(bytes, (index % 25).to_string()),
+            Found::Bytes(bytes) => assert_eq!(bytes, (index % 25).to_string().as_bytes()),
             Found::Nothing => assert!(index % 25 >= 20),
             other => panic!("{other:?}"),
         }
@@ -293,7 +293,7 @@ async fn a_get_never_joins_one_that_was_sent_before_it() {
         let Found::Bytes(bytes) = conn.get("k", false).await.unwrap().found else {
             panic!("it was written");
         };
-        assert_eq!(bytes, round.to_string());
+        assert_eq!(bytes, round.to_string().as_bytes());
         other.await.unwrap();
     }
 }
@@ -307,7 +307,7 @@ async fn a_caller_that_is_not_polled_any_more_holds_up_nobody() {
     assert!(futures_util::poll!(&mut parked).is_pending());
     for _ in 0..3 {
         let got = conn.get("a", false).await.unwrap();
-        assert!(matches!(got.found, Found::Bytes(bytes) if bytes == "1"));
+        assert!(matches!(got.found, Found::Bytes(bytes) if bytes == b"1"));
     }
     assert!(matches!(parked.await.unwrap().found, Found::Bytes(_)));
 }
