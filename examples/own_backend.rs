@@ -40,7 +40,10 @@ impl Backend for MapStore {
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
         Ok(self.with(|entries| {
-            if draft.when == When::IfAbsent && entries.contains_key(key) {
+            // What is kept past its life is nothing to a write.
+            let now = self.core.now();
+            let live = |entry: &Entry| entry.is_live(now);
+            if draft.when == When::IfAbsent && entries.get(key).is_some_and(live) {
                 return Stored::Present;
             }
             // One whose life is over already removes what stood there: the next look drops it.
@@ -50,7 +53,8 @@ impl Backend for MapStore {
     }
 
     async fn remove(&self, key: &str) -> Result<bool> {
-        Ok(self.with(|entries| entries.remove(key).is_some()))
+        let removed = self.with(|entries| entries.remove(key));
+        Ok(removed.is_some_and(|entry| entry.is_live(self.core.now())))
     }
 
     async fn wipe(&self, prefix: &str) -> Result<()> {

@@ -32,7 +32,7 @@ impl std::fmt::Debug for dyn Backend {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Peek {
-    /// It holds this, and it is fresh.
+    /// It holds this, which is within its life, or [rearmed](Entry::is_rearmed) and within the time it was given.
     Hit(Entry),
     /// It holds nothing under this key.
     Miss,
@@ -47,7 +47,8 @@ pub enum Peek {
 ///
 /// # Contract
 ///
-/// - An entry is never answered past its deadline, nor after `remove` or `wipe` of its key has returned.
+/// - An entry is never answered past its deadline, nor after `remove` or `wipe` of its key has returned. One that is
+///   [stale](Entry::is_stale) need not be answered unless [wanted](Want::stale); to a write that depends on what is there, it is nothing.
 /// - Every wait is bounded by the store itself. A store that fails, or is slow, answers an error; the cache makes it a miss.
 /// - Bytes that are no value for the reader are a miss: count them with [`Core::refuse`].
 /// - Keys arrive checked. What the methods do does not depend on who else holds the store.
@@ -192,7 +193,8 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// As [`fetch`](Self::fetch).
     async fn contains(&self, key: &str) -> Result<bool> {
-        Ok(self.fetch(key, Want::default()).await?.entry.is_some())
+        let (answer, now) = (self.fetch(key, Want::default()).await?, self.core().now());
+        Ok(answer.entry.is_some_and(|entry| entry.is_live(now)))
     }
 
     /// What is left of the life of the entry under a key.
@@ -202,7 +204,9 @@ pub trait Backend: Send + Sync + 'static {
     /// As [`fetch`](Self::fetch).
     async fn remaining(&self, key: &str) -> Result<Option<Remaining>> {
         let answer = self.fetch(key, Want::default().with_deadline()).await?;
-        Ok(answer.entry.map(|entry| entry.remaining(self.core().now())))
+        let now = self.core().now();
+        let live = answer.entry.filter(|entry| entry.is_live(now));
+        Ok(live.map(|entry| entry.remaining(now)))
     }
 
     /// Gives the entry under a key a new life, `None` for ever, and tells whether there was one. A zero life removes it.

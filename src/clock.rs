@@ -20,6 +20,15 @@ impl Moment {
         Self(self.0.saturating_add(span))
     }
 
+    /// The moment `span` earlier; [`NEVER`](Self::NEVER) stays what it is.
+    pub(crate) fn before(self, span: Duration) -> Self {
+        if self == Self::NEVER {
+            return self;
+        }
+        let span = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(span))
+    }
+
     /// The time from `earlier` until this moment, zero if it is not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

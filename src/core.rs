@@ -12,12 +12,17 @@ use crate::entry::{Noted, Ticket};
 use crate::fence::Fence;
 use crate::flight::Flights;
 use crate::generation::OwnTags;
+use crate::options::Options;
 use crate::refusal::Refusal;
 use crate::stats::{Counters, Stats};
+use crate::tasks::Tasks;
 use crate::ttl::Ttl;
 
 /// The longest bound there is: a day. Instants that are further off cannot be told on every system.
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The longest compute whose value is stored. One that nobody waits for is dropped then.
+pub(crate) const MAX_COMPUTE: Duration = Duration::from_secs(15 * 60);
 
 /// How a store behaves for its callers, whatever it is made of.
 #[derive(Clone, Debug)]
@@ -37,6 +42,9 @@ pub struct Settings {
     pub strict: bool,
     /// How values become bytes and back.
     pub format: Format,
+    /// What calls that do not say otherwise want, and their values have: grace, timeouts, tags. Its ttl, where it has one, stands over
+    /// [`default_ttl`](Self::default_ttl).
+    pub options: Options,
     /// Where the time is read.
     pub clock: Clock,
 }
@@ -50,6 +58,7 @@ impl Default for Settings {
             max_staleness: MAX_STALENESS,
             strict: false,
             format: Format::default(),
+            options: Options::default(),
             clock: Clock::default(),
         }
     }
@@ -74,6 +83,7 @@ struct Inner {
     settings: Settings,
     shared: Arc<SharedState>,
     counters: Counters,
+    tasks: Tasks,
     /// Whether the store's reads of one key see to their own bound, and need no timer besides.
     bounds_reads: bool,
 }
@@ -113,6 +123,7 @@ impl Core {
             settings: settings.bounded(),
             shared: Arc::new(shared),
             counters: Counters::default(),
+            tasks: Tasks::default(),
             bounds_reads: false,
         }))
     }
@@ -125,6 +136,7 @@ impl Core {
             settings: settings.bounded(),
             shared,
             counters: Counters::default(),
+            tasks: Tasks::default(),
             bounds_reads: false,
         }))
     }
@@ -209,6 +221,11 @@ impl Core {
             copies_of.insert(own_prefix.to_owned(), (id, prefix.to_owned()));
         }
         free
+    }
+
+    /// The computes that go on when their callers are gone.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.0.tasks
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -311,6 +328,12 @@ macro_rules! setting_methods {
         /// Sets the version that goes into every schema id: raise it, and all that was stored before is a miss.
         pub fn schema_version(mut self, version: u32) -> Self {
             self.$($field).+.format = self.$($field).+.format.schema_version(version);
+            self
+        }
+
+        /// Sets what calls that do not say otherwise want, and their values have: grace, timeouts, tags.
+        pub fn options(mut self, options: crate::options::Options) -> Self {
+            self.$($field).+.options = options;
             self
         }
 

@@ -18,10 +18,11 @@ use crate::value::{Kind, Value};
 #[derive(Clone, Debug)]
 pub struct Entry {
     value: Value,
+    /// When it is stale, and when it is gone: the same where it has no grace.
+    fresh_until: Moment,
     expires: Moment,
     born: Moment,
     ring_epoch: u64,
-    grace_ms: u32,
     compute_us: u32,
     /// Encoded length in bytes, where memory is bound by bytes.
     weight: u32,
@@ -29,24 +30,51 @@ pub struct Entry {
     origin: Origin,
     tags: Option<Arc<Tags>>,
     bare: bool,
+    rearmed: bool,
 }
 
 impl Entry {
     /// An entry born at `now` that lives for `ttl`, `None` for ever.
     #[must_use]
     pub fn new(value: Value, now: Moment, ttl: Option<Duration>) -> Self {
+        let expires = ttl.map_or(Moment::NEVER, |ttl| now.after(ttl));
         Self {
             value,
-            expires: ttl.map_or(Moment::NEVER, |ttl| now.after(ttl)),
+            fresh_until: expires,
+            expires,
             born: now,
             ring_epoch: 0,
-            grace_ms: 0,
             compute_us: 0,
             weight: 0,
             origin: Origin::OWN,
             tags: None,
             bare: false,
+            rearmed: false,
         }
+    }
+
+    /// Keeps it for so long past its life, in which it is stale: answered only to who asks for that. What lives for ever has
+    /// none. Kept to milliseconds and at most 49 days.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        let longest = Duration::from_millis(u32::MAX.into());
+        self.expires = self.fresh_until.after(grace.min(longest));
+        self
+    }
+
+    /// The same value past its life, to be answered as it is for `span` before anybody computes it again. It is gone when it
+    /// would have been.
+    #[must_use]
+    pub fn rearmed(mut self, now: Moment, span: Duration) -> Self {
+        self.fresh_until = now.after(span).min(self.expires);
+        self.rearmed = true;
+        self
+    }
+
+    /// Whether its life is over and it was [rearmed](Self::rearmed).
+    #[must_use]
+    pub fn is_rearmed(&self) -> bool {
+        self.rearmed
     }
 
     /// Marks the value as one that may be stored without an envelope: an integer that `INCR` and other languages read.
@@ -77,9 +105,27 @@ impl Entry {
         self
     }
 
-    /// The same entry with another deadline.
+    /// The same entry with another deadline, at which it is gone. It is stale no later than that.
     #[must_use]
     pub fn with_deadline(mut self, expires: Moment) -> Self {
+        self.fresh_until = self.fresh_until.min(expires);
+        self.expires = expires;
+        self
+    }
+
+    /// The same entry with another life, and its grace after that.
+    #[must_use]
+    pub fn with_life(mut self, now: Moment, ttl: Option<Duration>) -> Self {
+        let grace = self.grace();
+        self.fresh_until = ttl.map_or(Moment::NEVER, |ttl| now.after(ttl));
+        self.rearmed = false;
+        self.with_grace(grace)
+    }
+
+    /// An entry that is gone at `expires`, and stale for its grace before that.
+    #[must_use]
+    pub fn ending(mut self, expires: Moment, grace: Duration) -> Self {
+        self.fresh_until = expires.before(grace);
         self.expires = expires;
         self
     }
@@ -87,10 +133,10 @@ impl Entry {
     pub(crate) fn with_wire_fields(
         mut self,
         ring_epoch: u64,
-        grace_ms: u32,
         compute_us: u32,
+        rearmed: bool,
     ) -> Self {
-        (self.ring_epoch, self.grace_ms, self.compute_us) = (ring_epoch, grace_ms, compute_us);
+        (self.ring_epoch, self.compute_us, self.rearmed) = (ring_epoch, compute_us, rearmed);
         self
     }
 
@@ -161,10 +207,16 @@ impl Entry {
         }
     }
 
-    /// When the entry's life ends.
+    /// When the entry is gone: at the end of its life and its grace.
     #[must_use]
     pub fn expires(&self) -> Moment {
         self.expires
+    }
+
+    /// When the entry's life ends. From here on it is stale.
+    #[must_use]
+    pub fn fresh_until(&self) -> Moment {
+        self.fresh_until
     }
 
     /// When it was made or, for one that came from a server, read.
@@ -173,10 +225,10 @@ impl Entry {
         self.born
     }
 
-    /// The part of the life, at its end, in which the value is stale. Milliseconds; 0 is none.
+    /// How long it is kept past its life.
     #[must_use]
-    pub fn grace_ms(&self) -> u32 {
-        self.grace_ms
+    pub fn grace(&self) -> Duration {
+        self.expires.since(self.fresh_until)
     }
 
     /// How long the compute took, in microseconds.
@@ -197,20 +249,42 @@ impl Entry {
         self.bare
     }
 
-    /// Whether its life is over at `now`.
+    /// Whether it is gone at `now`.
     #[must_use]
     pub fn is_expired(&self, now: Moment) -> bool {
         self.expires <= now
     }
 
+    /// Whether its life, or the time for which it was rearmed, is over at `now`.
+    #[must_use]
+    pub fn is_stale(&self, now: Moment) -> bool {
+        self.fresh_until <= now
+    }
+
+    /// Whether it is within its life at `now`.
+    #[must_use]
+    pub fn is_live(&self, now: Moment) -> bool {
+        !self.rearmed && !self.is_stale(now)
+    }
+
     /// What is left of its life at `now`.
     #[must_use]
     pub fn remaining(&self, now: Moment) -> Remaining {
-        if self.expires == Moment::NEVER {
-            Remaining::Forever
-        } else {
-            Remaining::For(self.expires.since(now))
-        }
+        left(self.fresh_until, now)
+    }
+
+    /// How long it is kept from `now` on, its grace included.
+    #[must_use]
+    pub fn kept(&self, now: Moment) -> Remaining {
+        left(self.expires, now)
+    }
+}
+
+fn left(until: Moment, now: Moment) -> Remaining {
+    if until == Moment::NEVER {
+        Remaining::Forever
+    } else {
+        Remaining::For(until.since(now))
     }
 }
 
@@ -372,6 +446,8 @@ pub struct Want {
     pub namespace: usize,
     /// How long ago something may have been invalidated by others that is answered still, if less than the store's own bound.
     pub max_staleness: Option<Duration>,
+    /// Whether an entry past its life is wanted too, as long as its grace lasts.
+    pub stale: bool,
 }
 
 impl Want {
@@ -383,7 +459,15 @@ impl Want {
             deadline: false,
             namespace: 0,
             max_staleness: None,
+            stale: false,
         }
+    }
+
+    /// The same, and stale ones too, with their deadline.
+    #[must_use]
+    pub fn or_stale(mut self) -> Self {
+        (self.stale, self.deadline) = (true, true);
+        self
     }
 
     /// The same, by a cache whose own prefix is so many bytes of the key.

@@ -16,6 +16,7 @@ pub mod codec;
 pub mod coherence;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod context;
 pub mod core;
 pub mod entry;
 pub mod error;
@@ -32,12 +33,14 @@ mod open;
 mod option;
 mod options;
 mod refusal;
+mod report;
 #[cfg(feature = "ring")]
 pub mod ring;
 #[cfg(feature = "ring")]
 mod ringmap;
 pub mod stats;
 mod sync;
+mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod ttl;
@@ -56,11 +59,13 @@ pub use backends::null::Null;
 pub use backends::redis::{Redis, RedisBuilder};
 pub use cache::Cache;
 pub use clock::{Clock, Moment};
+pub use context::Context;
 pub use entry::{Answer, Draft, Entry, Stored, Ticket, Want, When};
 pub use error::{Error, ErrorKind, Result};
 pub use op::Op;
 pub use open::open;
-pub use options::{Context, Options};
+pub use options::Options;
+pub use report::{Report, Source};
 #[cfg(feature = "ring")]
 pub use ring::{DistributedRedis, DistributedRedisBuilder};
 pub use stats::Stats;

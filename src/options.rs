@@ -1,13 +1,16 @@
-//! How a value is stored.
+//! How a value is stored, and what is done when computing it is slow or fails.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{MAX_TAG_BYTES, MAX_TAGS};
+use crate::report::Report;
 use crate::ttl::Ttl;
 
-/// How a value is stored: its ttl, and its tags. A [`Duration`] or a [`Ttl`] alone is one.
+/// For how long a stale value is answered without another try once its compute failed, unless set.
+const THROTTLE: Duration = Duration::from_secs(5);
+
+/// How a value is stored, and what is done when computing it is slow or fails. A [`Duration`] or a [`Ttl`] alone is one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -15,11 +18,49 @@ use crate::ttl::Ttl;
 /// let options = Options::ttl(Duration::from_secs(60)).tag("users").tag("user:42");
 /// assert_eq!(options.tags().collect::<Vec<_>>(), ["users", "user:42"]);
 /// ```
+///
+/// # Who says what
+///
+/// What a compute says through its [`Context`](crate::Context) stands over what its call says, that over what the cache was built with
+/// ([`options`](crate::core::Settings::options)), and that over what is written here as "unless set". Tags add up: a value has those of the cache,
+/// of the call and of the compute.
+///
+/// # Grace
+///
+/// With a [`grace`](Self::grace), a value is kept past its ttl, stale, for the time in which computing it anew fails or is slow:
+///
+/// ```
+/// use std::time::Duration;
+/// use larder::{Cache, Options};
+/// # fn main() -> larder::Result<()> {
+/// # #[cfg(feature = "moka")]
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let cache = larder::Moka::new(100);
+/// let options = || Options::ttl(Duration::from_millis(10)).grace(Duration::from_secs(3600));
+/// cache.get_or_set("rate", options(), || async { 7 }).await?;
+/// tokio::time::sleep(Duration::from_millis(20)).await;
+/// let report = larder::Report::new();
+/// let rate: Result<i32, larder::Error> = cache
+///     .try_get_or_set("rate", options().report(&report), || async { Err(larder::Error::new(larder::ErrorKind::Compute, "the bank is closed")) })
+///     .await;
+/// assert_eq!(rate?, 7);
+/// assert!(report.is_stale());
+/// # Ok::<_, larder::Error>(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Options {
     pub(crate) ttl: Ttl,
     pub(crate) tags: Vec<Box<str>>,
+    grace: Option<Duration>,
+    throttle: Option<Duration>,
+    soft_timeout: Option<Duration>,
+    hard_timeout: Option<Duration>,
+    goes_on: Option<bool>,
+    report: Option<Report>,
 }
 
 impl Options {
@@ -28,7 +69,7 @@ impl Options {
     pub fn ttl(ttl: impl Into<Ttl>) -> Self {
         Self {
             ttl: ttl.into(),
-            tags: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -42,16 +83,122 @@ impl Options {
         self
     }
 
+    /// Keeps the value for so long past its ttl, and answers it then where its compute errs, panics, or is slower than the
+    /// [soft timeout](Self::soft_timeout). Zero, as it is unless set, is none; 49 days are the longest.
+    ///
+    /// Who stores the value and who reads it must both have chosen it: a reader is answered what is no longer past its ttl than
+    /// the reader's own grace. [`get`](crate::Cache::get) never answers a stale value, nor does anything once it was invalidated.
+    /// Values without an envelope have none: integers that are [`set`](crate::Cache::set), and all of the
+    /// [`Plain`](crate::codec::Plain) codec.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// Sets for how long a stale value is answered, to all who have a grace and in every tier that holds it, before anybody
+    /// tries again whose compute failed. 5 seconds unless set.
+    #[must_use]
+    pub fn throttle(mut self, throttle: Duration) -> Self {
+        self.throttle = Some(throttle);
+        self
+    }
+
+    /// Answers the stale value, where there is one in its [`grace`](Self::grace), once a compute takes longer than this. None unless set;
+    /// [`Duration::MAX`] is none.
+    ///
+    /// The compute goes on, and its value is stored. So the caller whose compute it is waits for it in spite of this, unless the
+    /// compute is in a task of its own as with [`get_or_set_with`](crate::Cache::get_or_set_with).
+    #[must_use]
+    pub fn soft_timeout(mut self, timeout: Duration) -> Self {
+        self.soft_timeout = Some(timeout);
+        self
+    }
+
+    /// Bounds how long this call takes, with all its waiting for others: past it, its answer is the stale value where
+    /// there is one in its [`grace`](Self::grace), or else an error of kind [`Timeout`](ErrorKind::Timeout). None unless set; [`Duration::MAX`]
+    /// is none.
+    ///
+    /// The compute is dropped then, and one of those who wait still begins its own; but see [`go_on`](Self::go_on).
+    #[must_use]
+    pub fn hard_timeout(mut self, timeout: Duration) -> Self {
+        self.hard_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets whether a compute in a task of its own goes on past the [hard timeout](Self::hard_timeout), for its value to be stored. It does unless
+    /// set otherwise, for 15 minutes at most.
+    #[must_use]
+    pub fn go_on(mut self, goes_on: bool) -> Self {
+        self.goes_on = Some(goes_on);
+        self
+    }
+
+    /// Has the call tell where its answer comes from.
+    #[must_use]
+    pub fn report(mut self, report: &Report) -> Self {
+        self.report = Some(report.clone());
+        self
+    }
+
     /// The tags.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
         self.tags.iter().map(|tag| &**tag)
     }
 
-    fn add(&mut self, tag: Box<str>) {
+    pub(crate) fn add(&mut self, tag: Box<str>) {
         // One more than there may be is refused later.
         if self.tags.len() <= MAX_TAGS && !self.tags.contains(&tag) {
             self.tags.push(tag);
         }
+    }
+
+    /// What is left unset as those below have it.
+    pub(crate) fn over(mut self, below: &Self) -> Self {
+        if self.ttl == Ttl::Default {
+            self.ttl = below.ttl;
+        }
+        below.tags.iter().for_each(|tag| self.add(tag.clone()));
+        self.grace = self.grace.or(below.grace);
+        self.throttle = self.throttle.or(below.throttle);
+        self.soft_timeout = self.soft_timeout.or(below.soft_timeout);
+        self.hard_timeout = self.hard_timeout.or(below.hard_timeout);
+        self.goes_on = self.goes_on.or(below.goes_on);
+        self
+    }
+
+    /// How long past its ttl a value is kept, and answered.
+    pub(crate) fn graces(&self) -> Duration {
+        self.grace.unwrap_or_default()
+    }
+
+    /// As it will be [`over`](Self::over) those.
+    pub(crate) fn grace_or(&self, below: &Self) -> Duration {
+        self.grace.or(below.grace).unwrap_or_default()
+    }
+
+    pub(crate) fn throttles(&self) -> Duration {
+        self.throttle.unwrap_or(THROTTLE)
+    }
+
+    pub(crate) fn softly(&self) -> Option<Duration> {
+        self.soft_timeout.filter(|timeout| *timeout < Duration::MAX)
+    }
+
+    pub(crate) fn hard(&self) -> Option<Duration> {
+        self.hard_timeout.filter(|timeout| *timeout < Duration::MAX)
+    }
+
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on.unwrap_or(true)
+    }
+
+    pub(crate) fn told(&self) -> Option<&Report> {
+        self.report.as_ref()
+    }
+
+    pub(crate) fn set_grace(&mut self, grace: Duration) {
+        self.grace = Some(grace);
     }
 
     /// Refuses tags that cannot be kept.
@@ -87,39 +234,6 @@ impl From<Ttl> for Options {
 impl From<Duration> for Options {
     fn from(ttl: Duration) -> Self {
         Self::ttl(ttl)
-    }
-}
-
-/// What a compute of [`get_or_set_with`](crate::Cache::get_or_set_with) is given: through it, it says how its value is stored,
-/// by what it found.
-///
-/// Clones are the same context. What is said after the compute has ended counts for nothing.
-#[derive(Clone, Debug)]
-pub struct Context(Arc<Mutex<Options>>);
-
-impl Context {
-    pub(crate) fn new(options: Options) -> Self {
-        Self(Arc::new(Mutex::new(options)))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Options> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sets the ttl.
-    pub fn set_ttl(&self, ttl: impl Into<Ttl>) {
-        self.lock().ttl = ttl.into();
-    }
-
-    /// Adds a tag, as [`Options::tag`] does. If it was invalidated since the compute began, the value is not stored.
-    pub fn tag(&self, tag: impl Into<Box<str>>) {
-        self.lock().add(tag.into());
-    }
-
-    /// How the value would be stored as things stand.
-    #[must_use]
-    pub fn options(&self) -> Options {
-        self.lock().clone()
     }
 }
 

@@ -118,6 +118,10 @@ counters! {
     read_errors,
     /// Writes that a store answered with an error.
     write_errors,
+    /// Answers past their ttl, within their grace.
+    stale,
+    /// Calls that had no value within their hard timeout.
+    timeouts,
     /// Reads of a key as another type than it was stored as.
     conversions,
     /// Copies that did not enter memory, because the key was written while they were on their way.

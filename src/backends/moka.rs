@@ -11,7 +11,7 @@ use ::moka::sync::Cache as Store;
 use async_trait::async_trait;
 
 use crate::backend::{Backend, Memory, Peek};
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 use crate::coherence::Origin;
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Entry, Noted, Stored, Want, When};
@@ -104,10 +104,21 @@ impl Inner {
 
     /// The entry under a key, if its life is not over.
     fn live(&self, key: &str) -> Option<Entry> {
+        self.answered(key).filter(|entry| !entry.is_rearmed())
+    }
+
+    /// The entry under a key, if its life is not over or it was rearmed.
+    fn answered(&self, key: &str) -> Option<Entry> {
         let entry = self.store.get(key)?;
         let clock = &self.clock;
-        let fresh = clock.is_well_before(entry.expires()) || !entry.is_expired(clock.now());
+        let fresh = clock.is_well_before(entry.fresh_until()) || !entry.is_stale(clock.now());
         (fresh && entry.is_current()).then_some(entry)
+    }
+
+    /// The entry under a key, stale or not.
+    fn kept(&self, key: &str) -> Option<Entry> {
+        let entry = self.store.get(key)?;
+        (!entry.is_expired(self.clock.now()) && entry.is_current()).then_some(entry)
     }
 
     /// The entry with its tags; nothing if one of them was invalidated since its compute began.
@@ -189,7 +200,7 @@ impl Backend for Moka {
     }
 
     fn peek(&self, key: &str) -> Peek {
-        match self.inner.live(key) {
+        match self.inner.answered(key) {
             Some(entry) => Peek::Hit(entry),
             None => Peek::Miss,
         }
@@ -247,8 +258,13 @@ impl Backend for Moka {
         Ok(())
     }
 
-    async fn fetch(&self, key: &str, _want: Want) -> Result<Answer> {
-        Ok(self.inner.live(key).into())
+    async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
+        let found = if want.stale {
+            self.inner.kept(key)
+        } else {
+            self.inner.live(key)
+        };
+        Ok(found.into())
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
@@ -292,8 +308,13 @@ impl Backend for Moka {
         let Some(entry) = self.inner.live(key) else {
             return Ok(false);
         };
-        let expires = ttl.map_or(Moment::NEVER, |ttl| self.inner.core.now().after(ttl));
-        self.inner.put(key, entry.with_deadline(expires));
+        let now = self.inner.core.now();
+        // A zero life removes it, and its grace with it.
+        let entry = match ttl {
+            Some(ttl) if ttl.is_zero() => entry.with_deadline(now),
+            ttl => entry.with_life(now, ttl),
+        };
+        self.inner.put(key, entry);
         Ok(true)
     }
 

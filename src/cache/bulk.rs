@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use crate::cache::Cache;
-use crate::cache::compute::{Made, computed, concluded};
+use crate::cache::publish::{Made, computed, concluded};
 use crate::cache::single::{
     Look, begun, bounded, checked, draft, life, look, settle_deadline, typed, wanted,
 };
@@ -15,7 +15,9 @@ use crate::core::Core;
 use crate::entry::{Draft, Stored, Ticket, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Write;
-use crate::flight::{Lead, Outcome, Seat, Storing, Tags, Waiter, Writing, unless_overtaken};
+use crate::flight::{
+    Landing, Lead, Outcome, Seat, Storing, Tags, Terms, Waiter, Writing, unless_overtaken,
+};
 use crate::options::Options;
 use crate::stats::count;
 use crate::value::Cacheable;
@@ -30,8 +32,8 @@ pub(super) async fn get<T: Cacheable, C: Cache>(
     let mut values = Vec::with_capacity(keys.len());
     let mut asked = Vec::new();
     for (index, key) in keys.iter().enumerate() {
-        let value = match look(cache, key) {
-            Look::Hit(value) => Some(value),
+        let value = match look(cache, key, || false) {
+            Look::Hit(value) | Look::Rearmed(value) => Some(value),
             Look::Miss => {
                 checked(cache, key, "get_many")?;
                 core.counters().misses.add(1);
@@ -106,6 +108,7 @@ pub(super) async fn set<T: Cacheable, C: Cache>(
     options: Options,
 ) -> Result<()> {
     let core = cache.core();
+    let options = options.over(&core.settings().options);
     let mut drafts = Vec::with_capacity(pairs.len());
     for (key, value) in pairs {
         checked(cache, &key, "set_many")?;
@@ -202,6 +205,7 @@ where
     F: FnMut(Vec<String>) -> Fut + Send,
     Fut: Future<Output = HashMap<String, T>> + Send,
 {
+    let options = options.over(&cache.core().settings().options);
     let mut found = Found::<T>::default();
     let mut open = keys.clone();
     // Its own misses, then those that others lost while it waited.
@@ -258,7 +262,7 @@ impl Round {
         let mut round = Self::empty();
         let mut seen = std::collections::HashSet::with_hasher(ahash::RandomState::new());
         for &key in keys.iter().filter(|key| seen.insert(**key)) {
-            if let Look::Hit(value) = look(cache, key) {
+            if let Look::Hit(value) = look(cache, key, || false) {
                 found.insert(key.to_owned(), value);
                 continue;
             }
@@ -274,6 +278,7 @@ impl Round {
                 &cache.stored_key(key),
                 TypeId::of::<T>(),
                 core.settings().leader_patience,
+                false,
             ) {
                 Seat::Lead(lead) => {
                     round.leads.insert(key.to_owned(), lead);
@@ -290,8 +295,8 @@ impl Round {
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         let mut asked = Vec::new();
         for key in keys {
-            match look(cache, key) {
-                Look::Hit(value) => self.found(key, value, found),
+            match look(cache, key, || false) {
+                Look::Hit(value) | Look::Rearmed(value) => self.found(key, value, found),
                 Look::Miss => cache.core().counters().misses.add(1),
                 Look::Ask => asked.push(key),
             }
@@ -309,7 +314,7 @@ impl Round {
 
     fn found<T: Cacheable>(&mut self, key: &str, value: Arc<T>, found: &mut Found<T>) {
         if let Some(lead) = self.leads.remove(key) {
-            lead.found(Arc::clone(&value) as _);
+            lead.found(Landing::of(Arc::clone(&value) as _));
         }
         found.insert(key.to_owned(), value);
     }
@@ -357,12 +362,12 @@ impl Round {
             if let Some(lead) = self.leads.remove(&key) {
                 let made = Made {
                     value: &value,
-                    options: options.clone(),
+                    options,
                     took,
                     ticket: tickets.remove(&key).unwrap_or_default(),
                 };
                 let draft = computed(cache, &key, made);
-                match (lead.land(Arc::clone(&value) as _), draft) {
+                match (lead.land(Landing::of(Arc::clone(&value) as _)), draft) {
                     (Some(storing), Ok(draft)) => landed.push((key.clone(), draft, storing)),
                     (None, _) => count(&core.counters().outrun),
                     (Some(_), Err(error)) => outcome = outcome.and(Err(error)),
@@ -386,10 +391,10 @@ impl Round {
     /// this call meanwhile is passed on, since nobody may wait for others while others wait for it.
     async fn wait<T: Cacheable, C: Cache>(self, cache: &C, found: &mut Found<T>) -> Vec<String> {
         let core = cache.core();
-        let patience = core.settings().leader_patience;
+        let terms = Terms::patient(core.settings().leader_patience);
         let waits = self.waiters.into_iter().map(|(key, waiter)| async move {
-            let value = match waiter.wait(patience).await {
-                Outcome::Landed(value) => value.downcast::<T>().ok(),
+            let value = match waiter.wait(terms).await {
+                Outcome::Landed(landed) => landed.value.downcast::<T>().ok(),
                 Outcome::Lead(_) | Outcome::Rejoin | Outcome::Failed(_) | Outcome::TimedOut => None,
             };
             (key, value)

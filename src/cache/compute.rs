@@ -1,29 +1,50 @@
 //! `get_or_set`: one compute per key, whatever happens to the one who computes.
 
-use std::any::TypeId;
+use std::any::Any;
 use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Cache;
-use crate::cache::single::{
-    Look, begun, begun_without, bounded, check_tags, checked, fetched, life, look, namespace,
-    typed, wanted,
-};
-use crate::entry::{Draft, Entry, Stored, Ticket};
-use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Lead, Outcome, Seat, Storing, Tags, unless_overtaken};
-use crate::options::{Context, Options};
+use crate::cache::call::{Call, Led, Opened};
+use crate::cache::publish::{Made, publish, rearm};
+use crate::context::Context;
+use crate::core::MAX_COMPUTE;
+use crate::error::{Error, ErrorKind};
+use crate::flight::{Landing, Tags};
+use crate::options::Options;
+use crate::report::Source;
 use crate::stats::count;
-use crate::value::{Cacheable, Value};
+use crate::value::Cacheable;
 
-/// The stored value or the computed one, with the waiting, leading and storing in between.
+/// Why a compute has no value.
+enum Failed<E> {
+    Erred(E),
+    Panicked(Box<dyn Any + Send>),
+    /// It took longer than it may.
+    Late,
+}
+
+impl<E: Debug> Failed<E> {
+    fn text(&self) -> String {
+        match self {
+            Self::Erred(error) => format!("{error:?}"),
+            Self::Panicked(_) => "the compute panicked".to_owned(),
+            Self::Late => "the compute took too long".to_owned(),
+        }
+    }
+}
+
+/// The stored value or the computed one, with the waiting, leading and storing in between. The compute runs in this call.
 pub(super) async fn resolve<C, T, E, F, Fut>(
     cache: &C,
     key: &str,
-    terms: Terms,
+    options: Options,
     compute: F,
 ) -> Result<Arc<T>, E>
 where
@@ -33,205 +54,32 @@ where
     F: FnOnce() -> Fut + Send,
     Fut: Future<Output = Result<T, E>> + Send,
 {
-    let core = cache.core();
-    if let Err(error) = checked(cache, key, "get_or_set") {
-        // The application must go on: the value is computed, for this caller alone.
-        if core.settings().strict {
-            return Err(error.into());
-        }
-        tracing::warn!(target: "larder", event = "bad_key", error = %error);
-        return compute().await.map(Arc::new);
-    }
-    let stored = cache.stored_key(key);
-    let lead = match take_seat(cache, &stored).await? {
-        Ok(lead) => lead,
-        Err(value) => return Ok(value),
+    let call = Call::new(cache, key, options);
+    let tags = Tags::These(call.options.tags.as_slice().into());
+    let led = match call.open::<T>(tags).await? {
+        Opened::Answer(value) => return Ok(value),
+        Opened::Alone => return compute().await.map(Arc::new),
+        Opened::Lead(led) => led,
     };
-    lead.expect(terms.tags());
-    let ticket = match ask::<T, C>(cache, key).await {
-        Ok(Some(value)) => {
-            lead.found(Arc::clone(&value) as _);
-            return Ok(value);
+    let said = || (call.options.clone(), true);
+    match computed(cache, key, led, said, compute, call.until).await {
+        Ok((value, source)) => {
+            call.told(source);
+            Ok(value)
         }
-        Ok(None) => begun(cache, &[key]).await.pop().unwrap_or_default(),
-        Err(error) if core.settings().strict => {
-            lead.fail(&error.to_string());
-            return Err(error.into());
-        }
-        Err(error) => {
-            tracing::warn!(target: "larder", event = "read_failed", error = %error);
-            begun_without(cache, key, error)
-        }
-    };
-    count(&core.counters().computes);
-    let began = core.now();
-    let value = match compute().await {
-        Ok(value) => Arc::new(value),
-        Err(error) => {
-            count(&core.counters().compute_failures);
-            lead.fail(&format!("{error:?}"));
-            return Err(error);
-        }
-    };
-    let took = core.now().since(began);
-    let made = Made {
-        value: &value,
-        options: terms.options(),
-        took,
-        ticket,
-    };
-    match publish(cache, key, &stored, lead, made).await {
-        Err(error) if core.settings().strict => Err(error.into()),
-        _ => Ok(value),
+        Err(Failed::Erred(error)) => Err(error),
+        Err(Failed::Panicked(panic)) => resume_unwind(panic),
+        Err(Failed::Late) => Err(call.too_late().into()),
     }
 }
 
-/// How a value is stored: as was said before, or as its compute says.
-pub(super) enum Terms {
-    Given(Options),
-    Said(Context),
-}
-
-impl Terms {
-    fn tags(&self) -> Tags {
-        match self {
-            Self::Given(options) => Tags::These(options.tags.as_slice().into()),
-            Self::Said(_) => Tags::Any,
-        }
-    }
-
-    fn options(self) -> Options {
-        match self {
-            Self::Given(options) => options,
-            Self::Said(context) => context.options(),
-        }
-    }
-}
-
-/// The right to compute, or the value that another computed.
-async fn take_seat<T: Cacheable, C: Cache>(
-    cache: &C,
-    stored: &str,
-) -> Result<Result<Lead, Arc<T>>> {
-    let core = cache.core();
-    loop {
-        let waiter =
-            match core
-                .flights()
-                .join(stored, TypeId::of::<T>(), core.settings().leader_patience)
-            {
-                Seat::Lead(lead) => return Ok(Ok(lead)),
-                Seat::Wait(waiter) => waiter,
-            };
-        match waiter.wait(core.settings().leader_patience).await {
-            Outcome::Lead(lead) => return Ok(Ok(lead)),
-            Outcome::Landed(value) => {
-                if let Ok(value) = value.downcast::<T>() {
-                    count(&core.counters().coalesced);
-                    return Ok(Err(value));
-                }
-            }
-            Outcome::Rejoin => {}
-            Outcome::Failed(text) => {
-                let error = Error::new(ErrorKind::Compute, &*text);
-                return Err(error.during("get_or_set").with("key", stored));
-            }
-            Outcome::TimedOut => {
-                let error = Error::new(
-                    ErrorKind::Timeout,
-                    "two computes of other callers did not finish",
-                );
-                return Err(error.during("get_or_set").with("key", stored));
-            }
-        }
-    }
-}
-
-/// What memory or the store holds by now: it may have been stored between the caller's look and its seat.
-async fn ask<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<Option<Arc<T>>> {
-    match look(cache, key) {
-        Look::Hit(value) => return Ok(Some(value)),
-        Look::Miss => {
-            cache.core().counters().misses.add(1);
-            return Ok(None);
-        }
-        Look::Ask => {}
-    }
-    match fetched(cache, key, wanted::<T, C>(cache)).await {
-        Ok(answer) => Ok(typed(cache, key, answer)),
-        Err(error) => {
-            count(&cache.core().counters().read_errors);
-            Err(error.during("get_or_set").with("key", key))
-        }
-    }
-}
-
-/// A computed value, and how it is to be stored.
-pub(super) struct Made<'v, T> {
-    pub(super) value: &'v Arc<T>,
-    pub(super) options: Options,
-    pub(super) took: Duration,
-    pub(super) ticket: Ticket,
-}
-
-/// Draft of a computed value, prepared; what could not be is counted, logged, and not stored.
-pub(super) fn computed<T: Cacheable, C: Cache>(
-    cache: &C,
-    key: &str,
-    made: Made<'_, T>,
-) -> Result<Draft> {
-    let core = cache.core();
-    let life = life(cache, made.options.ttl);
-    let value = Value::shared(Arc::clone(made.value));
-    let entry = Entry::new(value, core.now(), life).computed_in(made.took);
-    let mut draft = Draft::from(entry);
-    (draft.computed, draft.ticket) = (true, made.ticket);
-    draft.namespace = namespace(cache);
-    draft.tags = made.options.tags.as_slice().into();
-    let prepared = check_tags(cache, &made.options).and_then(|()| cache.prepare(key, &mut draft));
-    if let Err(error) = prepared {
-        count(&core.counters().encode_errors);
-        let error = error.during("get_or_set").with("key", key);
-        tracing::warn!(target: "larder", event = "not_stored", error = %error);
-        return Err(error);
-    }
-    Ok(draft)
-}
-
-/// Gives the value to those who wait, and stores it unless the key was written meanwhile.
-async fn publish<T: Cacheable, C: Cache>(
-    cache: &C,
-    key: &str,
-    stored: &str,
-    lead: Lead,
-    made: Made<'_, T>,
-) -> Result<()> {
-    let core = cache.core();
-    let (value, life) = (Arc::clone(made.value), life(cache, made.options.ttl));
-    let draft = computed(cache, key, made);
-    let Some(storing) = lead.land(value as _) else {
-        count(&core.counters().outrun);
-        return Ok(());
-    };
-    let draft = draft?;
-    let stake = draft.clone();
-    if life.is_some_and(|life| life.is_zero()) {
-        return Ok(());
-    }
-    let write = core.fence().write(stored);
-    let store = unless_overtaken([&storing], bounded(core, cache.store(key, draft)));
-    let result = store.await.unwrap_or(Ok(Stored::Done));
-    drop(write);
-    concluded(cache, key, stored, &stake, &storing, result).await
-}
-
-/// Runs a compute in a task of its own, which goes on if its caller goes away.
+/// As [`resolve`], with a compute in a task of its own, which goes on if its caller goes away.
 pub(super) async fn apart<C, T, E, F, Fut>(
     cache: &C,
     key: &str,
-    context: Context,
+    options: Options,
     compute: F,
-) -> Result<T, E>
+) -> Result<Arc<T>, E>
 where
     C: Cache,
     T: Cacheable,
@@ -239,56 +87,151 @@ where
     F: FnOnce(Context) -> Fut + Send + 'static,
     Fut: Future<Output = Result<T, E>> + Send + 'static,
 {
-    let (cache, key) = (cache.clone(), key.to_owned());
-    let resolved = async move {
-        let said = context.clone();
-        let compute = || compute(context);
-        resolve(&cache, &key, Terms::Said(said), compute).await
+    let call = Call::new(cache, key, options);
+    let led = match call.open::<T>(Tags::Any).await? {
+        Opened::Answer(value) => return Ok(value),
+        Opened::Alone => {
+            let context = Context::new(call.options.clone(), None);
+            return compute(context).await.map(Arc::new);
+        }
+        Opened::Lead(led) => led,
     };
-    let value = match Handle::try_current() {
-        Ok(_) => match tokio::spawn(resolved).await {
-            Ok(value) => value?,
-            Err(ended) => {
-                let why = if ended.is_panic() {
-                    "the compute panicked"
-                } else {
-                    "the runtime is ending"
-                };
-                return Err(Error::new(ErrorKind::Compute, why)
-                    .during("get_or_set")
-                    .into());
+    let stale = led.stale.clone();
+    let entry = stale.as_ref().map(|stale| stale.entry.clone());
+    let context = Context::new(call.options.clone(), entry);
+    let task = {
+        let (cache, key) = (cache.clone(), key.to_owned());
+        // What is not waited for any more must end some time.
+        let until = match call.until {
+            Some(until) if !call.options.goes_on() => until,
+            _ => Instant::now() + MAX_COMPUTE,
+        };
+        let until = Handle::try_current().is_ok().then_some(until);
+        async move {
+            let said = context.clone();
+            let said = move || (said.options(), said.is_stored());
+            let compute = || compute(context);
+            computed(&cache, &key, led, said, compute, until).await
+        }
+    };
+    let outcome = match Handle::try_current() {
+        Err(_) => Some(task.await),
+        Ok(_) => {
+            let (answer, answered) = oneshot::channel();
+            cache.core().tasks().spawn(async move {
+                // Nobody may be there any more to hear of it.
+                let _ = answer.send(task.await);
+            });
+            let soft = call.soft().filter(|_| stale.is_some());
+            let soft = soft.map(|soft| Instant::now() + soft);
+            match soft.into_iter().chain(call.until).min() {
+                None => answered.await.ok(),
+                Some(until) => match timeout_at(until, answered).await {
+                    Ok(answered) => answered.ok(),
+                    Err(_) => Some(Err(Failed::Late)),
+                },
             }
-        },
-        Err(_) => resolved.await?,
+        }
     };
-    Ok(Arc::unwrap_or_clone(value))
-}
-
-/// Counts what a store came to, and undoes it if a write of the key did not wait for it.
-pub(super) async fn concluded<C: Cache>(
-    cache: &C,
-    key: &str,
-    stored: &str,
-    draft: &Draft,
-    storing: &Storing,
-    result: Result<Stored>,
-) -> Result<()> {
-    match result {
-        Ok(Stored::Outrun) => count(&cache.core().counters().outrun),
-        _ => count(&cache.core().counters().stores),
-    }
-    if storing.overtaken() {
-        count(&cache.core().counters().outrun);
-        // The write came first in the eyes of its caller; an empty key is never wrong. What it wrote itself stays.
-        let _write = cache.core().fence().write(stored);
-        if let Err(error) = bounded(cache.core(), cache.retract(key, draft)).await {
-            tracing::warn!(target: "larder", event = "write_failed", error = %error);
+    match (outcome, stale) {
+        (Some(Ok((value, source))), _) => {
+            call.told(source);
+            Ok(value)
+        }
+        (Some(Err(Failed::Late)), Some(stale)) => {
+            call.told(Source::Stale);
+            Ok(stale.value)
+        }
+        (Some(Err(Failed::Late)), None) => Err(call.too_late().into()),
+        (Some(Err(Failed::Erred(error))), _) => Err(error),
+        (Some(Err(failed @ Failed::Panicked(_))), _) => {
+            Err(call.error(ErrorKind::Compute, &failed.text()).into())
+        }
+        (None, _) => {
+            let why = "the runtime is ending";
+            Err(call.error(ErrorKind::Compute, why).into())
         }
     }
-    result.map(|_| ()).map_err(|error| {
-        count(&cache.core().counters().write_errors);
-        let error = error.during("get_or_set").with("key", key);
-        tracing::warn!(target: "larder", event = "write_failed", error = %error);
-        error
-    })
+}
+
+/// Computes, gives the value to all who wait, and stores it as is `said`. Where that fails, a stale value at hand is the answer.
+async fn computed<C, T, E, F, Fut>(
+    cache: &C,
+    key: &str,
+    led: Led<T>,
+    said: impl Fn() -> (Options, bool) + Send,
+    compute: F,
+    until: Option<Instant>,
+) -> Result<(Arc<T>, Source), Failed<E>>
+where
+    C: Cache,
+    T: Cacheable,
+    E: From<Error> + Debug + Send,
+    F: FnOnce() -> Fut + Send,
+    Fut: Future<Output = Result<T, E>> + Send,
+{
+    let core = cache.core();
+    let mut led = led;
+    count(&core.counters().computes);
+    let began = core.now();
+    let value = run(compute, until).await;
+    let took = core.now().since(began);
+    let (options, is_stored) = said();
+    let failed = match value {
+        Ok(value) => {
+            let value = Arc::new(value);
+            if !is_stored {
+                led.lead.found(Landing::of(Arc::clone(&value) as _));
+                return Ok((value, Source::Computed));
+            }
+            let made = Made {
+                value: &value,
+                options: &options,
+                took,
+                ticket: led.ticket,
+            };
+            let published = in_time(until, publish(cache, key, led.lead, made)).await;
+            return match published {
+                Some(Err(error)) if core.settings().strict => Err(Failed::Erred(error.into())),
+                _ => Ok((value, Source::Computed)),
+            };
+        }
+        Err(failed) => failed,
+    };
+    count(&core.counters().compute_failures);
+    let Some(stale) = led.stale.take() else {
+        match failed {
+            // Whoever waits next has time of its own.
+            Failed::Late => drop(led),
+            _ => led.lead.fail(&failed.text()),
+        }
+        return Err(failed);
+    };
+    tracing::warn!(target: "larder", event = "compute_failed", key = key.escape_debug().to_string(), error = failed.text());
+    let value = Arc::clone(&stale.value);
+    rearm(cache, key, led, stale, options.throttles()).await;
+    Ok((value, Source::Stale))
+}
+
+/// Runs a compute until it ends, panics, or takes too long.
+async fn run<T, E, F, Fut>(compute: F, until: Option<Instant>) -> Result<T, Failed<E>>
+where
+    F: FnOnce() -> Fut + Send,
+    Fut: Future<Output = Result<T, E>> + Send,
+{
+    // It is not looked at again after a panic, nor is what it captured.
+    let compute = AssertUnwindSafe(async { compute().await }).catch_unwind();
+    match in_time(until, compute).await {
+        Some(Ok(Ok(value))) => Ok(value),
+        Some(Ok(Err(error))) => Err(Failed::Erred(error)),
+        Some(Err(panic)) => Err(Failed::Panicked(panic)),
+        None => Err(Failed::Late),
+    }
+}
+
+async fn in_time<R>(until: Option<Instant>, part: impl Future<Output = R>) -> Option<R> {
+    match until {
+        None => Some(part.await),
+        Some(until) => timeout_at(until, part).await.ok(),
+    }
 }

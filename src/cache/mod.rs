@@ -1,7 +1,9 @@
 //! The typed cache that applications use.
 
 mod bulk;
+mod call;
 mod compute;
+mod publish;
 mod single;
 
 use std::collections::HashMap;
@@ -9,14 +11,14 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::backend::{Backend, Peek};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::op::Op;
-use crate::options::{Context, Options};
+use crate::options::Options;
 use crate::stats::Stats;
 use crate::ttl::{Remaining, Ttl};
 use crate::value::Cacheable;
 
-use compute::Terms;
 use single::Look;
 
 /// The cache: typed, and the same over every store. Every cloneable [`Backend`] is one; nobody implements it by hand.
@@ -64,8 +66,8 @@ pub trait Cache: Backend + Clone {
     ///
     /// A hit in memory is answered at once; the clone of `T` is the only cost. [`get_shared`](Self::get_shared) saves that too.
     fn get<'a, T: Cacheable>(&'a self, key: &'a str) -> Op<'a, Result<Option<T>>> {
-        match single::look::<T, _>(self, key) {
-            Look::Hit(value) => Op::ready(Ok(Some(T::clone(&value)))),
+        match single::look::<T, _>(self, key, || false) {
+            Look::Hit(value) | Look::Rearmed(value) => Op::ready(Ok(Some(T::clone(&value)))),
             Look::Miss => Op::ready(single::missed(self, key)),
             Look::Ask => Op::wait(async move {
                 let value = single::get(self, key).await?;
@@ -76,8 +78,8 @@ pub trait Cache: Backend + Clone {
 
     /// The value under a key, shared with memory.
     fn get_shared<'a, T: Cacheable>(&'a self, key: &'a str) -> Op<'a, Result<Option<Arc<T>>>> {
-        match single::look::<T, _>(self, key) {
-            Look::Hit(value) => Op::ready(Ok(Some(value))),
+        match single::look::<T, _>(self, key, || false) {
+            Look::Hit(value) | Look::Rearmed(value) => Op::ready(Ok(Some(value))),
             Look::Miss => Op::ready(single::missed(self, key)),
             Look::Ask => Op::wait(single::get(self, key)),
         }
@@ -119,9 +121,9 @@ pub trait Cache: Backend + Clone {
     /// Whether a key holds anything, of whatever type.
     fn has<'a>(&'a self, key: &'a str) -> Op<'a, Result<bool>> {
         match self.peek(key) {
-            Peek::Hit(_) => Op::ready(Ok(true)),
+            Peek::Hit(entry) if !entry.is_rearmed() => Op::ready(Ok(true)),
             Peek::Miss => Op::ready(single::checked(self, key, "has").map(|()| false)),
-            Peek::Ask => Op::wait(single::has(self, key)),
+            Peek::Hit(_) | Peek::Ask => Op::wait(single::has(self, key)),
         }
     }
 
@@ -229,11 +231,11 @@ pub trait Cache: Backend + Clone {
         Fut: Future<Output = T> + Send + 'a,
     {
         let options = options.into();
-        match single::look::<T, _>(self, key) {
-            Look::Hit(value) => Op::ready(Ok(T::clone(&value))),
-            _ => Op::wait(async move {
+        match single::at_hand::<T, _>(self, key, &options) {
+            Some(value) => Op::ready(Ok(T::clone(&value))),
+            None => Op::wait(async move {
                 let compute = || async move { Ok::<T, Error>(compute().await) };
-                compute::resolve(self, key, Terms::Given(options), compute)
+                compute::resolve(self, key, options, compute)
                     .await
                     .map(Arc::unwrap_or_clone)
             }),
@@ -253,11 +255,11 @@ pub trait Cache: Backend + Clone {
         Fut: Future<Output = T> + Send + 'a,
     {
         let options = options.into();
-        match single::look::<T, _>(self, key) {
-            Look::Hit(value) => Op::ready(Ok(value)),
-            _ => Op::wait(async move {
+        match single::at_hand::<T, _>(self, key, &options) {
+            Some(value) => Op::ready(Ok(value)),
+            None => Op::wait(async move {
                 let compute = || async move { Ok::<T, Error>(compute().await) };
-                compute::resolve(self, key, Terms::Given(options), compute).await
+                compute::resolve(self, key, options, compute).await
             }),
         }
     }
@@ -279,10 +281,10 @@ pub trait Cache: Backend + Clone {
         Fut: Future<Output = Result<T, E>> + Send + 'a,
     {
         let options = options.into();
-        match single::look::<T, _>(self, key) {
-            Look::Hit(value) => Op::ready(Ok(T::clone(&value))),
-            _ => Op::wait(async move {
-                compute::resolve(self, key, Terms::Given(options), compute)
+        match single::at_hand::<T, _>(self, key, &options) {
+            Some(value) => Op::ready(Ok(T::clone(&value))),
+            None => Op::wait(async move {
+                compute::resolve(self, key, options, compute)
                     .await
                     .map(Arc::unwrap_or_clone)
             }),
@@ -303,9 +305,9 @@ pub trait Cache: Backend + Clone {
         Fut: Future<Output = Result<T, E>> + Send + 'a,
     {
         let options = options.into();
-        match single::look::<T, _>(self, key) {
-            Look::Hit(value) => Op::ready(Ok(value)),
-            _ => Op::wait(compute::resolve(self, key, Terms::Given(options), compute)),
+        match single::at_hand::<T, _>(self, key, &options) {
+            Some(value) => Op::ready(Ok(value)),
+            None => Op::wait(compute::resolve(self, key, options, compute)),
         }
     }
 
@@ -341,12 +343,14 @@ pub trait Cache: Backend + Clone {
         F: FnOnce(Context) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        match single::look::<T, _>(self, key) {
-            Look::Hit(value) => Op::ready(Ok(T::clone(&value))),
-            _ => {
-                let context = Context::new(options.into());
-                Op::wait(compute::apart(self, key, context, compute))
-            }
+        let options = options.into();
+        match single::at_hand::<T, _>(self, key, &options) {
+            Some(value) => Op::ready(Ok(T::clone(&value))),
+            None => Op::wait(async move {
+                compute::apart(self, key, options, compute)
+                    .await
+                    .map(Arc::unwrap_or_clone)
+            }),
         }
     }
 
@@ -408,9 +412,14 @@ pub trait Cache: Backend + Clone {
         self.core().stats()
     }
 
-    /// Ends the store's tasks and connections in good order. Dropping the last clone ends them too, at once.
+    /// Waits for the computes that go on in tasks of their own, for [`store_timeout`](crate::core::Settings::store_timeout) at most, and ends
+    /// the store's tasks and connections in good order. Dropping the last clone ends these too, at once.
     fn shutdown(&self) -> Op<'_, ()> {
-        Op::wait(self.close())
+        Op::wait(async {
+            let core = self.core();
+            core.tasks().drain(core.settings().store_timeout).await;
+            self.close().await;
+        })
     }
 }
 

@@ -13,6 +13,7 @@ use crate::fence::Write;
 use crate::flight::Writing;
 use crate::key;
 use crate::options::{Options, check_tag};
+use crate::report::Source;
 use crate::stats::count;
 use crate::ttl::{Remaining, Ttl};
 use crate::value::{Cacheable, Kind, Value, integer};
@@ -20,28 +21,72 @@ use crate::value::{Cacheable, Kind, Value, integer};
 /// What can be told without waiting.
 pub(super) enum Look<T> {
     Hit(Arc<T>),
+    /// Past its life, to be answered as it is.
+    Rearmed(Arc<T>),
     Miss,
     Ask,
 }
 
 /// Looks into memory. A bad key cannot be there, so keys are checked only after this.
 #[inline]
-pub(super) fn look<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Look<T> {
-    let value = match cache.peek(key) {
-        Peek::Hit(entry) => match entry.downcast() {
-            Ok(value) => Some(value),
-            Err(entry) => converted(cache, key, &entry),
-        },
-        Peek::Miss => None,
+pub(super) fn look<T: Cacheable, C: Cache>(
+    cache: &C,
+    key: &str,
+    takes_stale: impl FnOnce() -> bool,
+) -> Look<T> {
+    let (value, rearmed) = match cache.peek(key) {
+        Peek::Hit(entry) => {
+            let rearmed = entry.is_rearmed();
+            if rearmed && !takes_stale() {
+                return Look::Ask;
+            }
+            match entry.downcast() {
+                Ok(value) => (Some(value), rearmed),
+                Err(entry) => (converted(cache, key, &entry), rearmed),
+            }
+        }
+        Peek::Miss => (None, false),
         Peek::Ask => return Look::Ask,
     };
     match value {
         Some(value) => {
             cache.core().counters().memory_hits.add(1);
-            Look::Hit(value)
+            if rearmed {
+                Look::Rearmed(value)
+            } else {
+                Look::Hit(value)
+            }
         }
         None => Look::Miss,
     }
+}
+
+/// The answer of a call that would compute, if memory has it.
+#[inline]
+pub(super) fn at_hand<T: Cacheable, C: Cache>(
+    cache: &C,
+    key: &str,
+    options: &Options,
+) -> Option<Arc<T>> {
+    let core = cache.core();
+    let (value, source) = match look(cache, key, || takes_stale(core, options)) {
+        Look::Hit(value) => (value, Source::Memory),
+        Look::Rearmed(value) => {
+            count(&core.counters().stale);
+            (value, Source::Stale)
+        }
+        Look::Miss | Look::Ask => return None,
+    };
+    if let Some(report) = options.told() {
+        report.tell(source);
+    }
+    Some(value)
+}
+
+/// Whether a call takes values past their life, by its own word or the cache's.
+fn takes_stale(core: &Core, options: &Options) -> bool {
+    let grace = options.grace_or(&core.settings().options);
+    !grace.is_zero()
 }
 
 /// A miss that needed no waiting: the answer of a read, once its key is checked.
@@ -67,13 +112,29 @@ fn converted<T: Cacheable, C: Cache>(cache: &C, key: &str, entry: &Entry) -> Opt
     }
 }
 
+/// The value that a store answered, with the entry that it is of.
+pub(super) fn typed_entry<T: Cacheable, C: Cache>(
+    cache: &C,
+    key: &str,
+    answer: Answer,
+) -> Option<(Arc<T>, Entry)> {
+    of_type(cache, key, answer.entry.clone()).zip(answer.entry)
+}
+
 /// The value that a store answered.
 pub(super) fn typed<T: Cacheable, C: Cache>(
     cache: &C,
     key: &str,
     answer: Answer,
 ) -> Option<Arc<T>> {
-    let (core, entry) = (cache.core(), answer.entry);
+    let clock = &cache.core().settings().clock;
+    // Not all stores tell what is stale from what is not.
+    let live = |entry: &Entry| !entry.is_rearmed() && clock.is_before(entry.fresh_until());
+    of_type(cache, key, answer.entry.filter(live))
+}
+
+fn of_type<T: Cacheable, C: Cache>(cache: &C, key: &str, entry: Option<Entry>) -> Option<Arc<T>> {
+    let core = cache.core();
     let value = entry.and_then(|entry| match entry.downcast() {
         Ok(value) => Some(value),
         Err(entry) => converted(cache, key, &entry),
@@ -197,7 +258,15 @@ pub(super) fn draft<T: Cacheable, C: Cache>(
     check_tags(cache, options)?;
     let value = Value::new(value);
     let bare = options.tags.is_empty() && integer(&value).is_some();
-    let entry = Entry::new(value, cache.core().now(), life(cache, options.ttl)).bare(bare);
+    let life = life(cache, options.ttl);
+    let entry = Entry::new(value, cache.core().now(), life).bare(bare);
+    // Digits alone do not tell that they are stale, and what has no life has no grace.
+    let graced = !bare && life.is_none_or(|life| !life.is_zero());
+    let entry = if graced {
+        entry.with_grace(options.graces())
+    } else {
+        entry
+    };
     let mut draft = Draft::new(entry, when);
     draft.namespace = namespace(cache);
     draft.tags = options.tags.as_slice().into();
@@ -252,6 +321,7 @@ async fn write<T: Cacheable, C: Cache>(
 ) -> Result<bool> {
     checked(cache, key, operation)?;
     let core = cache.core();
+    let options = options.over(&core.settings().options);
     let draft = draft(cache, key, value, &options, when)
         .map_err(|error| error.during(operation).with("key", key))?;
     let stored = cache.stored_key(key);

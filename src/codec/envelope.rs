@@ -10,7 +10,8 @@ pub(super) const MAGIC: u8 = 0xC1;
 const VERSION: u8 = 1;
 const FLAG_NONE: u8 = 1;
 const FLAG_MARKS: u8 = 2;
-const FLAGS: u8 = FLAG_NONE | FLAG_MARKS;
+const FLAG_REARMED: u8 = 4;
+const FLAGS: u8 = FLAG_NONE | FLAG_MARKS | FLAG_REARMED;
 
 /// The length of the header, in bytes.
 pub const HEADER_BYTES: usize = 28;
@@ -24,6 +25,8 @@ pub(super) struct Header {
     pub(super) none: bool,
     /// Whether marks follow, which the server appends.
     pub(super) marked: bool,
+    /// Whether the value's life is over, and it was rearmed.
+    pub(super) rearmed: bool,
     pub(super) schema: u32,
     pub(super) ring_epoch: u64,
     pub(super) grace_ms: u32,
@@ -57,7 +60,9 @@ impl Writer {
             MAGIC,
             VERSION,
             header.codec,
-            u8::from(header.none) * FLAG_NONE + u8::from(header.marked) * FLAG_MARKS,
+            u8::from(header.none) * FLAG_NONE
+                + u8::from(header.marked) * FLAG_MARKS
+                + u8::from(header.rearmed) * FLAG_REARMED,
         ]);
         head[4..8].copy_from_slice(&header.schema.to_le_bytes());
         head[8..16].copy_from_slice(&header.ring_epoch.to_le_bytes());
@@ -99,6 +104,18 @@ pub(super) fn ring_epoch(head: &[u8]) -> Option<u64> {
     let [e0, e1, e2, e3, e4, e5, e6, e7, ..] = rest;
     let known = *magic == MAGIC && *version == VERSION && flags & !FLAGS == 0;
     known.then(|| u64::from_le_bytes([*e0, *e1, *e2, *e3, *e4, *e5, *e6, *e7]))
+}
+
+/// For how many milliseconds a value is kept past its life, of which these bytes are the envelope if they are one, and whether
+/// it was rearmed.
+pub(super) fn grace(bytes: &[u8]) -> (u32, bool) {
+    match bytes.first_chunk::<20>() {
+        Some([MAGIC, VERSION, _, flags, rest @ ..]) => {
+            let [_, _, _, _, _, _, _, _, _, _, _, _, grace @ ..] = rest;
+            (u32::from_le_bytes(*grace), flags & FLAG_REARMED != 0)
+        }
+        _ => (0, false),
+    }
 }
 
 /// The marks behind an envelope, apart from the rest; nothing where it has none.
@@ -177,6 +194,7 @@ pub(super) fn open<'b>(key: &str, bytes: &'b [u8]) -> Result<(Header, &'b [u8]),
         codec: *codec,
         none: flags & FLAG_NONE != 0,
         marked: flags & FLAG_MARKS != 0,
+        rearmed: flags & FLAG_REARMED != 0,
         schema: u32::from_le_bytes([*s0, *s1, *s2, *s3]),
         ring_epoch: u64::from_le_bytes([*e0, *e1, *e2, *e3, *e4, *e5, *e6, *e7]),
         grace_ms: u32::from_le_bytes([*g0, *g1, *g2, *g3]),

@@ -6,6 +6,7 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
@@ -231,8 +232,9 @@ impl Format {
             none: false,
             marked: self.marked,
             schema: self.schema_of(value.kind()),
+            rearmed: entry.is_rearmed(),
             ring_epoch: entry.ring_epoch(),
-            grace_ms: entry.grace_ms(),
+            grace_ms: u32::try_from(entry.grace().as_millis()).unwrap_or(u32::MAX),
             compute_us: entry.compute_us(),
         };
         let mut writer = envelope::Writer::new();
@@ -262,6 +264,20 @@ impl Format {
         )
     }
 
+    /// For how long a value is kept past its life, of which these are the stored bytes: when its key is gone in no more than
+    /// this, the value is stale. [`Entry::ending`] takes both.
+    #[must_use]
+    pub fn grace(&self, bytes: &[u8]) -> Duration {
+        let grace = self.codec.enveloped().then(|| envelope::grace(bytes).0);
+        Duration::from_millis(grace.unwrap_or(0).into())
+    }
+
+    /// Whether the value of these bytes was rearmed.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_rearmed(&self, bytes: &[u8]) -> bool {
+        self.codec.enveloped() && envelope::grace(bytes).1
+    }
+
     /// The marks of stored bytes, apart from the rest, which [`open`](Self::open) reads.
     ///
     /// # Errors
@@ -288,7 +304,10 @@ impl Format {
         now: crate::clock::Moment,
     ) -> Result<Entry, Refusal> {
         match kind {
-            Some(kind) => self.reader(kind).read(key, bytes, now),
+            Some(kind) => self
+                .reader(kind)
+                .read(key, bytes, now)
+                .map(|(entry, _)| entry),
             None => Ok(Entry::new(Value::encoded(bytes.clone()), now, None)),
         }
     }
@@ -332,13 +351,13 @@ pub(crate) struct Reader<'f> {
 }
 
 impl Reader<'_> {
-    /// As [`Format::open`], for a value of this type.
+    /// As [`Format::open`], for a value of this type; and its grace.
     pub(crate) fn read(
         &self,
         key: &str,
         bytes: &[u8],
         now: crate::clock::Moment,
-    ) -> Result<Entry, Refusal> {
+    ) -> Result<(Entry, Duration), Refusal> {
         let Format {
             codec,
             max_value_bytes,
@@ -352,14 +371,15 @@ impl Reader<'_> {
             value.map_err(|_| Refusal::Payload)
         };
         if !codec.enveloped() {
-            return Ok(Entry::new(decoded(bytes)?, now, None).bare(true));
+            let entry = Entry::new(decoded(bytes)?, now, None).bare(true);
+            return Ok((entry, Duration::ZERO));
         }
         if bytes.first() != Some(&envelope::MAGIC) {
             if envelope::lacks_only_magic(bytes) {
                 return Err(Refusal::Foreign);
             }
             let value = self.kind.from_plain(bytes).ok_or(Refusal::Foreign)?;
-            return Ok(Entry::new(value, now, None).bare(true));
+            return Ok((Entry::new(value, now, None).bare(true), Duration::ZERO));
         }
         let (header, payload) = envelope::open(key, bytes)?;
         if header.schema != self.schema {
@@ -373,11 +393,12 @@ impl Reader<'_> {
             (true, _) => return Err(Refusal::Payload),
             (false, payload) => decoded(payload)?,
         };
-        Ok(Entry::new(value, now, None).with_wire_fields(
+        let entry = Entry::new(value, now, None).with_wire_fields(
             header.ring_epoch,
-            header.grace_ms,
             header.compute_us,
-        ))
+            header.rearmed,
+        );
+        Ok((entry, Duration::from_millis(header.grace_ms.into())))
     }
 }
 

@@ -6,7 +6,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::Flights;
-use super::state::{Flight, Tags, lock};
+use super::state::{Flight, Landing, Tags, lock};
 use crate::value::Shared;
 
 /// The right and duty to compute. Dropped without landing or failing, it passes to a waiter.
@@ -26,13 +26,13 @@ impl Lead {
 
     /// Gives the value to all who wait. The answer is the right to store it, which is lost if the key was written
     /// since the flight began or another leader has landed already.
-    pub(crate) fn land(mut self, value: Shared) -> Option<Storing> {
+    pub(crate) fn land(mut self, landing: Landing) -> Option<Storing> {
         self.done = true;
         let mut state = lock(&self.flight.state);
         if state.landed.is_some() {
             return None;
         }
-        state.landed = Some(value);
+        state.landed = Some(landing);
         state.since = Instant::now();
         state.storing = !state.detached;
         let storing = state.storing;
@@ -50,8 +50,14 @@ impl Lead {
     }
 
     /// Gives a value that stands in the store already to all who wait.
-    pub(crate) fn found(self, value: Shared) {
-        drop(self.land(value));
+    pub(crate) fn found(self, landing: Landing) {
+        drop(self.land(landing));
+    }
+
+    /// Has a value past its life at hand for those who have waited long enough.
+    pub(crate) fn offer(&self, value: Shared) {
+        lock(&self.flight.state).offered = Some(value);
+        self.flight.changed.notify_waiters();
     }
 
     /// The compute erred. One waiter tries once more; the second failure is told to all.

@@ -22,9 +22,9 @@ use tokio::time::Instant;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 pub(crate) use lead::{Lead, Storing, unless_overtaken};
-pub(crate) use state::Tags;
 use state::{Flight, lock};
-pub(crate) use wait::{Outcome, Waiter};
+pub(crate) use state::{Landing, Tags};
+pub(crate) use wait::{Outcome, Terms, Waiter};
 pub(crate) use write::{Clearing, Writing};
 
 const SHARDS: usize = 64;
@@ -83,7 +83,13 @@ impl Flights {
     }
 
     /// Takes a seat in the flight of this key and type, opening one if there is none.
-    pub(crate) fn join(self: &Arc<Self>, key: &str, type_id: TypeId, patience: Duration) -> Seat {
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        key: &str,
+        type_id: TypeId,
+        patience: Duration,
+        takes_stale: bool,
+    ) -> Seat {
         let now = Instant::now();
         let mut shard = self.shard(key);
         // Read under the shard's lock: a clear raises it before it looks into the shard.
@@ -92,7 +98,7 @@ impl Flights {
         let found = slot
             .flights
             .iter()
-            .find(|flight| flight.type_id == type_id && !lock(&flight.state).closed)
+            .find(|flight| flight.type_id == type_id && lock(&flight.state).is_open(takes_stale))
             .cloned();
         if let Some(flight) = found {
             if lock(&flight.state).is_stuck(now, patience) {

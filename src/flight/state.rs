@@ -26,6 +26,29 @@ pub(super) struct Flight {
     pub(super) changed: Notify,
 }
 
+/// What a flight came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Landing {
+    pub(crate) value: Shared,
+    /// Whether it is past its life.
+    pub(crate) stale: bool,
+}
+
+impl Landing {
+    /// A value that was computed or found.
+    pub(crate) fn of(value: Shared) -> Self {
+        Self {
+            value,
+            stale: false,
+        }
+    }
+
+    /// A value that is answered because there is no better one.
+    pub(crate) fn stale(value: Shared) -> Self {
+        Self { value, stale: true }
+    }
+}
+
 /// The tags that the value of a flight will have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Tags {
@@ -59,7 +82,9 @@ pub(super) struct State {
     pub(super) waiters: usize,
     pub(super) failures: u32,
     pub(super) failure: Option<Arc<str>>,
-    pub(super) landed: Option<Shared>,
+    pub(super) landed: Option<Landing>,
+    /// A value past its life, to be taken by those who have waited long enough.
+    pub(super) offered: Option<Shared>,
     pub(super) detached: bool,
     /// Nobody joins it any more.
     pub(super) closed: bool,
@@ -100,6 +125,7 @@ impl Flight {
             failures: 0,
             failure: None,
             landed: None,
+            offered: None,
             detached,
             closed: false,
             tags: Tags::default(),
@@ -143,6 +169,12 @@ impl State {
     pub(super) fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
         let landed = self.landed.is_some() && self.storing;
         landed && self.since + patience.min(MAX_PATIENCE) <= now
+    }
+
+    /// Whether a caller may join: one who takes no stale value does not join a flight that came to one.
+    pub(super) fn is_open(&self, takes_stale: bool) -> bool {
+        let suits = |landed: &Landing| takes_stale || !landed.stale;
+        !self.closed && self.landed.as_ref().is_none_or(suits)
     }
 
     /// Nobody will add to it any more, and nobody needs to find it.

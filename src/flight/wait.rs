@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::{Flight, MAX_PATIENCE, lock};
+use super::state::{Flight, Landing, MAX_PATIENCE, lock};
 use super::{Flights, Lead};
-use crate::value::Shared;
 
 /// A waiter waits this many times the leader's patience in all; by then two leaders have been silent for long.
 const PATIENCE_TIMES: u32 = 4;
@@ -15,10 +14,35 @@ const PATIENCE_TIMES: u32 = 4;
 /// Between two looks of a waiter, at least.
 const SHORTEST: Duration = Duration::from_millis(1);
 
+/// How long a caller waits, and for what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// For a leader that neither finishes nor goes away.
+    pub(crate) patience: Duration,
+    /// Whether it takes a value past its life.
+    pub(crate) takes_stale: bool,
+    /// For how long it leaves a compute time, counted from its beginning, before it takes such a one.
+    pub(crate) soft: Option<Duration>,
+    /// Until when it waits at all.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Terms {
+    /// Of a caller who waits as long as its patience has it.
+    pub(crate) fn patient(patience: Duration) -> Self {
+        Self {
+            patience,
+            takes_stale: false,
+            soft: None,
+            until: None,
+        }
+    }
+}
+
 /// What a waiter came to.
 pub(crate) enum Outcome {
-    /// The leader's value.
-    Landed(Shared),
+    /// What the leader came to.
+    Landed(Landing),
     /// This caller leads now.
     Lead(Lead),
     /// Two leaders failed; the text is the last one's.
@@ -40,14 +64,15 @@ impl Waiter {
     /// Waits until the flight lands, fails, or this caller is to lead.
     ///
     /// Outside a tokio runtime there is no timer, and patience has no end.
-    pub(crate) async fn wait(self, patience: Duration) -> Outcome {
+    pub(crate) async fn wait(self, terms: Terms) -> Outcome {
         let timed = tokio::runtime::Handle::try_current().is_ok();
-        let bound = Instant::now() + patience.min(MAX_PATIENCE) * PATIENCE_TIMES;
+        let bound = Instant::now() + terms.patience.min(MAX_PATIENCE) * PATIENCE_TIMES;
+        let bound = terms.until.map_or(bound, |until| until.min(bound));
         loop {
             let changed = self.flight.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let pause = match self.look(patience, bound) {
+            let pause = match self.look(&terms, bound) {
                 Ok(outcome) => return outcome,
                 Err(pause) => pause,
             };
@@ -60,14 +85,26 @@ impl Waiter {
         }
     }
 
-    fn look(&self, patience: Duration, bound: Instant) -> Result<Outcome, Duration> {
-        let now = Instant::now();
+    fn look(&self, terms: &Terms, bound: Instant) -> Result<Outcome, Duration> {
+        let (now, patience) = (Instant::now(), terms.patience);
         let mut state = lock(&self.flight.state);
-        if let Some(value) = &state.landed {
-            return Ok(Outcome::Landed(Arc::clone(value)));
+        match &state.landed {
+            Some(landed) if landed.stale && !terms.takes_stale => return Ok(Outcome::Rejoin),
+            Some(landed) => return Ok(Outcome::Landed(landed.clone())),
+            None => {}
         }
+        let offered = state.offered.clone().filter(|_| terms.takes_stale);
+        let stale = offered.map(|value| Outcome::Landed(Landing::stale(value)));
         if let Some(text) = state.failure_text() {
-            return Ok(Outcome::Failed(text));
+            return Ok(stale.unwrap_or(Outcome::Failed(text)));
+        }
+        // Only where there is one at hand: without, a compute is the better answer however long it takes.
+        let soft = terms.soft.filter(|_| stale.is_some());
+        let soft = soft.map(|soft| state.since + soft.min(MAX_PATIENCE));
+        if let Some(stale) = stale
+            && (bound <= now || soft.is_some_and(|soft| soft <= now))
+        {
+            return Ok(stale);
         }
         if state.may_lead(now, patience) {
             if state.detached {
@@ -86,6 +123,7 @@ impl Waiter {
         }
         // Never longer than the patience: the one that was woken to lead may be a caller that nobody polls.
         let next = state.overdue(patience).min(bound);
+        let next = soft.map_or(next, |soft| soft.min(next));
         Err(next
             .saturating_duration_since(now)
             .min(patience.max(SHORTEST)))

@@ -32,13 +32,20 @@ pub(super) fn storing<'d>(core: &Core, key: &str, draft: &'d Draft) -> Result<Op
         Some(bytes) => bytes.clone(),
         None => core.format().seal(key, &draft.entry)?,
     };
-    let life = match draft.entry.remaining(core.now()) {
+    let (entry, format) = (&draft.entry, core.format());
+    // Without an envelope nothing tells that a value is stale.
+    let left = if entry.is_bare() || !format.is_enveloped() {
+        entry.remaining(core.now())
+    } else {
+        entry.kept(core.now())
+    };
+    let life = match left {
         Remaining::For(left) if left.is_zero() => return Ok(None),
         Remaining::For(left) => millis(left).to_string(),
         Remaining::Forever => String::new(),
     };
     // By its own word: the bytes of others may look like an envelope.
-    let marked = !draft.entry.is_bare() && core.format().takes_marks();
+    let marked = !entry.is_bare() && format.takes_marks();
     Ok(Some(Storing {
         draft,
         bytes,

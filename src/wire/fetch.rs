@@ -9,7 +9,7 @@ use super::ask::Answer as Joint;
 use super::exchange::Joined;
 use super::get::{Found, Got};
 use super::node::{Node, strange};
-use super::opened::{Opened, Opener, Raw};
+use super::opened::{Opened, Opener, Raw, lacks_life};
 use crate::clock::Moment;
 use crate::core::Core;
 use crate::entry::{Answer, Want};
@@ -43,6 +43,8 @@ pub(crate) enum Rest {
     Came(Box<Came>),
     /// A value that it takes more to judge than what was known when it was asked for.
     Opened(Box<Opened>),
+    /// A value that must be read with its life.
+    Life,
 }
 
 /// Reads one key together with others, if `join` finds any on their way. Apart from [`Node::fetch`] because nearly all reads
@@ -67,6 +69,12 @@ pub(crate) async fn together(
         }) => (None, pttl),
         with => return Together::Rest(Some(Rest::Came(Box::new(Came { joining, with })))),
     };
+    if reply
+        .as_ref()
+        .is_some_and(|bytes| lacks_life(core, want, bytes))
+    {
+        return Together::Rest(Some(Rest::Life));
+    }
     let raw = Raw::new(Ok(reply), pttl, want, joining.since).knowing(Some(joining.known));
     match Opener::new(core, want).open(key, raw) {
         Ok(Ok(answer)) => Together::Done(answer),
@@ -106,7 +114,8 @@ impl Node {
         rest: Option<Rest>,
     ) -> Result<Answer> {
         let connection = self.connection(key);
-        let (got, since) = match rest {
+        let mut want = want;
+        let (mut got, mut since) = match rest {
             Some(Rest::Opened(opened)) => return self.judge(core, key, want, opened).await,
             Some(Rest::Came(came)) => {
                 let Came { joining, with } = *came;
@@ -114,7 +123,10 @@ impl Node {
                 let got = connection.rejoined(key, want.deadline, &joined, with);
                 (got.await?, since)
             }
-            None => {
+            rest => {
+                if matches!(rest, Some(Rest::Life)) {
+                    want = want.with_deadline();
+                }
                 let since = core.now();
                 // At the same time, for what was read is judged by it.
                 let known = self.know_namespace(core, key, want);
@@ -122,6 +134,11 @@ impl Node {
                 (got?, since)
             }
         };
+        if matches!(&got.found, Found::Bytes(bytes) if lacks_life(core, want, bytes)) {
+            want = want.with_deadline();
+            since = core.now();
+            got = connection.get(key, true).await?;
+        }
         let reply = match got.found {
             Found::Nothing => Ok(None),
             Found::Bytes(bytes) => Ok(Some(bytes)),

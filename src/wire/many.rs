@@ -8,18 +8,15 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
 use super::Connection;
-use super::command::{stored, storing, unlink};
+use super::command::{millis, stored, storing, unlink};
 use super::node::{Node, checked, removed, strange};
 use super::owing::batches;
 use super::scatter::scatter;
 use super::script::{BEGIN, is_unknown};
-use crate::core::Core;
+use crate::core::{Core, MAX_COMPUTE};
 use crate::entry::{Draft, Noted, Stored, Ticket};
 use crate::error::Result;
 use crate::generation::random;
-
-/// How long a compute may take whose value is stored. Milliseconds.
-const LONGEST_COMPUTE: u64 = 15 * 60 * 1000;
 
 impl Node {
     /// Notes how things stand with keys that are computed next.
@@ -171,7 +168,7 @@ async fn begin_all(
     let token = random().to_le_bytes();
     let begun = BEGIN.run(connection, "begin", keys, |command| {
         command.arg(namespace).arg(&random().to_le_bytes());
-        command.arg(&token).arg(LONGEST_COMPUTE);
+        command.arg(&token).arg(millis(MAX_COMPUTE));
     });
     let ticket = |note: Value| match note {
         Value::Array(parts) => match parts.as_slice() {

@@ -52,6 +52,11 @@ impl Raw {
     }
 }
 
+/// Whether what was read must be read with its life, which the reader did not want: it has a grace.
+pub(super) fn lacks_life(core: &Core, want: Want, bytes: &[u8]) -> bool {
+    !want.deadline && !core.format().grace(bytes).is_zero()
+}
+
 /// A value that it takes more to judge than what was known when it was asked for.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -96,19 +101,25 @@ impl<'c> Opener<'c> {
             }
         };
         let opened = self.core.format().marks(&bytes).and_then(|(rest, marks)| {
-            let entry = match &self.reader {
+            let (entry, grace) = match &self.reader {
                 Some(reader) => reader.read(key, rest, raw.now)?,
                 None => {
                     let bytes = Bytes::copy_from_slice(rest);
-                    Entry::new(Value::encoded(bytes), raw.now, None)
+                    let entry = Entry::new(Value::encoded(bytes), raw.now, None);
+                    let format = self.core.format();
+                    let rearmed = format.is_rearmed(rest);
+                    (entry.with_wire_fields(0, 0, rearmed), format.grace(rest))
                 }
             };
-            Ok((entry.with_deadline(raw.deadline), marks))
+            Ok((entry.ending(raw.deadline, grace), marks))
         });
         let (entry, marks) = match opened {
             Ok(opened) => opened,
             Err(why) => return Ok(Ok(self.refused(key, why))),
         };
+        if !self.want.stale && (entry.is_rearmed() || entry.is_stale(raw.now)) {
+            return Ok(Ok(Answer::default()));
+        }
         if let Some(marks) = &marks
             && marks.tags.is_empty()
             && let Some(known) = marks.known_among(raw.known, self.want)

@@ -11,7 +11,7 @@ use super::Connection;
 use super::command::integer;
 use super::names::namespace;
 use super::node::{Node, checked, strange};
-use super::opened::{Opener, Raw};
+use super::opened::{Opener, Raw, lacks_life};
 use super::owing::batches;
 use super::scatter::scatter;
 use crate::clock::Moment;
@@ -84,7 +84,7 @@ async fn read_all(
     let mut left = keys;
     for range in batches(keys.len()).take_while(|_| Instant::now() < until) {
         let (batch, rest) = left.split_at(range.len());
-        let page = Page::read(connection, batch, want, core.now()).await;
+        let page = Page::read(connection, batch, want, core).await;
         pages.push(page.unwrap_or_else(|error| Page::failed(batch.len(), &error)));
         left = rest;
     }
@@ -150,7 +150,8 @@ impl Page {
         Self::Each(each.into_iter())
     }
 
-    async fn read(connection: &Connection, keys: &[&str], want: Want, now: Moment) -> Result<Self> {
+    async fn read(connection: &Connection, keys: &[&str], want: Want, core: &Core) -> Result<Self> {
+        let now = core.now();
         let owed = connection.owed(keys);
         let bytes = keys.iter().map(|key| key.len()).sum();
         let mut mget = Cmd::with_capacity(keys.len() + 1, bytes);
@@ -172,7 +173,11 @@ impl Page {
             let values = connection.read("get", &mget).await?;
             (values, Vec::new().into_iter())
         };
+        let lack = |value: &Value| matches!(value, Value::BulkString(bytes) if lacks_life(core, want, bytes));
         match values {
+            Value::Array(values) if values.iter().any(lack) => {
+                Box::pin(Self::read(connection, keys, want.with_deadline(), core)).await
+            }
             Value::Array(values) if values.len() == keys.len() => Ok(Self::Came(Came {
                 connection: connection.clone(),
                 want,

@@ -326,7 +326,10 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
         }
         let noted = self.inner.note(key);
         let want = self.inner.wanted(want);
-        let answer = self.inner.l2.fetch(key, want).await?;
+        let answer = match self.inner.l2.fetch(key, want).await {
+            Ok(answer) => answer,
+            Err(error) => return self.inner.stale_in_l1(key, want).await.ok_or(error),
+        };
         self.inner.fill(key, noted, &answer).await;
         Ok(answer)
     }

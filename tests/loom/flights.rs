@@ -12,7 +12,7 @@ use loom::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use loom::thread;
 use tokio::time::Instant;
 
-use crate::flight::{Flights, Lead, Outcome, Seat, Storing, Tags};
+use crate::flight::{Flights, Landing, Lead, Outcome, Seat, Storing, Tags, Terms};
 use crate::value::Shared;
 
 const KEY: &str = "k";
@@ -39,21 +39,21 @@ impl World {
 
     fn join(&self) -> Seat {
         let number = TypeId::of::<u32>();
-        self.flights.join(KEY, number, PATIENCE)
+        self.flights.join(KEY, number, PATIENCE, false)
     }
 
     /// What one caller does as leader; `compute` answers nothing if it fails.
     fn led(&self, lead: Lead, compute: impl Fn(&Self) -> Option<u32>) -> Option<u32> {
         let found = self.stored.load(SeqCst);
         if found != 0 {
-            lead.found(shared(found));
+            lead.found(Landing::of(shared(found)));
             return Some(found);
         }
         let Some(value) = compute(self) else {
             lead.fail("it failed");
             return None;
         };
-        if let Some(storing) = lead.land(shared(value)) {
+        if let Some(storing) = lead.land(Landing::of(shared(value))) {
             self.store(&storing, value);
         }
         Some(value)
@@ -76,8 +76,8 @@ impl World {
                 Seat::Lead(lead) => return self.led(lead, compute),
                 Seat::Wait(waiter) => waiter,
             };
-            match block_on(waiter.wait(PATIENCE)) {
-                Outcome::Landed(value) => return Some(*value.downcast().unwrap()),
+            match block_on(waiter.wait(Terms::patient(PATIENCE))) {
+                Outcome::Landed(landed) => return Some(number(landed)),
                 Outcome::Lead(lead) => return self.led(lead, compute),
                 Outcome::Failed(_) => return None,
                 Outcome::Rejoin => {}
@@ -107,6 +107,10 @@ impl World {
 
 fn shared(value: u32) -> Shared {
     std::sync::Arc::new(value)
+}
+
+fn number(landed: Landing) -> u32 {
+    *landed.value.downcast().unwrap()
 }
 
 fn far() -> Instant {
@@ -180,7 +184,7 @@ fn who_is_told_to_lead_and_goes_away_leaves_it_to_others() {
     let goes_away = |world: &World| match world.join() {
         Seat::Lead(lead) => drop(lead),
         Seat::Wait(waiter) => {
-            let mut wait = pin!(waiter.wait(PATIENCE));
+            let mut wait = pin!(waiter.wait(Terms::patient(PATIENCE)));
             block_on(poll_fn(|cx| {
                 drop(wait.as_mut().poll(cx));
                 Poll::Ready(())
@@ -222,11 +226,13 @@ fn a_second_failure_is_told_to_all() {
                 panic!("one leads");
             };
             let world = Arc::clone(&world);
-            thread::spawn(move || match block_on(waiter.wait(PATIENCE)) {
-                Outcome::Lead(lead) => assert_eq!(world.led(lead, fails), None),
-                Outcome::Failed(_) => {}
-                _ => panic!("there is no value"),
-            })
+            thread::spawn(
+                move || match block_on(waiter.wait(Terms::patient(PATIENCE))) {
+                    Outcome::Lead(lead) => assert_eq!(world.led(lead, fails), None),
+                    Outcome::Failed(_) => {}
+                    _ => panic!("there is no value"),
+                },
+            )
         };
         let waiting = [0, 1, 2].map(waits);
         lead.fail("it failed");
@@ -295,7 +301,7 @@ fn nobody_joins_a_flight_that_was_closed() {
         if let Seat::Lead(lead) = world.join() {
             lead.expect(Tags::Any);
             let value = world.truth.load(SeqCst);
-            drop(lead.land(shared(value)));
+            drop(lead.land(Landing::of(shared(value))));
         }
     };
     let invalidates = |world: &World| {
@@ -304,11 +310,49 @@ fn nobody_joins_a_flight_that_was_closed() {
         match world.join() {
             Seat::Lead(_) => {}
             Seat::Wait(waiter) => {
-                if let Outcome::Landed(value) = block_on(waiter.wait(PATIENCE)) {
-                    assert_eq!(*value.downcast::<u32>().unwrap(), 2);
+                let waited = block_on(waiter.wait(Terms::patient(PATIENCE)));
+                if let Outcome::Landed(landed) = waited {
+                    assert_eq!(number(landed), 2);
                 }
             }
         }
     };
     all([asks, invalidates], |_| {});
+}
+
+/// A leader with a value past its life offers it and ends with it, while one caller takes such values and another does not:
+/// the one is never left waiting, and the other is never given it.
+#[test]
+fn a_stale_value_reaches_those_alone_who_take_it() {
+    let leads: fn(&World) = |world| {
+        let Seat::Lead(lead) = world.join() else {
+            return;
+        };
+        lead.offer(shared(7));
+        drop(lead.land(Landing::stale(shared(7))));
+    };
+    let takes: fn(&World) = |world| {
+        let kind = TypeId::of::<u32>();
+        let mut terms = Terms::patient(PATIENCE);
+        (terms.takes_stale, terms.soft) = (true, Some(Duration::ZERO));
+        match world.flights.join(KEY, kind, PATIENCE, true) {
+            Seat::Lead(lead) => drop(lead),
+            Seat::Wait(waiter) => match block_on(waiter.wait(terms)) {
+                Outcome::Landed(landed) => assert_eq!((landed.stale, number(landed)), (true, 7)),
+                Outcome::Lead(lead) => drop(lead),
+                Outcome::Rejoin => {}
+                Outcome::Failed(_) | Outcome::TimedOut => panic!("nobody fails"),
+            },
+        }
+    };
+    let refuses: fn(&World) = |world| match world.join() {
+        Seat::Lead(lead) => drop(lead),
+        Seat::Wait(waiter) => match block_on(waiter.wait(Terms::patient(PATIENCE))) {
+            Outcome::Landed(landed) => panic!("{} is stale", number(landed)),
+            Outcome::Lead(lead) => drop(lead),
+            Outcome::Rejoin | Outcome::Failed(_) | Outcome::TimedOut => {}
+        },
+    };
+    all([leads, takes], |_| {});
+    all([leads, refuses], |_| {});
 }

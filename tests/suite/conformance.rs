@@ -146,7 +146,9 @@ impl Backend for Map {
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
         Ok(self.with(|entries| {
-            if draft.when == When::IfAbsent && entries.contains_key(key) {
+            let now = self.core.now();
+            let live = |entry: &Entry| entry.is_live(now);
+            if draft.when == When::IfAbsent && entries.get(key).is_some_and(live) {
                 return Stored::Present;
             }
             entries.insert(key.to_owned(), draft.entry);
@@ -155,7 +157,9 @@ impl Backend for Map {
     }
 
     async fn remove(&self, key: &str) -> Result<bool> {
-        Ok(self.with(|entries| entries.remove(key).is_some()))
+        let now = self.core.now();
+        let removed = self.with(|entries| entries.remove(key));
+        Ok(removed.is_some_and(|entry| entry.is_live(now)))
     }
 
     async fn wipe(&self, prefix: &str) -> Result<()> {

@@ -203,7 +203,7 @@ fn golden<T: Cacheable + PartialEq + Debug>(vector: &Vector<T>) {
     let entry = open::<T>(&format, vector.key, &bytes).expect("a good envelope");
     assert_eq!(entry.ring_epoch(), vector.epoch);
     assert_eq!(u128::from(entry.compute_us()), vector.compute.as_micros());
-    assert_eq!(entry.grace_ms(), 0);
+    assert_eq!(format.grace(&bytes), Duration::ZERO);
     assert!(!entry.is_bare());
     let again = format
         .seal(vector.key, &entry)
@@ -285,7 +285,7 @@ fn headers_that_this_version_does_not_know_are_refused() {
         let unknown = ByHand { version, ..good() };
         assert_eq!(verdict::<u64>(&unknown), Err(Refusal::Version));
     }
-    for bit in 2..8 {
+    for bit in 3..8 {
         let unknown = ByHand {
             flags: 1 << bit,
             ..good()
@@ -311,8 +311,13 @@ fn headers_that_this_version_does_not_know_are_refused() {
         grace_ms: 9,
         ..good()
     };
-    let entry = open::<u64>(&format(), "k", &stale.bytes("k")).expect("a known field");
-    assert_eq!(entry.grace_ms(), 9);
+    let bytes = stale.bytes("k");
+    let entry = open::<u64>(&format(), "k", &bytes).expect("a known field");
+    assert_eq!(format().grace(&bytes), Duration::from_millis(9));
+    assert!(!entry.is_rearmed());
+    let rearmed = ByHand { flags: 4, ..stale };
+    let entry = open::<u64>(&format(), "k", &rearmed.bytes("k")).expect("a known flag");
+    assert!(entry.is_rearmed());
 }
 
 #[test]

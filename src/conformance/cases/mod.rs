@@ -8,6 +8,7 @@ pub mod compute;
 pub mod concurrent;
 pub mod counters;
 pub mod flight;
+pub mod grace;
 pub mod handles;
 pub mod keys;
 pub mod life;
@@ -87,6 +88,23 @@ list! { $
             hanging_computes_hold_nobody_for_ever
             callers_that_all_go_away_leave_nothing
             two_types_never_mix
+        }
+        grace {
+            a_stale_value_is_answered_when_its_compute_errs
+            a_stale_value_is_computed_anew_after_a_while
+            a_stale_value_is_answered_when_its_compute_panics
+            a_grace_must_be_chosen_twice
+            a_set_value_has_a_grace
+            an_invalidated_value_is_never_answered_stale
+            a_stale_value_is_nothing_to_a_write
+            a_touched_value_keeps_its_grace
+            a_slow_compute_goes_on_while_its_caller_has_the_stale_value
+            a_hard_timeout_ends_a_call_and_its_compute
+            a_hard_timeout_ends_waiting_for_others
+            a_stale_value_is_answered_at_the_hard_timeout
+            a_compute_of_its_own_goes_on_past_the_hard_timeout
+            a_compute_may_have_its_value_not_stored
+            a_call_tells_where_its_answer_came_from
         }
         keys {
             reads_refuse_bad_keys
@@ -174,6 +192,7 @@ mod tests {
             ("concurrent", include_str!("concurrent.rs")),
             ("counters", include_str!("counters.rs")),
             ("flight", include_str!("flight.rs")),
+            ("grace", include_str!("grace.rs")),
             ("keys", include_str!("keys.rs")),
             ("life", include_str!("life.rs")),
             ("many", include_str!("many.rs")),

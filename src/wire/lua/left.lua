@@ -1,2 +1,7 @@
 -- KEYS: the key. The milliseconds that are left of its life: -1 for ever, -2 nothing.
-return is_there(KEYS[1]) and redis.call('PTTL', KEYS[1]) or -2
+local found, _, _, grace = state(KEYS[1])
+if found ~= 'plain' and found ~= 'alive' then
+  return -2
+end
+local left = redis.call('PTTL', KEYS[1])
+return left < 0 and left or left - (grace or 0)

@@ -74,7 +74,13 @@ local function invalidated_since(namespace, count)
   return found
 end
 
--- What stands under a key: nothing, 'plain' without marks, 'dead' or 'alive' by its marks; its namespace; its tags.
+-- A number of four bytes.
+local function long(text, at)
+  return short(text, at) + short(text, at + 2) * 65536
+end
+
+-- What stands under a key: nothing, 'plain' without marks, 'dead', 'alive' or, past its life, 'stale' by its marks; its namespace;
+-- its tags; for how many milliseconds it is kept past its life.
 local function state(key)
   local head = redis.pcall('GETRANGE', key, 0, 27)
   if type(head) == 'table' then
@@ -88,7 +94,7 @@ local function state(key)
   end
   -- What only looks like an envelope is somebody else's.
   local length = short(redis.call('GETRANGE', key, -2, -1), 1)
-  local payload = short(head, 25) + short(head, 27) * 65536
+  local payload = long(head, 25)
   if 36 + payload + length ~= redis.call('STRLEN', key) then
     return 'plain'
   end
@@ -112,7 +118,12 @@ local function state(key)
     tags[#tags + 1] = tag
     at = at + size + 9
   end
-  return 'alive', namespace, tags
+  local grace, left = long(head, 17), -1
+  if grace > 0 then
+    left = redis.call('PTTL', key)
+  end
+  local rearmed = head:byte(4) % 8 >= 4
+  return (rearmed or left >= 0 and left <= grace) and 'stale' or 'alive', namespace, tags, grace
 end
 
 -- The record of a tag lives as long as whatever carries it. Milliseconds, '' for ever.

@@ -3,7 +3,8 @@
 local removed = 0
 for _, key in ipairs(KEYS) do
   local found, namespace = state(key)
-  local wide = ARGV[1] ~= '' and (found == 'plain' or found == 'alive' and #namespace < tonumber(ARGV[1]))
+  local marked = found == 'alive' or found == 'stale'
+  local wide = ARGV[1] ~= '' and (found == 'plain' or marked and #namespace < tonumber(ARGV[1]))
   if found == 'dead' or wide then
     removed = removed + redis.call('UNLINK', key)
   end

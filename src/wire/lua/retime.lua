@@ -1,14 +1,16 @@
 -- KEYS: the key. ARGV: milliseconds to live, '' for ever. Whether there was anything.
-local found, namespace, tags = state(KEYS[1])
+local found, namespace, tags, grace = state(KEYS[1])
 if found ~= 'plain' and found ~= 'alive' then
   return 0
 end
-if ARGV[1] == '' then
+local life = ARGV[1]
+if life == '' then
   redis.call('PERSIST', KEYS[1])
 else
-  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+  life = string.format('%.0f', tonumber(life) + (grace or 0))
+  redis.call('PEXPIRE', KEYS[1], life)
 end
 for _, tag in ipairs(tags or {}) do
-  outlives(tag_key(namespace, tag), ARGV[1])
+  outlives(tag_key(namespace, tag), life)
 end
 return 1

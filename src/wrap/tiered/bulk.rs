@@ -43,6 +43,7 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         let mut asked = Vec::new();
         for (index, key) in keys.iter().enumerate() {
             match self.l1.peek(key) {
+                Peek::Hit(entry) if entry.is_rearmed() && !want.stale => {}
                 Peek::Hit(entry) => found[index] = Some(entry),
                 Peek::Ask => asked.push(index),
                 Peek::Miss => {}

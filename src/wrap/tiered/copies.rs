@@ -96,11 +96,22 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
             return None;
         }
         let entry = match self.l1.peek(key) {
+            Peek::Hit(entry) if entry.is_rearmed() && !want.stale => return None,
             Peek::Hit(entry) => entry,
             Peek::Miss => return None,
             Peek::Ask => self.l1.fetch(key, want).await.ok()?.entry?,
         };
         self.trusts(key, &entry).then_some(entry)
+    }
+
+    /// What `l1` holds past its life, if that is wanted and may be answered still: `l2` cannot be asked for a better one.
+    pub(super) async fn stale_in_l1(&self, key: &str, want: Want) -> Option<Answer> {
+        if !want.stale || !self.holds_copies {
+            return None;
+        }
+        let answer = self.l1.fetch(key, want).await.ok()?;
+        let trusted = |entry: &Entry| self.trusts(key, entry);
+        answer.entry.as_ref().is_some_and(trusted).then_some(answer)
     }
 
     /// The draft of the copy of an entry that `l1` keeps; none where it keeps none.

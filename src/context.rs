@@ -1,0 +1,75 @@
+//! What a compute is told, and says.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::entry::Entry;
+use crate::options::Options;
+use crate::ttl::Ttl;
+
+/// What a compute of [`get_or_set_with`](crate::Cache::get_or_set_with) is given: the stale value where there is one, and the means to say how its
+/// value is stored, by what it found.
+///
+/// Clones are the same context. What is said after the compute has ended counts for nothing.
+#[derive(Clone, Debug)]
+pub struct Context(Arc<Mutex<Said>>);
+
+#[derive(Debug)]
+struct Said {
+    options: Options,
+    stale: Option<Entry>,
+    stored: bool,
+}
+
+impl Context {
+    pub(crate) fn new(options: Options, stale: Option<Entry>) -> Self {
+        let said = Said {
+            options,
+            stale,
+            stored: true,
+        };
+        Self(Arc::new(Mutex::new(said)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the ttl.
+    pub fn set_ttl(&self, ttl: impl Into<Ttl>) {
+        self.lock().options.ttl = ttl.into();
+    }
+
+    /// Sets how long past its ttl the value is kept, as [`Options::grace`] does.
+    pub fn set_grace(&self, grace: Duration) {
+        self.lock().options.set_grace(grace);
+    }
+
+    /// Adds a tag, as [`Options::tag`] does. If it was invalidated since the compute began, the value is not stored.
+    pub fn tag(&self, tag: impl Into<Box<str>>) {
+        self.lock().options.add(tag.into());
+    }
+
+    /// Has the value not stored: it is answered to this caller and to those who wait for it, and computed again for the next.
+    pub fn do_not_store(&self) {
+        self.lock().stored = false;
+    }
+
+    /// The value that stands in the cache past its ttl, if one is still in its grace and is a `T`.
+    #[must_use]
+    pub fn stale<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let stale = self.lock().stale.clone()?;
+        stale.downcast().ok()
+    }
+
+    /// How the value would be stored as things stand.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        self.lock().options.clone()
+    }
+
+    pub(crate) fn is_stored(&self) -> bool {
+        self.lock().stored
+    }
+}

@@ -1,0 +1,77 @@
+//! Where an answer came from.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Tells a caller where its answer came from: given to a call with [`Options::report`](crate::Options::report), and read when that has returned.
+///
+/// Clones are the same report. One that is given to several calls tells of the one that was answered last.
+#[derive(Clone, Debug, Default)]
+pub struct Report(Arc<AtomicU8>);
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// From memory of this process.
+    Memory,
+    /// From a store that had to be asked.
+    Store,
+    /// It was computed by this call.
+    Computed,
+    /// Another caller computed it, or found it, meanwhile.
+    Joined,
+    /// It stood in the cache past its ttl: computing it anew failed, was slow, or was tried in vain a short while ago.
+    Stale,
+}
+
+const SOURCES: [Source; 5] = [
+    Source::Memory,
+    Source::Store,
+    Source::Computed,
+    Source::Joined,
+    Source::Stale,
+];
+
+impl Report {
+    /// A report of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where the answer came from; nothing before there is one, and where the answer was an error.
+    #[must_use]
+    pub fn source(&self) -> Option<Source> {
+        let told = usize::from(self.0.load(Ordering::Acquire));
+        SOURCES.get(told.checked_sub(1)?).copied()
+    }
+
+    /// Whether the answer is past its ttl.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.source() == Some(Source::Stale)
+    }
+
+    pub(crate) fn tell(&self, source: Source) {
+        let at = SOURCES.iter().position(|other| *other == source);
+        let told = at.and_then(|at| u8::try_from(at + 1).ok());
+        self.0.store(told.unwrap_or(0), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_source_is_told() {
+        let report = Report::new();
+        assert_eq!(report.source(), None);
+        for source in SOURCES {
+            report.clone().tell(source);
+            assert_eq!(report.source(), Some(source));
+            assert_eq!(report.is_stale(), source == Source::Stale);
+        }
+    }
+}
