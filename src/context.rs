@@ -8,8 +8,8 @@ use crate::entry::Entry;
 use crate::options::Options;
 use crate::ttl::Ttl;
 
-/// What a compute of [`get_or_set_with`](crate::Cache::get_or_set_with) is given: the stale value where there is one, and the means to say how its
-/// value is stored, by what it found.
+/// What a compute of [`get_or_set_with`](crate::Cache::get_or_set_with) is given: the value that its own is to replace, where there is one, and the means
+/// to say how its value is stored, by what it found.
 ///
 /// Clones are the same context. What is said after the compute has ended counts for nothing.
 #[derive(Clone, Debug)]
@@ -18,15 +18,15 @@ pub struct Context(Arc<Mutex<Said>>);
 #[derive(Debug)]
 struct Said {
     options: Options,
-    stale: Option<Entry>,
+    previous: Option<Entry>,
     stored: bool,
 }
 
 impl Context {
-    pub(crate) fn new(options: Options, stale: Option<Entry>) -> Self {
+    pub(crate) fn new(options: Options, previous: Option<Entry>) -> Self {
         let said = Said {
             options,
-            stale,
+            previous,
             stored: true,
         };
         Self(Arc::new(Mutex::new(said)))
@@ -56,11 +56,12 @@ impl Context {
         self.lock().stored = false;
     }
 
-    /// The value that stands in the cache past its ttl, if one is still in its grace and is a `T`.
+    /// The value that this compute's is to replace, if there is one and it is a `T`: past its ttl and in its grace, or to be
+    /// [refreshed ahead](Options::refresh_ahead).
     #[must_use]
-    pub fn stale<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        let stale = self.lock().stale.clone()?;
-        stale.downcast().ok()
+    pub fn previous<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let previous = self.lock().previous.clone()?;
+        previous.downcast().ok()
     }
 
     /// How the value would be stored as things stand.

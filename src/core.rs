@@ -15,7 +15,7 @@ use crate::generation::OwnTags;
 use crate::options::Options;
 use crate::refusal::Refusal;
 use crate::stats::{Counters, Stats};
-use crate::tasks::Tasks;
+use crate::tasks::{Refreshes, Tasks};
 use crate::ttl::Ttl;
 
 /// The longest bound there is: a day. Instants that are further off cannot be told on every system.
@@ -45,6 +45,8 @@ pub struct Settings {
     /// What calls that do not say otherwise want, and their values have: grace, timeouts, tags. Its ttl, where it has one, stands over
     /// [`default_ttl`](Self::default_ttl).
     pub options: Options,
+    /// How many values are [refreshed ahead](Options::refresh_ahead) at a time. 64 unless set.
+    pub max_refreshes: usize,
     /// Where the time is read.
     pub clock: Clock,
 }
@@ -59,6 +61,7 @@ impl Default for Settings {
             strict: false,
             format: Format::default(),
             options: Options::default(),
+            max_refreshes: 64,
             clock: Clock::default(),
         }
     }
@@ -84,6 +87,7 @@ struct Inner {
     shared: Arc<SharedState>,
     counters: Counters,
     tasks: Tasks,
+    refreshes: Refreshes,
     /// Whether the store's reads of one key see to their own bound, and need no timer besides.
     bounds_reads: bool,
 }
@@ -119,21 +123,20 @@ impl Core {
             copies_of: Mutex::default(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
         };
-        Self(Arc::new(Inner {
-            settings: settings.bounded(),
-            shared: Arc::new(shared),
-            counters: Counters::default(),
-            tasks: Tasks::default(),
-            bounds_reads: false,
-        }))
+        Self::of(settings, Arc::new(shared))
     }
 
     /// A core with settings and counters of its own that shares the flights and the fence of the store below.
     #[must_use]
     pub fn above(below: &Self, settings: Settings) -> Self {
-        let shared = Arc::clone(&below.0.shared);
+        Self::of(settings, Arc::clone(&below.0.shared))
+    }
+
+    fn of(settings: Settings, shared: Arc<SharedState>) -> Self {
+        let settings = settings.bounded();
         Self(Arc::new(Inner {
-            settings: settings.bounded(),
+            refreshes: Refreshes::new(settings.max_refreshes),
+            settings,
             shared,
             counters: Counters::default(),
             tasks: Tasks::default(),
@@ -226,6 +229,10 @@ impl Core {
     /// The computes that go on when their callers are gone.
     pub(crate) fn tasks(&self) -> &Tasks {
         &self.0.tasks
+    }
+
+    pub(crate) fn refreshes(&self) -> &Refreshes {
+        &self.0.refreshes
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -334,6 +341,12 @@ macro_rules! setting_methods {
         /// Sets what calls that do not say otherwise want, and their values have: grace, timeouts, tags.
         pub fn options(mut self, options: crate::options::Options) -> Self {
             self.$($field).+.options = options;
+            self
+        }
+
+        /// Sets how many values are refreshed ahead at a time. 64 unless set.
+        pub fn max_refreshes(mut self, count: usize) -> Self {
+            self.$($field).+.max_refreshes = count;
             self
         }
 

@@ -18,8 +18,9 @@ use crate::value::{Kind, Value};
 #[derive(Clone, Debug)]
 pub struct Entry {
     value: Value,
-    /// When it is stale, and when it is gone: the same where it has no grace.
+    /// When the value's life ends.
     fresh_until: Moment,
+    /// When it is gone: at the end of its grace, or before the end of its life where it is a copy that is kept for less.
     expires: Moment,
     born: Moment,
     ring_epoch: u64,
@@ -105,10 +106,9 @@ impl Entry {
         self
     }
 
-    /// The same entry with another deadline, at which it is gone. It is stale no later than that.
+    /// The same entry with another deadline, at which it is gone, whatever is left of its life.
     #[must_use]
     pub fn with_deadline(mut self, expires: Moment) -> Self {
-        self.fresh_until = self.fresh_until.min(expires);
         self.expires = expires;
         self
     }
@@ -207,16 +207,23 @@ impl Entry {
         }
     }
 
-    /// When the entry is gone: at the end of its life and its grace.
+    /// When the entry is gone: at the end of its life and its grace, or earlier where it is a copy.
     #[must_use]
     pub fn expires(&self) -> Moment {
         self.expires
     }
 
-    /// When the entry's life ends. From here on it is stale.
+    /// When the value's life ends. From here on it is stale, if it is not gone.
     #[must_use]
     pub fn fresh_until(&self) -> Moment {
         self.fresh_until
+    }
+
+    /// Until when it may be answered without a word: the earlier of both.
+    #[must_use]
+    #[inline]
+    pub fn answered_until(&self) -> Moment {
+        self.fresh_until.min(self.expires)
     }
 
     /// When it was made or, for one that came from a server, read.
@@ -258,7 +265,7 @@ impl Entry {
     /// Whether its life, or the time for which it was rearmed, is over at `now`.
     #[must_use]
     pub fn is_stale(&self, now: Moment) -> bool {
-        self.fresh_until <= now
+        self.answered_until() <= now
     }
 
     /// Whether it is within its life at `now`.
@@ -270,7 +277,7 @@ impl Entry {
     /// What is left of its life at `now`.
     #[must_use]
     pub fn remaining(&self, now: Moment) -> Remaining {
-        left(self.fresh_until, now)
+        left(self.answered_until(), now)
     }
 
     /// How long it is kept from `now` on, its grace included.

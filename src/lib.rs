@@ -32,6 +32,7 @@ mod op;
 mod open;
 mod option;
 mod options;
+mod refresh;
 mod refusal;
 mod report;
 #[cfg(feature = "ring")]
@@ -65,6 +66,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use op::Op;
 pub use open::open;
 pub use options::Options;
+pub use refresh::RefreshAhead;
 pub use report::{Report, Source};
 #[cfg(feature = "ring")]
 pub use ring::{DistributedRedis, DistributedRedisBuilder};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::generation::{MAX_TAG_BYTES, MAX_TAGS};
+use crate::refresh::RefreshAhead;
 use crate::report::Report;
 use crate::ttl::Ttl;
 
@@ -60,6 +61,7 @@ pub struct Options {
     soft_timeout: Option<Duration>,
     hard_timeout: Option<Duration>,
     goes_on: Option<bool>,
+    refresh: Option<RefreshAhead>,
     report: Option<Report>,
 }
 
@@ -134,6 +136,18 @@ impl Options {
         self
     }
 
+    /// Computes the value anew before its ttl is over, while callers are answered the present one: one at a time for each key in a
+    /// process, in the background, where a hit finds it due. Never unless set.
+    ///
+    /// The compute must be in a task of its own: it is that of [`get_or_set_with`](crate::Cache::get_or_set_with), other calls only answer. One that fails
+    /// is not tried again for the [`throttle`](Self::throttle) time. At most [`max_refreshes`](crate::core::Settings::max_refreshes) are under way at a
+    /// time; a hit that finds as many does nothing.
+    #[must_use]
+    pub fn refresh_ahead(mut self, refresh: RefreshAhead) -> Self {
+        self.refresh = Some(refresh);
+        self
+    }
+
     /// Has the call tell where its answer comes from.
     #[must_use]
     pub fn report(mut self, report: &Report) -> Self {
@@ -164,6 +178,7 @@ impl Options {
         self.soft_timeout = self.soft_timeout.or(below.soft_timeout);
         self.hard_timeout = self.hard_timeout.or(below.hard_timeout);
         self.goes_on = self.goes_on.or(below.goes_on);
+        self.refresh = self.refresh.or(below.refresh);
         self
     }
 
@@ -175,6 +190,15 @@ impl Options {
     /// As it will be [`over`](Self::over) those.
     pub(crate) fn grace_or(&self, below: &Self) -> Duration {
         self.grace.or(below.grace).unwrap_or_default()
+    }
+
+    /// As it will be [`over`](Self::over) those.
+    pub(crate) fn refreshes_or(&self, below: &Self) -> RefreshAhead {
+        self.refresh.or(below.refresh).unwrap_or_default()
+    }
+
+    pub(crate) fn refreshes(&self) -> RefreshAhead {
+        self.refresh.unwrap_or_default()
     }
 
     pub(crate) fn throttles(&self) -> Duration {

@@ -118,6 +118,8 @@ counters! {
     read_errors,
     /// Writes that a store answered with an error.
     write_errors,
+    /// Values that were begun to be computed anew before their ttl was over.
+    refreshes,
     /// Answers past their ttl, within their grace.
     stale,
     /// Calls that had no value within their hard timeout.

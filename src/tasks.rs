@@ -1,9 +1,13 @@
 //! Work that nobody waits for.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+
+use crate::clock::Moment;
 
 /// The tasks of a store that go on when their callers are gone. Clones are the same ones.
 #[derive(Clone, Debug, Default)]
@@ -34,5 +38,50 @@ impl Tasks {
         } else if tokio::time::timeout(bound, all).await.is_err() {
             tracing::warn!(target: "larder", event = "computes_dropped", "computes were still under way at shutdown");
         }
+    }
+}
+
+/// Keys whose refresh failed, remembered at most. Past that all are forgotten, and each may be tried once more.
+const MAX_COOLING: usize = 4096;
+
+/// How many values are refreshed ahead of their time, and which must wait before that is tried again.
+#[derive(Debug)]
+pub(crate) struct Refreshes {
+    places: Arc<Semaphore>,
+    cooling: Mutex<HashMap<Box<str>, Moment, ahash::RandomState>>,
+}
+
+impl Refreshes {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            cooling: Mutex::default(),
+        }
+    }
+
+    fn cooling(&self) -> MutexGuard<'_, HashMap<Box<str>, Moment, ahash::RandomState>> {
+        self.cooling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one, if there is one left and the key is not to be left alone.
+    pub(crate) fn place(&self, key: &str, now: Moment) -> Option<OwnedSemaphorePermit> {
+        let mut cooling = self.cooling();
+        if let Some(until) = cooling.get(key) {
+            if now < *until {
+                return None;
+            }
+            cooling.remove(key);
+        }
+        drop(cooling);
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Leaves a key alone until then.
+    pub(crate) fn cool(&self, key: &str, until: Moment) {
+        let mut cooling = self.cooling();
+        if cooling.len() >= MAX_COOLING {
+            cooling.clear();
+        }
+        cooling.insert(key.into(), until);
     }
 }

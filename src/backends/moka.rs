@@ -111,7 +111,7 @@ impl Inner {
     fn answered(&self, key: &str) -> Option<Entry> {
         let entry = self.store.get(key)?;
         let clock = &self.clock;
-        let fresh = clock.is_well_before(entry.fresh_until()) || !entry.is_stale(clock.now());
+        let fresh = clock.is_well_before(entry.answered_until()) || !entry.is_stale(clock.now());
         (fresh && entry.is_current()).then_some(entry)
     }
 

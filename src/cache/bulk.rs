@@ -33,7 +33,7 @@ pub(super) async fn get<T: Cacheable, C: Cache>(
     let mut asked = Vec::new();
     for (index, key) in keys.iter().enumerate() {
         let value = match look(cache, key, || false) {
-            Look::Hit(value) | Look::Rearmed(value) => Some(value),
+            Look::Hit(value, _) | Look::Rearmed(value) => Some(value),
             Look::Miss => {
                 checked(cache, key, "get_many")?;
                 core.counters().misses.add(1);
@@ -262,7 +262,7 @@ impl Round {
         let mut round = Self::empty();
         let mut seen = std::collections::HashSet::with_hasher(ahash::RandomState::new());
         for &key in keys.iter().filter(|key| seen.insert(**key)) {
-            if let Look::Hit(value) = look(cache, key, || false) {
+            if let Look::Hit(value, _) = look(cache, key, || false) {
                 found.insert(key.to_owned(), value);
                 continue;
             }
@@ -296,7 +296,7 @@ impl Round {
         let mut asked = Vec::new();
         for key in keys {
             match look(cache, key, || false) {
-                Look::Hit(value) | Look::Rearmed(value) => self.found(key, value, found),
+                Look::Hit(value, _) | Look::Rearmed(value) => self.found(key, value, found),
                 Look::Miss => cache.core().counters().misses.add(1),
                 Look::Ask => asked.push(key),
             }

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Cache;
+use crate::cache::ahead::Life;
 use crate::cache::single::{
     Look, begun, begun_without, checked, fetched, look, typed_entry, wanted,
 };
@@ -16,6 +17,7 @@ use crate::entry::{Entry, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Landing, Lead, Outcome, Seat, Tags, Terms};
 use crate::options::Options;
+use crate::refresh::RefreshAhead;
 use crate::report::Source;
 use crate::stats::count;
 use crate::value::Cacheable;
@@ -33,6 +35,8 @@ pub(super) struct Call<'c, C> {
 /// How far a call got without computing.
 pub(super) enum Opened<T> {
     Answer(Arc<T>),
+    /// From a store that had to be asked, within its life.
+    Stored(Arc<T>, Life),
     /// It computes, for all who ask.
     Lead(Led<T>),
     /// It computes for itself: the key cannot be cached.
@@ -55,7 +59,7 @@ pub(super) struct Stale<T> {
 
 /// What stands under a key.
 enum Asked<T> {
-    Fresh(Arc<T>, Source),
+    Fresh(Arc<T>, Life, Source),
     /// To be answered as it is: computing it anew failed a short while ago.
     Rearmed(Arc<T>),
     Stale(Stale<T>),
@@ -73,6 +77,14 @@ impl<'c, C: Cache> Call<'c, C> {
             key,
             options,
             until,
+        }
+    }
+
+    /// One that nobody waits for.
+    pub(super) fn background(cache: &'c C, key: &'c str, options: Options) -> Self {
+        Self {
+            until: None,
+            ..Self::new(cache, key, options)
         }
     }
 
@@ -123,10 +135,10 @@ impl<'c, C: Cache> Call<'c, C> {
         };
         lead.expect(tags);
         let (ticket, stale) = match self.in_time(self.ask::<T>()).await {
-            Ok(Asked::Fresh(value, source)) => {
+            Ok(Asked::Fresh(value, life, source)) => {
                 lead.found(Landing::of(Arc::clone(&value) as _));
                 self.told(source);
-                return Ok(Opened::Answer(value));
+                return Ok(Opened::Stored(value, life));
             }
             Ok(Asked::Rearmed(value)) => {
                 lead.found(Landing::stale(Arc::clone(&value) as _));
@@ -154,7 +166,7 @@ impl<'c, C: Cache> Call<'c, C> {
         }))
     }
 
-    async fn begun(&self) -> Ticket {
+    pub(super) async fn begun(&self) -> Ticket {
         let begun = async { Ok(begun(self.cache, &[self.key]).await) };
         match self.in_time(begun).await {
             Ok(mut tickets) => tickets.pop().unwrap_or_default(),
@@ -221,7 +233,7 @@ impl<'c, C: Cache> Call<'c, C> {
         let core = cache.core();
         let takes_stale = self.takes_stale();
         match look(cache, key, || takes_stale) {
-            Look::Hit(value) => return Ok(Asked::Fresh(value, Source::Memory)),
+            Look::Hit(value, life) => return Ok(Asked::Fresh(value, life, Source::Memory)),
             Look::Rearmed(value) => return Ok(Asked::Rearmed(value)),
             Look::Miss if !takes_stale => {
                 core.counters().misses.add(1);
@@ -230,7 +242,13 @@ impl<'c, C: Cache> Call<'c, C> {
             Look::Miss | Look::Ask => {}
         }
         let want = wanted::<T, C>(cache);
-        let want = if takes_stale { want.or_stale() } else { want };
+        let want = if takes_stale {
+            want.or_stale()
+        } else if self.options.refreshes() == RefreshAhead::Never {
+            want
+        } else {
+            want.with_deadline()
+        };
         let answer = fetched(cache, key, want).await.map_err(|error| {
             count(&core.counters().read_errors);
             error.during("get_or_set").with("key", key)
@@ -246,7 +264,7 @@ impl<'c, C: Cache> Call<'c, C> {
         } else if entry.is_rearmed() {
             Asked::Rearmed(value)
         } else {
-            Asked::Fresh(value, Source::Store)
+            Asked::Fresh(value, Life::of(&entry), Source::Store)
         })
     }
 

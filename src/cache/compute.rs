@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Cache;
+use crate::cache::ahead::{is_due, refresh};
 use crate::cache::call::{Call, Led, Opened};
 use crate::cache::publish::{Made, publish, rearm};
 use crate::context::Context;
@@ -23,7 +24,7 @@ use crate::stats::count;
 use crate::value::Cacheable;
 
 /// Why a compute has no value.
-enum Failed<E> {
+pub(super) enum Failed<E> {
     Erred(E),
     Panicked(Box<dyn Any + Send>),
     /// It took longer than it may.
@@ -57,7 +58,7 @@ where
     let call = Call::new(cache, key, options);
     let tags = Tags::These(call.options.tags.as_slice().into());
     let led = match call.open::<T>(tags).await? {
-        Opened::Answer(value) => return Ok(value),
+        Opened::Answer(value) | Opened::Stored(value, _) => return Ok(value),
         Opened::Alone => return compute().await.map(Arc::new),
         Opened::Lead(led) => led,
     };
@@ -90,6 +91,12 @@ where
     let call = Call::new(cache, key, options);
     let led = match call.open::<T>(Tags::Any).await? {
         Opened::Answer(value) => return Ok(value),
+        Opened::Stored(value, life) => {
+            if is_due(cache.core(), &call.options, life) {
+                refresh(cache, key, call.options, compute);
+            }
+            return Ok(value);
+        }
         Opened::Alone => {
             let context = Context::new(call.options.clone(), None);
             return compute(context).await.map(Arc::new);
@@ -155,7 +162,7 @@ where
 }
 
 /// Computes, gives the value to all who wait, and stores it as is `said`. Where that fails, a stale value at hand is the answer.
-async fn computed<C, T, E, F, Fut>(
+pub(super) async fn computed<C, T, E, F, Fut>(
     cache: &C,
     key: &str,
     led: Led<T>,

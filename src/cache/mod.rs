@@ -1,5 +1,6 @@
 //! The typed cache that applications use.
 
+mod ahead;
 mod bulk;
 mod call;
 mod compute;
@@ -67,7 +68,7 @@ pub trait Cache: Backend + Clone {
     /// A hit in memory is answered at once; the clone of `T` is the only cost. [`get_shared`](Self::get_shared) saves that too.
     fn get<'a, T: Cacheable>(&'a self, key: &'a str) -> Op<'a, Result<Option<T>>> {
         match single::look::<T, _>(self, key, || false) {
-            Look::Hit(value) | Look::Rearmed(value) => Op::ready(Ok(Some(T::clone(&value)))),
+            Look::Hit(value, _) | Look::Rearmed(value) => Op::ready(Ok(Some(T::clone(&value)))),
             Look::Miss => Op::ready(single::missed(self, key)),
             Look::Ask => Op::wait(async move {
                 let value = single::get(self, key).await?;
@@ -79,7 +80,7 @@ pub trait Cache: Backend + Clone {
     /// The value under a key, shared with memory.
     fn get_shared<'a, T: Cacheable>(&'a self, key: &'a str) -> Op<'a, Result<Option<Arc<T>>>> {
         match single::look::<T, _>(self, key, || false) {
-            Look::Hit(value) | Look::Rearmed(value) => Op::ready(Ok(Some(value))),
+            Look::Hit(value, _) | Look::Rearmed(value) => Op::ready(Ok(Some(value))),
             Look::Miss => Op::ready(single::missed(self, key)),
             Look::Ask => Op::wait(single::get(self, key)),
         }
@@ -344,8 +345,13 @@ pub trait Cache: Backend + Clone {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
         let options = options.into();
-        match single::at_hand::<T, _>(self, key, &options) {
-            Some(value) => Op::ready(Ok(T::clone(&value))),
+        match single::at_hand_for_now::<T, _>(self, key, &options) {
+            Some((value, life)) => {
+                if life.is_some_and(|life| ahead::is_due(self.core(), &options, life)) {
+                    ahead::refresh(self, key, options, compute);
+                }
+                Op::ready(Ok(T::clone(&value)))
+            }
             None => Op::wait(async move {
                 compute::apart(self, key, options, compute)
                     .await

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::backend::Peek;
 use crate::cache::Cache;
+use crate::cache::ahead::Life;
 use crate::coherence::Before;
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Entry, Stored, Ticket, Want, When};
@@ -20,7 +21,7 @@ use crate::value::{Cacheable, Kind, Value, integer};
 
 /// What can be told without waiting.
 pub(super) enum Look<T> {
-    Hit(Arc<T>),
+    Hit(Arc<T>, Life),
     /// Past its life, to be answered as it is.
     Rearmed(Arc<T>),
     Miss,
@@ -34,30 +35,27 @@ pub(super) fn look<T: Cacheable, C: Cache>(
     key: &str,
     takes_stale: impl FnOnce() -> bool,
 ) -> Look<T> {
-    let (value, rearmed) = match cache.peek(key) {
-        Peek::Hit(entry) => {
-            let rearmed = entry.is_rearmed();
-            if rearmed && !takes_stale() {
-                return Look::Ask;
-            }
-            match entry.downcast() {
-                Ok(value) => (Some(value), rearmed),
-                Err(entry) => (converted(cache, key, &entry), rearmed),
-            }
-        }
-        Peek::Miss => (None, false),
+    let entry = match cache.peek(key) {
+        Peek::Hit(entry) => entry,
+        Peek::Miss => return Look::Miss,
         Peek::Ask => return Look::Ask,
     };
-    match value {
-        Some(value) => {
-            cache.core().counters().memory_hits.add(1);
-            if rearmed {
-                Look::Rearmed(value)
-            } else {
-                Look::Hit(value)
-            }
-        }
-        None => Look::Miss,
+    let (rearmed, life) = (entry.is_rearmed(), Life::of(&entry));
+    if rearmed && !takes_stale() {
+        return Look::Ask;
+    }
+    let value = match entry.downcast() {
+        Ok(value) => Some(value),
+        Err(entry) => converted(cache, key, &entry),
+    };
+    let Some(value) = value else {
+        return Look::Miss;
+    };
+    cache.core().counters().memory_hits.add(1);
+    if rearmed {
+        Look::Rearmed(value)
+    } else {
+        Look::Hit(value, life)
     }
 }
 
@@ -68,19 +66,29 @@ pub(super) fn at_hand<T: Cacheable, C: Cache>(
     key: &str,
     options: &Options,
 ) -> Option<Arc<T>> {
+    at_hand_for_now(cache, key, options).map(|(value, _)| value)
+}
+
+/// The same, with the life of what is within it.
+#[inline]
+pub(super) fn at_hand_for_now<T: Cacheable, C: Cache>(
+    cache: &C,
+    key: &str,
+    options: &Options,
+) -> Option<(Arc<T>, Option<Life>)> {
     let core = cache.core();
-    let (value, source) = match look(cache, key, || takes_stale(core, options)) {
-        Look::Hit(value) => (value, Source::Memory),
+    let (value, life, source) = match look(cache, key, || takes_stale(core, options)) {
+        Look::Hit(value, life) => (value, Some(life), Source::Memory),
         Look::Rearmed(value) => {
             count(&core.counters().stale);
-            (value, Source::Stale)
+            (value, None, Source::Stale)
         }
         Look::Miss | Look::Ask => return None,
     };
     if let Some(report) = options.told() {
         report.tell(source);
     }
-    Some(value)
+    Some((value, life))
 }
 
 /// Whether a call takes values past their life, by its own word or the cache's.
@@ -129,7 +137,7 @@ pub(super) fn typed<T: Cacheable, C: Cache>(
 ) -> Option<Arc<T>> {
     let clock = &cache.core().settings().clock;
     // Not all stores tell what is stale from what is not.
-    let live = |entry: &Entry| !entry.is_rearmed() && clock.is_before(entry.fresh_until());
+    let live = |entry: &Entry| !entry.is_rearmed() && clock.is_before(entry.answered_until());
     of_type(cache, key, answer.entry.filter(live))
 }
 

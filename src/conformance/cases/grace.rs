@@ -210,9 +210,9 @@ pub async fn a_slow_compute_goes_on_while_its_caller_has_the_stale_value(
     let slow = {
         let gate = Arc::clone(&gate);
         move |context: Context| async move {
-            let stale = context.stale::<u32>().map(|stale| *stale);
+            let previous = context.previous::<u32>().map(|value| *value);
             gate.pass().await;
-            assert_eq!(stale, profile.stores().then_some(1));
+            assert_eq!(previous, profile.stores().then_some(1));
             Ok::<_, AppError>(2_u32)
         }
     };

@@ -3,6 +3,7 @@
 // A failing case panics; that is what it is for.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod ahead;
 pub mod basics;
 pub mod compute;
 pub mod concurrent;
@@ -37,6 +38,14 @@ macro_rules! list {
 list! { $
     // Compiled once, for the erased store: what they assert does not depend on the handle's type.
     erased {
+        ahead {
+            a_value_near_its_end_is_computed_anew
+            a_value_far_from_its_end_is_left_alone
+            one_at_a_time_computes_anew
+            a_failed_refresh_is_not_tried_again_for_a_while
+            a_delete_wins_over_a_refresh
+            shutdown_waits_for_refreshes
+        }
         basics {
             an_absent_key_holds_nothing
             a_set_value_is_read_back
@@ -187,6 +196,7 @@ mod tests {
     #[test]
     fn every_case_is_listed() {
         let sources = [
+            ("ahead", include_str!("ahead.rs")),
             ("basics", include_str!("basics.rs")),
             ("compute", include_str!("compute.rs")),
             ("concurrent", include_str!("concurrent.rs")),

@@ -1,0 +1,143 @@
+//! Computing a value anew before its life is over.
+
+use std::any::TypeId;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::backend::Peek;
+use crate::cache::Cache;
+use crate::cache::call::{Call, Led};
+use crate::cache::compute::computed;
+use crate::cache::single::{fetched, wanted};
+use crate::clock::Moment;
+use crate::context::Context;
+use crate::core::{Core, MAX_COMPUTE};
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::flight::{Landing, Seat, Tags};
+use crate::generation::random;
+use crate::options::Options;
+use crate::refresh::RefreshAhead;
+use crate::stats::count;
+use crate::value::Cacheable;
+
+/// When the life of a value ends, and how long its compute took.
+#[derive(Clone, Copy)]
+pub(super) struct Life {
+    until: Moment,
+    took: Duration,
+}
+
+impl Life {
+    #[inline]
+    pub(super) fn of(entry: &Entry) -> Self {
+        Self {
+            until: entry.fresh_until(),
+            took: Duration::from_micros(entry.compute_us().into()),
+        }
+    }
+}
+
+/// Whether a value that lives so long is to be computed anew.
+#[inline]
+pub(super) fn is_due(core: &Core, options: &Options, life: Life) -> bool {
+    let refresh = options.refreshes_or(&core.settings().options);
+    refresh != RefreshAhead::Never && life.until != Moment::NEVER && is_near(core, refresh, life)
+}
+
+fn is_near(core: &Core, refresh: RefreshAhead, life: Life) -> bool {
+    let clock = &core.settings().clock;
+    // Nearly all hits end here, and take no throw.
+    if clock.is_before(life.until.before(refresh.reach(life.took))) {
+        return false;
+    }
+    refresh.is_due(clock.now(), life.until, life.took, chance())
+}
+
+/// Above 0, and at most 1.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "53 bits are what it has room for"
+)]
+fn chance() -> f64 {
+    ((random() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+}
+
+/// Computes a value anew in the background, unless somebody does already, too many are, or it failed a short while ago.
+pub(super) fn refresh<C, T, E, F, Fut>(cache: &C, key: &str, options: Options, compute: F)
+where
+    C: Cache,
+    T: Cacheable,
+    E: From<Error> + Debug + Send + 'static,
+    F: FnOnce(Context) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+{
+    if Handle::try_current().is_err() {
+        return;
+    }
+    let core = cache.core();
+    let stored = cache.stored_key(key);
+    let Some(place) = core.refreshes().place(&stored, core.now()) else {
+        return;
+    };
+    let (kind, patience) = (TypeId::of::<T>(), core.settings().leader_patience);
+    let Seat::Lead(lead) = core.flights().join(&stored, kind, patience, true) else {
+        return;
+    };
+    lead.expect(Tags::Any);
+    let stored = stored.into_owned();
+    let (own, key) = (cache.clone(), key.to_owned());
+    core.tasks().spawn(async move {
+        let core = own.core();
+        let call = Call::background(&own, &key, options);
+        let previous = standing::<T, C>(&own, &key).await;
+        if let Some(entry) = previous
+            .as_ref()
+            .filter(|entry| !still_due(core, &call.options, entry))
+            && let Ok(value) = entry.clone().downcast::<T>()
+        {
+            // Another process has done it meanwhile.
+            return lead.found(Landing::of(value));
+        }
+        count(&core.counters().refreshes);
+        let ticket = call.begun().await;
+        let context = Context::new(call.options.clone(), previous);
+        let said = {
+            let context = context.clone();
+            move || (context.options(), context.is_stored())
+        };
+        let bound = call.options.hard().unwrap_or(MAX_COMPUTE).min(MAX_COMPUTE);
+        let led = Led {
+            lead,
+            ticket,
+            stale: None,
+        };
+        let compute = || compute(context);
+        let until = Some(Instant::now() + bound);
+        if computed::<C, T, E, _, _>(&own, &key, led, said, compute, until)
+            .await
+            .is_err()
+        {
+            let until = core.now().after(call.options.throttles());
+            core.refreshes().cool(&stored, until);
+        }
+        drop(place);
+    });
+}
+
+/// Whether it is as near its end as it was when it was found due, whatever chance says now.
+fn still_due(core: &Core, options: &Options, entry: &Entry) -> bool {
+    let life = Life::of(entry);
+    core.now() >= life.until.before(options.refreshes().reach(life.took))
+}
+
+async fn standing<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Option<Entry> {
+    if let Peek::Hit(entry) = cache.peek(key) {
+        return Some(entry);
+    }
+    let want = wanted::<T, C>(cache).or_stale();
+    fetched(cache, key, want).await.ok()?.entry
+}
