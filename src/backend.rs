@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Entry, Stored, Ticket, Want};
+use crate::entry::{Answer, Claim, Draft, Entry, Lease, Right, Stored, Ticket, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ttl::Remaining;
 
@@ -128,6 +128,42 @@ pub trait Backend: Send + Sync + 'static {
     /// stores nothing. Dropped under way, it leaves at most a note on the store that goes by itself.
     async fn begin(&self, keys: &[&str], _namespace: usize) -> Vec<Ticket> {
         keys.iter().map(|_| self.core().ticket()).collect()
+    }
+
+    /// What stands under keys, stale or not, and where that is nothing within its life, the right to compute it: for one process of
+    /// all that share the store. One answer for each key, in their order. A store that others write to overrides it, and grants
+    /// in the step in which it looks.
+    ///
+    /// # Errors
+    ///
+    /// As [`fetch`](Self::fetch). Dropped under way, it may leave a lease that ends by itself.
+    async fn claim(&self, keys: &[&str], want: Want, lease: Lease) -> Vec<Result<Claim>> {
+        let answers = self.fetch_many(keys, want.or_stale()).await;
+        let tickets = self.begin(keys, want.namespace).await;
+        let now = self.core().now();
+        let claim = |(answer, ticket): (Result<Answer>, Ticket)| {
+            let answer = answer?;
+            let live = answer
+                .entry
+                .as_ref()
+                .is_some_and(|entry| !entry.is_stale(now));
+            let right = if live && !lease.anew {
+                Right::NotNeeded
+            } else {
+                Right::Granted(ticket)
+            };
+            Ok(Claim::new(answer, right))
+        };
+        answers.into_iter().zip(tickets).map(claim).collect()
+    }
+
+    /// Renews a lease for so long from now, or gives it back, and tells whether it was still held.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the store from answering.
+    async fn hold(&self, _key: &str, _ticket: &Ticket, _life: Option<Duration>) -> Result<bool> {
+        Ok(true)
     }
 
     /// Whether values can have tags.
@@ -312,6 +348,12 @@ macro_rules! forward {
             }
             async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
                 (**self).begin(keys, namespace).await
+            }
+            async fn claim(&self, keys: &[&str], want: Want, lease: Lease) -> Vec<Result<Claim>> {
+                (**self).claim(keys, want, lease).await
+            }
+            async fn hold(&self, key: &str, ticket: &Ticket, life: Option<Duration>) -> Result<bool> {
+                (**self).hold(key, ticket, life).await
             }
             fn keeps_tags(&self) -> bool {
                 (**self).keeps_tags()

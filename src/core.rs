@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::clock::{Clock, Moment};
 use crate::codec::Format;
 use crate::coherence::{Interest, Invalidation, MAX_STALENESS, Source, Subscription};
@@ -20,9 +22,6 @@ use crate::ttl::Ttl;
 
 /// The longest bound there is: a day. Instants that are further off cannot be told on every system.
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The longest compute whose value is stored. One that nobody waits for is dropped then.
-pub(crate) const MAX_COMPUTE: Duration = Duration::from_secs(15 * 60);
 
 /// How a store behaves for its callers, whatever it is made of.
 #[derive(Clone, Debug)]
@@ -45,6 +44,9 @@ pub struct Settings {
     /// What calls that do not say otherwise want, and their values have: grace, timeouts, tags. Its ttl, where it has one, stands over
     /// [`default_ttl`](Self::default_ttl).
     pub options: Options,
+    /// How many computes of the cache run at a time; the others wait for their turn, for their hard timeout or the leader's
+    /// patience at most, and are an error of kind [`Busy`](crate::ErrorKind::Busy) then. No bound unless set.
+    pub max_computes: usize,
     /// How many values are [refreshed ahead](Options::refresh_ahead) at a time. 64 unless set.
     pub max_refreshes: usize,
     /// Where the time is read.
@@ -61,6 +63,7 @@ impl Default for Settings {
             strict: false,
             format: Format::default(),
             options: Options::default(),
+            max_computes: usize::MAX,
             max_refreshes: 64,
             clock: Clock::default(),
         }
@@ -88,6 +91,8 @@ struct Inner {
     counters: Counters,
     tasks: Tasks,
     refreshes: Refreshes,
+    /// A turn for each compute that may run at a time.
+    turns: Semaphore,
     /// Whether the store's reads of one key see to their own bound, and need no timer besides.
     bounds_reads: bool,
 }
@@ -136,6 +141,7 @@ impl Core {
         let settings = settings.bounded();
         Self(Arc::new(Inner {
             refreshes: Refreshes::new(settings.max_refreshes),
+            turns: Semaphore::new(settings.max_computes.min(Semaphore::MAX_PERMITS)),
             settings,
             shared,
             counters: Counters::default(),
@@ -229,6 +235,11 @@ impl Core {
     /// The computes that go on when their callers are gone.
     pub(crate) fn tasks(&self) -> &Tasks {
         &self.0.tasks
+    }
+
+    /// A turn for each compute that may run at a time; nothing where as many may as there are.
+    pub(crate) fn turns(&self) -> Option<&Semaphore> {
+        (self.0.settings.max_computes < Semaphore::MAX_PERMITS).then_some(&self.0.turns)
     }
 
     pub(crate) fn refreshes(&self) -> &Refreshes {
@@ -341,6 +352,14 @@ macro_rules! setting_methods {
         /// Sets what calls that do not say otherwise want, and their values have: grace, timeouts, tags.
         pub fn options(mut self, options: crate::options::Options) -> Self {
             self.$($field).+.options = options;
+            self
+        }
+
+        /// Bounds how many computes of the cache run at a time. The others wait for their turn, for their hard timeout or the leader's
+        /// patience at most; then their callers have the stale value where there is one, or else an error of kind `Busy`. A compute that
+        /// computes another key needs a turn for each. No bound unless set.
+        pub fn max_computes(mut self, count: usize) -> Self {
+            self.$($field).+.max_computes = count;
             self
         }
 

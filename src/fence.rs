@@ -7,6 +7,7 @@
 //! that the store tells of is the same in one step.
 
 mod gate;
+mod watch;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -18,6 +19,8 @@ use crate::coherence::{
 
 use gate::{Clears, Gate};
 pub(crate) use gate::{Stamp, Stripe};
+use watch::Watches;
+pub(crate) use watch::Watching;
 
 const STRIPES: usize = 1 << 16;
 
@@ -58,6 +61,7 @@ pub(crate) struct Fence {
     /// How many subscribers there ever were.
     attached: AtomicUsize,
     sources: Mutex<Vec<WeakSource>>,
+    watches: Watches,
 }
 
 impl std::fmt::Debug for Fence {
@@ -78,7 +82,13 @@ impl Fence {
             hearer_count: AtomicUsize::new(0),
             attached: AtomicUsize::new(0),
             sources: Mutex::default(),
+            watches: Watches::default(),
         }
+    }
+
+    /// Ends when a write of the key is heard of, from now on.
+    pub(crate) fn watch(&self, key: &str) -> Watching<'_> {
+        self.watches.watch(key)
     }
 
     /// Has a subscriber told of writes under `prefix`, until the answer is dropped.
@@ -161,6 +171,7 @@ impl Fence {
     }
 
     fn tell(&self, what: Invalidation<'_>) {
+        self.watches.tell(what);
         let concerns = |hearer: &&Hearer| match what {
             Invalidation::Keys(keys) => keys.iter().any(|key| key.starts_with(&*hearer.prefix)),
             Invalidation::Under(prefix) => {

@@ -32,6 +32,15 @@ pub(crate) fn random() -> u64 {
         .max(1)
 }
 
+/// A number above 0 and at most 1.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "53 bits are what it has room for"
+)]
+pub(crate) fn chance() -> f64 {
+    ((random() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+}
+
 /// The generation of one name, as far as this process knows. Read without a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Cell(Register);

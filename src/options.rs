@@ -8,6 +8,11 @@ use crate::refresh::RefreshAhead;
 use crate::report::Report;
 use crate::ttl::Ttl;
 
+/// The longest compute whose value is stored. One that nobody waits for is dropped then.
+pub(crate) const MAX_COMPUTE: Duration = Duration::from_secs(15 * 60);
+
+const SHORTEST_LEASE: Duration = Duration::from_millis(50);
+
 /// For how long a stale value is answered without another try once its compute failed, unless set.
 const THROTTLE: Duration = Duration::from_secs(5);
 
@@ -62,6 +67,11 @@ pub struct Options {
     hard_timeout: Option<Duration>,
     goes_on: Option<bool>,
     refresh: Option<RefreshAhead>,
+    lease: Option<Duration>,
+    jitter: Option<f64>,
+    none_ttl: Option<Ttl>,
+    error_ttl: Option<Duration>,
+    max_waiters: Option<usize>,
     report: Option<Report>,
 }
 
@@ -148,6 +158,54 @@ impl Options {
         self
     }
 
+    /// Has one process of all that share the store compute, and the others wait for it: for a value that is computed nowhere, and for
+    /// one that is [refreshed ahead](Self::refresh_ahead). The process holds a lease, which it renews as long as it computes; should it be lost or
+    /// frozen, another takes over after `life`. Zero is none, as it is unless set. Two seconds are a good choice, 50 milliseconds
+    /// the shortest.
+    ///
+    /// Who waits for another process does so for [`leader_patience`](crate::core::Settings::leader_patience), and until its hard timeout, at most; where a value
+    /// is past its ttl and in its grace, until the soft timeout. Then it computes for itself, and stores that. A miss costs one
+    /// round trip, as without, but reads that may compute are scripts, which cost the server some more. In a store of this
+    /// process alone there is nothing to lease.
+    #[must_use]
+    pub fn lease(mut self, life: Duration) -> Self {
+        self.lease = Some(life);
+        self
+    }
+
+    /// Shortens each ttl by a part of it that chance chooses, of 0 up to this: so values that are stored together do not end together. 0.1 is a
+    /// tenth at most; 0, as it is unless set, is none, and 1 is the most. All tiers have the same.
+    #[must_use]
+    pub fn jitter(mut self, part: f64) -> Self {
+        self.jitter = Some(part);
+        self
+    }
+
+    /// Stores a `None` that was computed for this long, instead of as long as a value. As long unless set; a zero
+    /// `Duration` stores none.
+    #[must_use]
+    pub fn none_ttl(mut self, ttl: impl Into<Ttl>) -> Self {
+        self.none_ttl = Some(ttl.into());
+        self
+    }
+
+    /// Keeps it for so long that a compute failed, where there is no stale value to be answered: calls that chose this too have an error of
+    /// kind [`Compute`](ErrorKind::Compute) with the text of that failure, cut at 1 KiB, and do not try, in any process. Zero, as it is unless set,
+    /// keeps none. To `get`, `has`, `add` and the like there is nothing.
+    #[must_use]
+    pub fn error_ttl(mut self, ttl: Duration) -> Self {
+        self.error_ttl = Some(ttl);
+        self
+    }
+
+    /// Bounds how many callers wait for one compute of a key in a process: one more has the stale value where there is one in
+    /// its [`grace`](Self::grace), or else an error of kind [`Busy`](ErrorKind::Busy), at once. No bound unless set.
+    #[must_use]
+    pub fn max_waiters(mut self, count: usize) -> Self {
+        self.max_waiters = Some(count);
+        self
+    }
+
     /// Has the call tell where its answer comes from.
     #[must_use]
     pub fn report(mut self, report: &Report) -> Self {
@@ -179,6 +237,11 @@ impl Options {
         self.hard_timeout = self.hard_timeout.or(below.hard_timeout);
         self.goes_on = self.goes_on.or(below.goes_on);
         self.refresh = self.refresh.or(below.refresh);
+        self.lease = self.lease.or(below.lease);
+        self.jitter = self.jitter.or(below.jitter);
+        self.none_ttl = self.none_ttl.or(below.none_ttl);
+        self.error_ttl = self.error_ttl.or(below.error_ttl);
+        self.max_waiters = self.max_waiters.or(below.max_waiters);
         self
     }
 
@@ -195,6 +258,31 @@ impl Options {
     /// As it will be [`over`](Self::over) those.
     pub(crate) fn refreshes_or(&self, below: &Self) -> RefreshAhead {
         self.refresh.or(below.refresh).unwrap_or_default()
+    }
+
+    /// A life with what chance, from 0 to 1, takes of it.
+    pub(crate) fn jittered(&self, life: Duration, chance: f64) -> Duration {
+        let part = self.jitter.unwrap_or(0.0).clamp(0.0, 1.0);
+        life.mul_f64((1.0 - part * chance).clamp(0.0, 1.0))
+    }
+
+    /// Of a computed `None`.
+    pub(crate) fn ttl_of_none(&self) -> Ttl {
+        self.none_ttl.unwrap_or(self.ttl)
+    }
+
+    pub(crate) fn error_ttl_chosen(&self) -> Option<Duration> {
+        self.error_ttl.filter(|ttl| !ttl.is_zero())
+    }
+
+    pub(crate) fn waiters(&self) -> usize {
+        self.max_waiters.unwrap_or(usize::MAX)
+    }
+
+    /// For how long a compute is leased, if it is.
+    pub(crate) fn leased(&self) -> Option<Duration> {
+        let life = self.lease.filter(|life| !life.is_zero());
+        life.map(|life| life.clamp(SHORTEST_LEASE, MAX_COMPUTE))
     }
 
     pub(crate) fn refreshes(&self) -> RefreshAhead {

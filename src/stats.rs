@@ -124,6 +124,10 @@ counters! {
     stale,
     /// Calls that had no value within their hard timeout.
     timeouts,
+    /// Calls that were refused because too many computed, or waited for one.
+    busy,
+    /// Calls that were answered a failure that was kept.
+    failures,
     /// Reads of a key as another type than it was stored as.
     conversions,
     /// Copies that did not enter memory, because the key was written while they were on their way.

@@ -10,7 +10,7 @@ use crate::backend::Backend;
 use crate::codec::MAX_MARKS_BYTES;
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::{Core, MAX_WAIT, Settings, setting_methods};
-use crate::entry::{Answer, Draft, Stored, Ticket, Want};
+use crate::entry::{Answer, Claim, Draft, Lease, Stored, Ticket, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ttl::Remaining;
 use crate::wire::fetch::{Rest, Together, together};
@@ -231,6 +231,14 @@ impl Backend for Redis {
         begun
             .map(|ticket| ticket.unwrap_or_else(Ticket::lost))
             .collect()
+    }
+
+    async fn claim(&self, keys: &[&str], want: Want, lease: Lease) -> Vec<Result<Claim>> {
+        self.node.claim(&self.core, keys, want, lease).await
+    }
+
+    async fn hold(&self, key: &str, ticket: &Ticket, life: Option<Duration>) -> Result<bool> {
+        self.node.hold(key, ticket, life).await
     }
 
     fn keeps_tags(&self) -> bool {

@@ -11,15 +11,16 @@ use crate::backend::Peek;
 use crate::cache::Cache;
 use crate::cache::call::{Call, Led};
 use crate::cache::compute::computed;
+use crate::cache::lease::Held;
 use crate::cache::single::{fetched, wanted};
 use crate::clock::Moment;
 use crate::context::Context;
-use crate::core::{Core, MAX_COMPUTE};
-use crate::entry::Entry;
+use crate::core::{Core, MAX_WAIT};
+use crate::entry::{Entry, Lease, Right, Ticket};
 use crate::error::Error;
-use crate::flight::{Landing, Seat, Tags};
-use crate::generation::random;
-use crate::options::Options;
+use crate::flight::{Landing, Seat, Tags, Terms};
+use crate::generation::chance;
+use crate::options::{MAX_COMPUTE, Options};
 use crate::refresh::RefreshAhead;
 use crate::stats::count;
 use crate::value::Cacheable;
@@ -57,15 +58,6 @@ fn is_near(core: &Core, refresh: RefreshAhead, life: Life) -> bool {
     refresh.is_due(clock.now(), life.until, life.took, chance())
 }
 
-/// Above 0, and at most 1.
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "53 bits are what it has room for"
-)]
-fn chance() -> f64 {
-    ((random() >> 11) + 1) as f64 / (1_u64 << 53) as f64
-}
-
 /// Computes a value anew in the background, unless somebody does already, too many are, or it failed a short while ago.
 pub(super) fn refresh<C, T, E, F, Fut>(cache: &C, key: &str, options: Options, compute: F)
 where
@@ -83,8 +75,8 @@ where
     let Some(place) = core.refreshes().place(&stored, core.now()) else {
         return;
     };
-    let (kind, patience) = (TypeId::of::<T>(), core.settings().leader_patience);
-    let Seat::Lead(lead) = core.flights().join(&stored, kind, patience, true) else {
+    let terms = Terms::patient(core.settings().leader_patience);
+    let Seat::Lead(lead) = core.flights().join(&stored, TypeId::of::<T>(), &terms) else {
         return;
     };
     lead.expect(Tags::Any);
@@ -93,17 +85,26 @@ where
     core.tasks().spawn(async move {
         let core = own.core();
         let call = Call::background(&own, &key, options);
-        let previous = standing::<T, C>(&own, &key).await;
+        let Some((previous, ticket, held)) = right::<T, C>(&call).await else {
+            // Another process does it.
+            return drop(place);
+        };
         if let Some(entry) = previous
             .as_ref()
             .filter(|entry| !still_due(core, &call.options, entry))
             && let Ok(value) = entry.clone().downcast::<T>()
         {
-            // Another process has done it meanwhile.
+            // Another has done it meanwhile.
             return lead.found(Landing::of(value));
         }
+        if let Some(entry) = previous.as_ref().filter(|entry| entry.is_live(core.now()))
+            && let Ok(value) = entry.clone().downcast::<T>()
+        {
+            // Where nobody has it in memory, others come by here.
+            let left = entry.remaining(core.now()).duration().unwrap_or(MAX_WAIT);
+            lead.hand_out(value, Instant::now() + left.min(MAX_WAIT));
+        }
         count(&core.counters().refreshes);
-        let ticket = call.begun().await;
         let context = Context::new(call.options.clone(), previous);
         let said = {
             let context = context.clone();
@@ -114,6 +115,7 @@ where
             lead,
             ticket,
             stale: None,
+            held,
         };
         let compute = || compute(context);
         let until = Some(Instant::now() + bound);
@@ -132,6 +134,24 @@ where
 fn still_due(core: &Core, options: &Options, entry: &Entry) -> bool {
     let life = Life::of(entry);
     core.now() >= life.until.before(options.refreshes().reach(life.took))
+}
+
+/// What stands there, and the right to compute it anew; nothing if another process has that.
+async fn right<T: Cacheable, C: Cache>(
+    call: &Call<'_, C>,
+) -> Option<(Option<Entry>, Ticket, Option<Held>)> {
+    let Some(life) = call.leased() else {
+        let previous = standing::<T, C>(call.cache, call.key).await;
+        return Some((previous, call.begun().await, None));
+    };
+    let claim = call.claimed::<T>(Lease::of(life).anew()).await.ok()?;
+    match claim.right {
+        Right::Granted(ticket) => {
+            let held = Held::new(call.cache, call.key, &ticket, life);
+            Some((claim.answer.entry, ticket, Some(held)))
+        }
+        Right::Held(_) | Right::NotNeeded => None,
+    }
 }
 
 async fn standing<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Option<Entry> {

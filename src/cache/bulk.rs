@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use crate::cache::Cache;
 use crate::cache::publish::{Made, computed, concluded};
 use crate::cache::single::{
-    Look, begun, bounded, checked, draft, life, look, settle_deadline, typed, wanted,
+    Look, begun, bounded, checked, draft, look, settle_deadline, typed, wanted,
 };
 use crate::core::Core;
 use crate::entry::{Draft, Stored, Ticket, When};
@@ -259,6 +259,7 @@ impl Round {
         found: &mut Found<T>,
     ) -> Result<Self> {
         let core = cache.core();
+        let terms = Terms::patient(core.settings().leader_patience);
         let mut round = Self::empty();
         let mut seen = std::collections::HashSet::with_hasher(ahash::RandomState::new());
         for &key in keys.iter().filter(|key| seen.insert(**key)) {
@@ -274,16 +275,13 @@ impl Round {
                 round.alone.push(key.to_owned());
                 continue;
             }
-            match core.flights().join(
-                &cache.stored_key(key),
-                TypeId::of::<T>(),
-                core.settings().leader_patience,
-                false,
-            ) {
+            let stored = cache.stored_key(key);
+            match core.flights().join(&stored, TypeId::of::<T>(), &terms) {
                 Seat::Lead(lead) => {
                     round.leads.insert(key.to_owned(), lead);
                 }
                 Seat::Wait(waiter) => round.waiters.push((key.to_owned(), waiter)),
+                Seat::Full(_) => round.alone.push(key.to_owned()),
             }
         }
         Ok(round)
@@ -377,9 +375,9 @@ impl Round {
         }
         // Keys that the compute left out: whoever waits for one computes it.
         self.leads.clear();
-        if life(cache, options.ttl).is_none_or(|life| !life.is_zero()) {
-            outcome = outcome.and(store(cache, landed).await);
-        }
+        let now = core.now();
+        landed.retain(|(_, draft, _): &(_, Draft, _)| !draft.entry.is_expired(now));
+        outcome = outcome.and(store(cache, landed).await);
         if core.settings().strict {
             outcome
         } else {

@@ -9,18 +9,19 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Cache;
 use crate::cache::ahead::Life;
+use crate::cache::lease::{Held, Watch};
 use crate::cache::single::{
-    Look, begun, begun_without, checked, fetched, look, typed_entry, wanted,
+    Look, begun, begun_without, bounded, checked, fetched, look, typed_entry, wanted,
 };
 use crate::core::MAX_WAIT;
-use crate::entry::{Entry, Ticket};
+use crate::entry::{Answer, Claim, Entry, Lease, Right, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Landing, Lead, Outcome, Seat, Tags, Terms};
 use crate::options::Options;
 use crate::refresh::RefreshAhead;
 use crate::report::Source;
 use crate::stats::count;
-use crate::value::Cacheable;
+use crate::value::{Cacheable, Failure};
 
 /// One call, and what it wants.
 pub(super) struct Call<'c, C> {
@@ -38,7 +39,7 @@ pub(super) enum Opened<T> {
     /// From a store that had to be asked, within its life.
     Stored(Arc<T>, Life),
     /// It computes, for all who ask.
-    Lead(Led<T>),
+    Lead(Box<Led<T>>),
     /// It computes for itself: the key cannot be cached.
     Alone,
 }
@@ -48,6 +49,8 @@ pub(super) struct Led<T> {
     pub(super) lead: Lead,
     pub(super) ticket: Ticket,
     pub(super) stale: Option<Stale<T>>,
+    /// Against all other processes, if it is leased. Let go of only when the value is stored.
+    pub(super) held: Option<Held>,
 }
 
 /// A value past its life.
@@ -60,10 +63,14 @@ pub(super) struct Stale<T> {
 /// What stands under a key.
 enum Asked<T> {
     Fresh(Arc<T>, Life, Source),
-    /// To be answered as it is: computing it anew failed a short while ago.
+    /// Past its life, to be answered as it is: computing it anew failed a short while ago, or another process does so.
     Rearmed(Arc<T>),
     Stale(Stale<T>),
     Nothing,
+    /// Computing it failed a short while ago.
+    Failed(Arc<Failure>),
+    /// This process computes, of all.
+    Granted(Ticket, Option<Stale<T>>, Held),
 }
 
 impl<'c, C: Cache> Call<'c, C> {
@@ -108,6 +115,23 @@ impl<'c, C: Cache> Call<'c, C> {
             .with("key", self.key)
     }
 
+    /// Past a limit that was chosen.
+    pub(super) fn busy(&self, why: &str) -> Error {
+        count(&self.cache.core().counters().busy);
+        self.error(ErrorKind::Busy, why)
+    }
+
+    /// A compute failed a short while ago, and that was kept.
+    fn failed(&self, failure: &Failure) -> Error {
+        count(&self.cache.core().counters().failures);
+        self.error(ErrorKind::Compute, failure.text())
+    }
+
+    /// Whether it takes a failure that was kept for an answer.
+    fn takes_failures(&self) -> bool {
+        self.options.error_ttl_chosen().is_some()
+    }
+
     /// Past the hard timeout.
     pub(super) fn too_late(&self) -> Error {
         count(&self.cache.core().counters().timeouts);
@@ -134,7 +158,11 @@ impl<'c, C: Cache> Call<'c, C> {
             Err(value) => return Ok(Opened::Answer(value)),
         };
         lead.expect(tags);
-        let (ticket, stale) = match self.in_time(self.ask::<T>()).await {
+        let found = match self.leased() {
+            Some(life) => self.claim::<T>(life, &lead).await,
+            None => self.in_time(self.ask::<T>()).await,
+        };
+        let (ticket, stale, held) = match found {
             Ok(Asked::Fresh(value, life, source)) => {
                 lead.found(Landing::of(Arc::clone(&value) as _));
                 self.told(source);
@@ -145,10 +173,16 @@ impl<'c, C: Cache> Call<'c, C> {
                 self.told(Source::Stale);
                 return Ok(Opened::Answer(value));
             }
-            Ok(Asked::Nothing) => (self.begun().await, None),
+            Ok(Asked::Nothing) => (self.begun().await, None, None),
             Ok(Asked::Stale(stale)) => {
                 lead.offer(Arc::clone(&stale.value) as _);
-                (self.begun().await, Some(stale))
+                (self.begun().await, Some(stale), None)
+            }
+            Ok(Asked::Granted(ticket, stale, held)) => (ticket, stale, Some(held)),
+            Ok(Asked::Failed(failure)) => {
+                let error = self.failed(&failure);
+                lead.found(Landing::of(failure as _));
+                return Err(error);
             }
             Err(error) if core.settings().strict => {
                 lead.fail(&error.to_string());
@@ -156,14 +190,90 @@ impl<'c, C: Cache> Call<'c, C> {
             }
             Err(error) => {
                 tracing::warn!(target: "larder", event = "read_failed", error = %error);
-                (begun_without(self.cache, self.key, error), None)
+                (begun_without(self.cache, self.key, error), None, None)
             }
         };
-        Ok(Opened::Lead(Led {
+        Ok(Opened::Lead(Box::new(Led {
             lead,
             ticket,
             stale,
-        }))
+            held,
+        })))
+    }
+
+    /// For how long the compute is leased, if it is. Leases are renewed by a task.
+    pub(super) fn leased(&self) -> Option<Duration> {
+        self.options
+            .leased()
+            .filter(|_| Handle::try_current().is_ok())
+    }
+
+    /// What stands under the key, or the right to compute it for all processes. Another that has it is waited for.
+    async fn claim<T: Cacheable>(&self, life: Duration, lead: &Lead) -> Result<Asked<T>> {
+        match self.in_memory() {
+            Some(Asked::Nothing) | None => {}
+            Some(found) => return Ok(found),
+        }
+        let core = self.cache.core();
+        let (stored, mut watch) = (self.cache.stored_key(self.key), Watch::new());
+        let began = Instant::now();
+        let bound = began + core.settings().leader_patience.min(MAX_WAIT);
+        let bound = self.until.map_or(bound, |until| until.min(bound));
+        loop {
+            // Before it is asked: what is written after that is heard of.
+            let written = core.fence().watch(&stored);
+            let Claim { answer, right } = self.in_time(self.claimed::<T>(Lease::of(life))).await?;
+            let found = self.found(answer);
+            let left = match (right, found) {
+                (Right::Granted(ticket), found) => {
+                    let stale = match found {
+                        Asked::Stale(stale) => Some(stale),
+                        _ => None,
+                    };
+                    if let Some(stale) = &stale {
+                        lead.offer(Arc::clone(&stale.value) as _);
+                    }
+                    let held = Held::new(self.cache, self.key, &ticket, life);
+                    return Ok(Asked::Granted(ticket, stale, held));
+                }
+                (Right::NotNeeded, found) => return Ok(found),
+                (
+                    Right::Held(_),
+                    found @ (Asked::Fresh(..) | Asked::Rearmed(_) | Asked::Failed(_)),
+                ) => {
+                    return Ok(found);
+                }
+                (Right::Held(left), Asked::Stale(stale)) => {
+                    lead.offer(Arc::clone(&stale.value) as _);
+                    let soft = self.soft().map(|soft| began + soft.min(MAX_WAIT));
+                    let until = soft.map_or(bound, |soft| soft.min(bound));
+                    if !watch.look(written, left, until).await {
+                        return Ok(Asked::Rearmed(stale.value));
+                    }
+                    continue;
+                }
+                (Right::Held(left), _) => left,
+            };
+            if !watch.look(written, left, bound).await {
+                // It is computed here too, and stored by whoever is first.
+                return Ok(Asked::Nothing);
+            }
+        }
+    }
+
+    pub(super) async fn claimed<T: Cacheable>(&self, lease: Lease) -> Result<Claim> {
+        let (cache, core) = (self.cache, self.cache.core());
+        let claim = async {
+            let want = wanted::<T, C>(cache).or_stale();
+            let mut claims = cache.claim(&[self.key], want, lease).await;
+            let none = || Err(self.error(ErrorKind::Unavailable, "the store answered nothing"));
+            claims.pop().unwrap_or_else(none)
+        };
+        let claimed = bounded(core, claim).await;
+        claimed.map_err(|error| {
+            count(&core.counters().read_errors);
+            error.during("get_or_set").with("key", self.key)
+        })
     }
 
     pub(super) async fn begun(&self) -> Ticket {
@@ -194,26 +304,33 @@ impl<'c, C: Cache> Call<'c, C> {
             takes_stale: self.takes_stale(),
             soft: self.options.softly(),
             until: self.until,
+            max_waiters: self.options.waiters(),
         };
         loop {
-            let waiter = match core.flights().join(
-                &stored,
-                TypeId::of::<T>(),
-                terms.patience,
-                terms.takes_stale,
-            ) {
-                Seat::Lead(lead) => return Ok(Ok(lead)),
-                Seat::Wait(waiter) => waiter,
+            let outcome = match core.flights().join(&stored, TypeId::of::<T>(), &terms) {
+                Seat::Lead(lead) => Outcome::Lead(lead),
+                Seat::Wait(waiter) => waiter.wait(terms).await,
+                Seat::Full(Some(stale)) => Outcome::Landed(stale),
+                Seat::Full(None) => {
+                    let why = "as many callers as may wait for another's compute of this key";
+                    return Err(self.busy(why));
+                }
             };
-            match waiter.wait(terms).await {
+            match outcome {
                 Outcome::Lead(lead) => return Ok(Ok(lead)),
-                Outcome::Landed(Landing { value, stale }) => {
-                    if let Ok(value) = value.downcast::<T>() {
+                Outcome::Landed(Landing { value, stale }) => match value.downcast::<T>() {
+                    Ok(value) => {
                         count(&core.counters().coalesced);
                         self.told(if stale { Source::Stale } else { Source::Joined });
                         return Ok(Err(value));
                     }
-                }
+                    Err(other) => {
+                        if let Some(failure) = Failure::in_object(&other) {
+                            count(&core.counters().coalesced);
+                            return Err(self.failed(failure));
+                        }
+                    }
+                },
                 Outcome::Rejoin => {}
                 Outcome::Failed(text) => return Err(self.error(ErrorKind::Compute, &text)),
                 Outcome::TimedOut if self.until.is_some_and(|until| until <= Instant::now()) => {
@@ -231,18 +348,16 @@ impl<'c, C: Cache> Call<'c, C> {
     async fn ask<T: Cacheable>(&self) -> Result<Asked<T>> {
         let (cache, key) = (self.cache, self.key);
         let core = cache.core();
-        let takes_stale = self.takes_stale();
-        match look(cache, key, || takes_stale) {
-            Look::Hit(value, life) => return Ok(Asked::Fresh(value, life, Source::Memory)),
-            Look::Rearmed(value) => return Ok(Asked::Rearmed(value)),
-            Look::Miss if !takes_stale => {
+        match self.in_memory() {
+            Some(Asked::Nothing) if !self.takes_stale() && !self.takes_failures() => {
                 core.counters().misses.add(1);
                 return Ok(Asked::Nothing);
             }
-            Look::Miss | Look::Ask => {}
+            Some(Asked::Nothing) | None => {}
+            Some(found) => return Ok(found),
         }
         let want = wanted::<T, C>(cache);
-        let want = if takes_stale {
+        let want = if self.takes_stale() || self.takes_failures() {
             want.or_stale()
         } else if self.options.refreshes() == RefreshAhead::Never {
             want
@@ -253,11 +368,35 @@ impl<'c, C: Cache> Call<'c, C> {
             count(&core.counters().read_errors);
             error.during("get_or_set").with("key", key)
         })?;
-        let Some((value, entry)) = typed_entry::<T, C>(cache, key, answer) else {
-            return Ok(Asked::Nothing);
+        Ok(self.found(answer))
+    }
+
+    /// What memory alone can tell.
+    fn in_memory<T: Cacheable>(&self) -> Option<Asked<T>> {
+        match look(self.cache, self.key, || self.takes_stale()) {
+            Look::Hit(value, life) => Some(Asked::Fresh(value, life, Source::Memory)),
+            Look::Rearmed(value) => Some(Asked::Rearmed(value)),
+            Look::Miss => Some(Asked::Nothing),
+            Look::Ask => None,
+        }
+    }
+
+    fn found<T: Cacheable>(&self, answer: Answer) -> Asked<T> {
+        let entry = answer.entry.as_ref();
+        if let Some(failure) = entry.and_then(|entry| Failure::of(entry.value())) {
+            self.cache.core().counters().misses.add(1);
+            let live = entry.is_some_and(|entry| !entry.is_stale(self.cache.core().now()));
+            return if self.takes_failures() && live {
+                Asked::Failed(failure)
+            } else {
+                Asked::Nothing
+            };
+        }
+        let Some((value, entry)) = typed_entry::<T, C>(self.cache, self.key, answer) else {
+            return Asked::Nothing;
         };
-        let now = core.now();
-        Ok(if !takes_stale && !entry.is_live(now) {
+        let now = self.cache.core().now();
+        if !self.takes_stale() && !entry.is_live(now) {
             Asked::Nothing
         } else if entry.is_stale(now) {
             Asked::Stale(Stale { value, entry })
@@ -265,7 +404,7 @@ impl<'c, C: Cache> Call<'c, C> {
             Asked::Rearmed(value)
         } else {
             Asked::Fresh(value, Life::of(&entry), Source::Store)
-        })
+        }
     }
 
     /// For how long the compute is waited for where a stale value is at hand.

@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Cache;
 use crate::cache::ahead::{is_due, refresh};
 use crate::cache::call::{Call, Led, Opened};
-use crate::cache::publish::{Made, publish, rearm};
+use crate::cache::publish::{Made, publish, publish_failure, rearm};
 use crate::context::Context;
-use crate::core::MAX_COMPUTE;
+use crate::core::{Core, MAX_WAIT};
 use crate::error::{Error, ErrorKind};
 use crate::flight::{Landing, Tags};
-use crate::options::Options;
+use crate::options::{MAX_COMPUTE, Options};
 use crate::report::Source;
 use crate::stats::count;
 use crate::value::Cacheable;
@@ -29,6 +29,8 @@ pub(super) enum Failed<E> {
     Panicked(Box<dyn Any + Send>),
     /// It took longer than it may.
     Late,
+    /// Too many others ran.
+    Busy,
 }
 
 impl<E: Debug> Failed<E> {
@@ -37,6 +39,7 @@ impl<E: Debug> Failed<E> {
             Self::Erred(error) => format!("{error:?}"),
             Self::Panicked(_) => "the compute panicked".to_owned(),
             Self::Late => "the compute took too long".to_owned(),
+            Self::Busy => "as many computes of this cache run as may".to_owned(),
         }
     }
 }
@@ -60,7 +63,7 @@ where
     let led = match call.open::<T>(tags).await? {
         Opened::Answer(value) | Opened::Stored(value, _) => return Ok(value),
         Opened::Alone => return compute().await.map(Arc::new),
-        Opened::Lead(led) => led,
+        Opened::Lead(led) => *led,
     };
     let said = || (call.options.clone(), true);
     match computed(cache, key, led, said, compute, call.until).await {
@@ -71,6 +74,7 @@ where
         Err(Failed::Erred(error)) => Err(error),
         Err(Failed::Panicked(panic)) => resume_unwind(panic),
         Err(Failed::Late) => Err(call.too_late().into()),
+        Err(failed @ Failed::Busy) => Err(call.busy(&failed.text()).into()),
     }
 }
 
@@ -101,7 +105,7 @@ where
             let context = Context::new(call.options.clone(), None);
             return compute(context).await.map(Arc::new);
         }
-        Opened::Lead(led) => led,
+        Opened::Lead(led) => *led,
     };
     let stale = led.stale.clone();
     let entry = stale.as_ref().map(|stale| stale.entry.clone());
@@ -151,6 +155,7 @@ where
         }
         (Some(Err(Failed::Late)), None) => Err(call.too_late().into()),
         (Some(Err(Failed::Erred(error))), _) => Err(error),
+        (Some(Err(failed @ Failed::Busy)), _) => Err(call.busy(&failed.text()).into()),
         (Some(Err(failed @ Failed::Panicked(_))), _) => {
             Err(call.error(ErrorKind::Compute, &failed.text()).into())
         }
@@ -179,9 +184,17 @@ where
 {
     let core = cache.core();
     let mut led = led;
-    count(&core.counters().computes);
+    let turn = turn(core, until).await;
     let began = core.now();
-    let value = run(compute, until).await;
+    let value = match &turn {
+        Some(_turn) => {
+            count(&core.counters().computes);
+            run(compute, until).await
+        }
+        None => Err(Failed::Busy),
+    };
+    // Another's may run while this one's value is stored.
+    drop(turn);
     let took = core.now().since(began);
     let (options, is_stored) = said();
     let failed = match value {
@@ -198,6 +211,9 @@ where
                 ticket: led.ticket,
             };
             let published = in_time(until, publish(cache, key, led.lead, made)).await;
+            if let (Some(Ok(())), Some(held)) = (&published, led.held) {
+                held.done();
+            }
             return match published {
                 Some(Err(error)) if core.settings().strict => Err(Failed::Erred(error.into())),
                 _ => Ok((value, Source::Computed)),
@@ -205,19 +221,45 @@ where
         }
         Err(failed) => failed,
     };
-    count(&core.counters().compute_failures);
     let Some(stale) = led.stale.take() else {
-        match failed {
+        match (&failed, options.error_ttl_chosen()) {
             // Whoever waits next has time of its own.
-            Failed::Late => drop(led),
-            _ => led.lead.fail(&failed.text()),
+            (Failed::Late | Failed::Busy, _) => drop(led),
+            (failed, Some(ttl)) => {
+                count(&core.counters().compute_failures);
+                let text = failed.text();
+                let kept = publish_failure(cache, key, led, &text, &options, ttl);
+                // What fails is counted and logged.
+                let _ = in_time(until, kept).await;
+            }
+            (failed, None) => {
+                count(&core.counters().compute_failures);
+                led.lead.fail(&failed.text());
+            }
         }
         return Err(failed);
     };
+    count(&core.counters().compute_failures);
     tracing::warn!(target: "larder", event = "compute_failed", key = key.escape_debug().to_string(), error = failed.text());
     let value = Arc::clone(&stale.value);
     rearm(cache, key, led, stale, options.throttles()).await;
     Ok((value, Source::Stale))
+}
+
+/// The right to run among all computes of the cache, if it comes in time.
+async fn turn(core: &Core, until: Option<Instant>) -> Option<Option<SemaphorePermit<'_>>> {
+    let Some(turns) = core.turns() else {
+        return Some(None);
+    };
+    if let Ok(turn) = turns.try_acquire() {
+        return Some(Some(turn));
+    }
+    let waits = Handle::try_current().is_ok().then(|| {
+        let patience = core.settings().leader_patience.min(MAX_WAIT);
+        let bound = Instant::now() + patience;
+        until.map_or(bound, |until| until.min(bound))
+    });
+    in_time(waits, turns.acquire()).await?.ok().map(Some)
 }
 
 /// Runs a compute until it ends, panics, or takes too long.

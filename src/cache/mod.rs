@@ -4,6 +4,7 @@ mod ahead;
 mod bulk;
 mod call;
 mod compute;
+mod lease;
 mod publish;
 mod single;
 

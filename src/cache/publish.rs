@@ -11,9 +11,10 @@ use crate::cache::single::{bounded, check_tags, life, namespace};
 use crate::entry::{Draft, Entry, Stored, Ticket};
 use crate::error::Result;
 use crate::flight::{Landing, Lead, Storing, unless_overtaken};
+use crate::generation::chance;
 use crate::options::Options;
 use crate::stats::count;
-use crate::value::{Cacheable, Value};
+use crate::value::{Cacheable, Failure, Value};
 
 /// A computed value, and how it is to be stored.
 pub(super) struct Made<'v, T> {
@@ -31,15 +32,22 @@ pub(super) fn computed<T: Cacheable, C: Cache>(
     made: Made<'_, T>,
 ) -> Result<Draft> {
     let core = cache.core();
-    let value = Value::shared(Arc::clone(made.value));
-    let entry = Entry::new(value, core.now(), life(cache, made.options.ttl));
-    let entry = entry
-        .with_grace(made.options.graces())
-        .computed_in(made.took);
+    let (options, value) = (made.options, Value::shared(Arc::clone(made.value)));
+    let ttl = match value.kind().none_depth(&value) {
+        Some(_) => options.ttl_of_none(),
+        None => options.ttl,
+    };
+    let life = life(cache, ttl).map(|life| options.jittered(life, chance()));
+    let entry = Entry::new(value, core.now(), life).computed_in(made.took);
+    // What has no life has no grace.
+    let entry = match life {
+        Some(life) if life.is_zero() => entry,
+        _ => entry.with_grace(options.graces()),
+    };
     let mut draft = Draft::from(entry);
     draft.ticket = made.ticket;
-    draft.tags = made.options.tags.as_slice().into();
-    let checked = check_tags(cache, made.options);
+    draft.tags = options.tags.as_slice().into();
+    let checked = check_tags(cache, options);
     checked.and_then(|()| prepared(cache, key, draft))
 }
 
@@ -65,17 +73,46 @@ pub(super) async fn publish<T: Cacheable, C: Cache>(
     made: Made<'_, T>,
 ) -> Result<()> {
     let landing = Landing::of(Arc::clone(made.value) as _);
-    let expired = life(cache, made.options.ttl).is_some_and(|life| life.is_zero());
     let draft = computed(cache, key, made);
     let Some(storing) = lead.land(landing) else {
         count(&cache.core().counters().outrun);
         return Ok(());
     };
     let draft = draft?;
-    if expired {
+    if draft.entry.is_expired(cache.core().now()) {
         return Ok(());
     }
     keep(cache, key, &storing, draft).await
+}
+
+/// Tells those who wait that a compute failed, and keeps that for so long.
+pub(super) async fn publish_failure<T: Cacheable, C: Cache>(
+    cache: &C,
+    key: &str,
+    led: Led<T>,
+    text: &str,
+    options: &Options,
+    ttl: Duration,
+) -> Result<()> {
+    let Led {
+        lead, ticket, held, ..
+    } = led;
+    let (failure, now) = (Arc::new(Failure::new(text)), cache.core().now());
+    let value = Value::shared(Arc::clone(&failure));
+    // Not a value within its life, to whoever looks.
+    let entry = Entry::new(value, now, Some(ttl)).rearmed(now, ttl);
+    let mut draft = Draft::from(entry);
+    draft.ticket = ticket;
+    draft.tags = options.tags.as_slice().into();
+    let draft = check_tags(cache, options).and_then(|()| prepared(cache, key, draft));
+    let Some(storing) = lead.land(Landing::of(failure as _)) else {
+        return Ok(());
+    };
+    keep(cache, key, &storing, draft?).await?;
+    if let Some(held) = held {
+        held.done();
+    }
+    Ok(())
 }
 
 /// Gives a value past its life to those who wait, and has it answered for `throttle` before anybody computes it again. Nobody
@@ -106,7 +143,9 @@ async fn rearmed<T: Cacheable, C: Cache>(
     stale: &Stale<T>,
     throttle: Duration,
 ) -> Result<()> {
-    let Led { lead, ticket, .. } = led;
+    let Led {
+        lead, ticket, held, ..
+    } = led;
     let entry = stale.entry.clone().rearmed(cache.core().now(), throttle);
     let tags: Vec<Box<str>> = entry.tags().map(Into::into).collect();
     let mut draft = Draft::from(entry);
@@ -115,7 +154,11 @@ async fn rearmed<T: Cacheable, C: Cache>(
     let Some(storing) = lead.land(Landing::stale(Arc::clone(&stale.value) as _)) else {
         return Ok(());
     };
-    keep(cache, key, &storing, draft?).await
+    keep(cache, key, &storing, draft?).await?;
+    if let Some(held) = held {
+        held.done();
+    }
+    Ok(())
 }
 
 /// Stores what has landed.

@@ -12,12 +12,13 @@ use crate::entry::{Answer, Draft, Entry, Stored, Ticket, Want, When};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Write;
 use crate::flight::Writing;
+use crate::generation::chance;
 use crate::key;
 use crate::options::{Options, check_tag};
 use crate::report::Source;
 use crate::stats::count;
 use crate::ttl::{Remaining, Ttl};
-use crate::value::{Cacheable, Kind, Value, integer};
+use crate::value::{Cacheable, Failure, Kind, Value, integer};
 
 /// What can be told without waiting.
 pub(super) enum Look<T> {
@@ -46,6 +47,8 @@ pub(super) fn look<T: Cacheable, C: Cache>(
     }
     let value = match entry.downcast() {
         Ok(value) => Some(value),
+        // In the place of a value: only a call that would compute asks for it.
+        Err(entry) if rearmed && Failure::of(entry.value()).is_some() => return Look::Ask,
         Err(entry) => converted(cache, key, &entry),
     };
     let Some(value) = value else {
@@ -266,7 +269,7 @@ pub(super) fn draft<T: Cacheable, C: Cache>(
     check_tags(cache, options)?;
     let value = Value::new(value);
     let bare = options.tags.is_empty() && integer(&value).is_some();
-    let life = life(cache, options.ttl);
+    let life = life(cache, options.ttl).map(|life| options.jittered(life, chance()));
     let entry = Entry::new(value, cache.core().now(), life).bare(bare);
     // Digits alone do not tell that they are stale, and what has no life has no grace.
     let graced = !bare && life.is_none_or(|life| !life.is_zero());

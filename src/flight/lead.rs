@@ -54,6 +54,12 @@ impl Lead {
         drop(self.land(landing));
     }
 
+    /// Gives a value to all who wait until its life ends, while this leader computes it anew.
+    pub(crate) fn hand_out(&self, value: Shared, until: Instant) {
+        lock(&self.flight.state).current = Some((value, until));
+        self.flight.changed.notify_waiters();
+    }
+
     /// Has a value past its life at hand for those who have waited long enough.
     pub(crate) fn offer(&self, value: Shared) {
         lock(&self.flight.state).offered = Some(value);

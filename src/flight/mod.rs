@@ -15,7 +15,6 @@ mod write;
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -59,6 +58,8 @@ pub(crate) enum Seat {
     Lead(Lead),
     /// Wait for the leader.
     Wait(Waiter),
+    /// As many wait as may. The value past its life that is at hand, if there is one.
+    Full(Option<Landing>),
 }
 
 impl Flights {
@@ -83,13 +84,8 @@ impl Flights {
     }
 
     /// Takes a seat in the flight of this key and type, opening one if there is none.
-    pub(crate) fn join(
-        self: &Arc<Self>,
-        key: &str,
-        type_id: TypeId,
-        patience: Duration,
-        takes_stale: bool,
-    ) -> Seat {
+    pub(crate) fn join(self: &Arc<Self>, key: &str, type_id: TypeId, terms: &Terms) -> Seat {
+        let patience = terms.patience;
         let now = Instant::now();
         let mut shard = self.shard(key);
         // Read under the shard's lock: a clear raises it before it looks into the shard.
@@ -98,13 +94,15 @@ impl Flights {
         let found = slot
             .flights
             .iter()
-            .find(|flight| flight.type_id == type_id && lock(&flight.state).is_open(takes_stale))
+            .find(|flight| {
+                flight.type_id == type_id && lock(&flight.state).is_open(terms.takes_stale)
+            })
             .cloned();
         if let Some(flight) = found {
             if lock(&flight.state).is_stuck(now, patience) {
                 slot.give_up(&flight);
             } else {
-                return self.sit(key, flight, now, patience);
+                return self.sit(key, flight, now, terms);
             }
         }
         let flight = Arc::new(Flight::new(type_id, now, slot.writers > 0 || clearing));
@@ -113,18 +111,16 @@ impl Flights {
     }
 
     /// Takes a seat in a flight that there is.
-    fn sit(
-        self: &Arc<Self>,
-        key: &str,
-        flight: Arc<Flight>,
-        now: Instant,
-        patience: Duration,
-    ) -> Seat {
+    fn sit(self: &Arc<Self>, key: &str, flight: Arc<Flight>, now: Instant, terms: &Terms) -> Seat {
         let mut state = lock(&flight.state);
-        if state.may_lead(now, patience) {
+        if state.may_lead(now, terms.patience) {
             let term = state.lead(now);
             drop(state);
             return Seat::Lead(self.lead(key, flight, term));
+        }
+        if state.landed.is_none() && state.waiters >= terms.max_waiters {
+            let offered = state.offered.clone().filter(|_| terms.takes_stale);
+            return Seat::Full(offered.map(Landing::stale));
         }
         state.waiters += 1;
         drop(state);

@@ -83,6 +83,8 @@ pub(super) struct State {
     pub(super) failures: u32,
     pub(super) failure: Option<Arc<str>>,
     pub(super) landed: Option<Landing>,
+    /// A value within its life, which ends then, to be taken by all: it is computed anew before that.
+    pub(super) current: Option<(Shared, Instant)>,
     /// A value past its life, to be taken by those who have waited long enough.
     pub(super) offered: Option<Shared>,
     pub(super) detached: bool,
@@ -125,6 +127,7 @@ impl Flight {
             failures: 0,
             failure: None,
             landed: None,
+            current: None,
             offered: None,
             detached,
             closed: false,

@@ -25,6 +25,8 @@ pub(crate) struct Terms {
     pub(crate) soft: Option<Duration>,
     /// Until when it waits at all.
     pub(crate) until: Option<Instant>,
+    /// It does not wait where so many do.
+    pub(crate) max_waiters: usize,
 }
 
 impl Terms {
@@ -35,6 +37,7 @@ impl Terms {
             takes_stale: false,
             soft: None,
             until: None,
+            max_waiters: usize::MAX,
         }
     }
 }
@@ -92,6 +95,9 @@ impl Waiter {
             Some(landed) if landed.stale && !terms.takes_stale => return Ok(Outcome::Rejoin),
             Some(landed) => return Ok(Outcome::Landed(landed.clone())),
             None => {}
+        }
+        if let Some((value, _)) = state.current.as_ref().filter(|(_, until)| now < *until) {
+            return Ok(Outcome::Landed(Landing::of(Arc::clone(value))));
         }
         let offered = state.offered.clone().filter(|_| terms.takes_stale);
         let stale = offered.map(|value| Outcome::Landed(Landing::stale(value)));

@@ -10,7 +10,7 @@ use futures_util::future::join;
 use crate::backend::{Backend, Memory, Peek};
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Stored, Ticket, Want};
+use crate::entry::{Answer, Claim, Draft, Lease, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ringmap::{Ring, label};
 use crate::ttl::Remaining;
@@ -189,6 +189,15 @@ impl Backend for DistributedRedis {
 
     async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
         self.begin_each(keys, namespace).await
+    }
+
+    async fn claim(&self, keys: &[&str], want: Want, lease: Lease) -> Vec<Result<Claim>> {
+        self.claim_each(keys, want, lease).await
+    }
+
+    async fn hold(&self, key: &str, ticket: &Ticket, life: Option<Duration>) -> Result<bool> {
+        let snapshot = self.snapshot();
+        snapshot.node_of(key)?.hold(key, ticket, life).await
     }
 
     fn keeps_tags(&self) -> bool {

@@ -9,7 +9,7 @@ use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
 use crate::core::Core;
-use crate::entry::{Draft, Stored, Ticket};
+use crate::entry::{Claim, Draft, Lease, Right, Stored, Ticket, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::node::Node;
 
@@ -206,6 +206,52 @@ impl DistributedRedis {
             .into_iter()
             .map(|ticket| ticket.unwrap_or_else(Ticket::lost))
             .collect()
+    }
+
+    /// What stands under keys and who may compute them, each at its node.
+    pub(super) async fn claim_each(
+        &self,
+        keys: &[&str],
+        want: Want,
+        lease: Lease,
+    ) -> Vec<Result<Claim>> {
+        let (snapshot, core) = (self.snapshot(), &self.core);
+        let ask =
+            |node: Node, keys: Vec<_>| async move { node.claim(core, &keys, want, lease).await };
+        let claims = match owned(&snapshot, keys.iter().copied(), |key| key) {
+            Ok(items) => on_each(items, &snapshot, ask).await,
+            Err(error) => return all_failed(keys.len(), &error),
+        };
+        let mut judged = Vec::with_capacity(keys.len());
+        for (key, claim) in keys.iter().zip(claims) {
+            judged.push(match claim {
+                Ok(claim) => self.judged_claim(&snapshot, key, claim, want, lease).await,
+                Err(error) => Err(error),
+            });
+        }
+        judged
+    }
+
+    /// A value that is too old for its node is none: the right to compute it is asked for then.
+    async fn judged_claim(
+        &self,
+        snapshot: &Snapshot,
+        key: &str,
+        claim: Claim,
+        want: Want,
+        lease: Lease,
+    ) -> Result<Claim> {
+        let stood = claim.answer.entry.is_some();
+        let answer = self.judged_now(key, claim.answer);
+        if !stood || answer.entry.is_some() || !matches!(claim.right, Right::NotNeeded) {
+            return Ok(Claim::new(answer, claim.right));
+        }
+        let node = snapshot.node_of(key)?;
+        let again = node.claim(&self.core, &[key], want, lease.anew()).await;
+        match again.into_iter().next() {
+            Some(again) => Ok(Claim::new(answer, again?.right)),
+            None => Ok(Claim::new(answer, claim.right)),
+        }
     }
 
     pub(super) async fn store_each(&self, drafts: Vec<(String, Draft)>) -> Vec<Result<Stored>> {

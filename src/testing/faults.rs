@@ -154,7 +154,7 @@ impl Faults {
 
     /// Whether a read would meet a fault.
     pub(super) fn concern_reads(&self) -> bool {
-        let reads = ["fetch", "contains", "fetch_many"];
+        let reads = ["fetch", "contains", "fetch_many", "claim"];
         self.0.count.load(Ordering::Acquire) > 0
             && self.rules().list.iter().any(|rule| {
                 rule.left != Some(0) && rule.operation.is_none_or(|name| reads.contains(&name))

@@ -9,7 +9,7 @@ use super::faults::Faults;
 use crate::backend::{Backend, Memory, Peek};
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Stored, Ticket, Want};
+use crate::entry::{Answer, Claim, Draft, Lease, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
 
@@ -125,6 +125,15 @@ impl<B: Backend> Backend for Faulty<B> {
 
     async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
         self.inner.begin(keys, namespace).await
+    }
+
+    async fn claim(&self, keys: &[&str], want: Want, lease: Lease) -> Vec<Result<Claim>> {
+        let call = self.inner.claim(keys, want, lease);
+        self.faults.through_many("claim", keys.len(), call).await
+    }
+
+    async fn hold(&self, key: &str, ticket: &Ticket, life: Option<Duration>) -> Result<bool> {
+        self.inner.hold(key, ticket, life).await
     }
 
     fn keeps_tags(&self) -> bool {

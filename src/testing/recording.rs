@@ -11,7 +11,7 @@ use super::known;
 use crate::backend::{Backend, Memory, Peek};
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Stored, Ticket, Want};
+use crate::entry::{Answer, Claim, Draft, Lease, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
 
@@ -153,6 +153,15 @@ impl<B: Backend> Backend for Recording<B> {
 
     async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
         self.inner.begin(keys, namespace).await
+    }
+
+    async fn claim(&self, keys: &[&str], want: Want, lease: Lease) -> Vec<Result<Claim>> {
+        self.record("claim", keys);
+        self.inner.claim(keys, want, lease).await
+    }
+
+    async fn hold(&self, key: &str, ticket: &Ticket, life: Option<Duration>) -> Result<bool> {
+        self.inner.hold(key, ticket, life).await
     }
 
     fn keeps_tags(&self) -> bool {

@@ -71,7 +71,9 @@ impl Storing<'_> {
             command.arg(when).arg(&random().to_le_bytes());
             command.arg(i32::from(self.marked));
             match &draft.ticket.noted {
-                Noted::Node { fingerprint, count } => command.arg(&**fingerprint).arg(*count),
+                Noted::Node {
+                    fingerprint, count, ..
+                } => command.arg(&**fingerprint).arg(*count),
                 _ => command.arg("").arg(0),
             };
             draft.tags.iter().for_each(|tag| {

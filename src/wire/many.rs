@@ -13,10 +13,11 @@ use super::node::{Node, checked, removed, strange};
 use super::owing::batches;
 use super::scatter::scatter;
 use super::script::{BEGIN, is_unknown};
-use crate::core::{Core, MAX_COMPUTE};
+use crate::core::Core;
 use crate::entry::{Draft, Noted, Stored, Ticket};
 use crate::error::Result;
 use crate::generation::random;
+use crate::options::MAX_COMPUTE;
 
 impl Node {
     /// Notes how things stand with keys that are computed next.
@@ -175,6 +176,7 @@ async fn begin_all(
             [Value::BulkString(fingerprint), Value::Int(count)] => Some(Noted::Node {
                 fingerprint: fingerprint.as_slice().into(),
                 count: *count,
+                lease: None,
             }),
             _ => None,
         },

@@ -13,6 +13,7 @@ mod gather;
 mod get;
 mod greet;
 mod guard;
+mod lease;
 mod line;
 mod load;
 mod many;

@@ -82,6 +82,14 @@ impl<'c> Opener<'c> {
         Self { core, want, reader }
     }
 
+    pub(super) fn core(&self) -> &'c Core {
+        self.core
+    }
+
+    pub(super) fn want(&self) -> Want {
+        self.want
+    }
+
     /// The answer that it is, or what is still to be judged. What is no value for this reader is a miss, counted.
     ///
     /// # Errors

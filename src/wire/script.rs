@@ -29,7 +29,9 @@ scripts! {
     BEGIN = "begin";
     CLEAR = "clear";
     CLEARED = "cleared";
+    HOLD = "hold";
     INVALIDATE = "invalidate";
+    LEASE = "lease";
     LEFT = "left";
     PLAIN = "plain";
     PURGE = "purge";

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::backend::{Backend, Memory, Peek};
 use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
-use crate::entry::{Answer, Draft, Entry, Stored, Ticket, Want};
+use crate::entry::{Answer, Claim, Draft, Entry, Lease, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
 
@@ -152,6 +152,16 @@ impl<C: Backend> Backend for Prefixed<C> {
         let keys = self.join_all(keys);
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         self.inner.begin(&keys, namespace).await
+    }
+
+    async fn claim(&self, keys: &[&str], want: Want, lease: Lease) -> Vec<Result<Claim>> {
+        let keys = self.join_all(keys);
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        self.inner.claim(&keys, want, lease).await
+    }
+
+    async fn hold(&self, key: &str, ticket: &Ticket, life: Option<Duration>) -> Result<bool> {
+        self.inner.hold(&self.join(key), ticket, life).await
     }
 
     fn keeps_tags(&self) -> bool {

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use crate::backend::{Backend, Memory, Peek};
 use crate::coherence::{Interest, Invalidation, Origin, SourceStatus, Subscriber, Subscription};
 use crate::core::{Core, Settings, setting_methods};
-use crate::entry::{Answer, Draft, Entry, Stored, Ticket, Want};
+use crate::entry::{Answer, Claim, Draft, Entry, Lease, Stored, Ticket, Want};
 use crate::error::Result;
 use crate::ttl::Remaining;
 
@@ -310,6 +310,14 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
 
     async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
         self.inner.l2.begin(keys, namespace).await
+    }
+
+    async fn claim(&self, keys: &[&str], want: Want, lease: Lease) -> Vec<Result<Claim>> {
+        self.inner.claim_each(keys, want, lease).await
+    }
+
+    async fn hold(&self, key: &str, ticket: &Ticket, life: Option<Duration>) -> Result<bool> {
+        self.inner.l2.hold(key, ticket, life).await
     }
 
     fn keeps_tags(&self) -> bool {

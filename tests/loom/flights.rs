@@ -39,7 +39,7 @@ impl World {
 
     fn join(&self) -> Seat {
         let number = TypeId::of::<u32>();
-        self.flights.join(KEY, number, PATIENCE, false)
+        self.flights.join(KEY, number, &Terms::patient(PATIENCE))
     }
 
     /// What one caller does as leader; `compute` answers nothing if it fails.
@@ -335,7 +335,7 @@ fn a_stale_value_reaches_those_alone_who_take_it() {
         let kind = TypeId::of::<u32>();
         let mut terms = Terms::patient(PATIENCE);
         (terms.takes_stale, terms.soft) = (true, Some(Duration::ZERO));
-        match world.flights.join(KEY, kind, PATIENCE, true) {
+        match world.flights.join(KEY, kind, &terms) {
             Seat::Lead(lead) => drop(lead),
             Seat::Wait(waiter) => match block_on(waiter.wait(terms)) {
                 Outcome::Landed(landed) => assert_eq!((landed.stale, number(landed)), (true, 7)),

@@ -10,6 +10,8 @@ mod fleet;
 mod format;
 mod generations;
 mod laws;
+mod leases;
+mod limits;
 mod manager;
 mod memory;
 mod placement;

@@ -13,6 +13,7 @@ pub mod grace;
 pub mod handles;
 pub mod keys;
 pub mod life;
+pub mod limits;
 pub mod many;
 pub mod oracle;
 pub mod outrun;
@@ -138,6 +139,13 @@ list! { $
             touch_of_an_absent_key_makes_nothing
             touch_with_a_zero_ttl_removes
         }
+        limits {
+            a_computed_none_has_a_life_of_its_own
+            lives_are_shortened_by_chance
+            a_failure_is_kept_for_those_who_choose_it
+            a_kept_failure_ends
+            no_more_wait_than_may
+        }
         many {
             values_come_in_the_order_asked
             a_dict_has_the_keys_that_hold_something
@@ -205,6 +213,7 @@ mod tests {
             ("grace", include_str!("grace.rs")),
             ("keys", include_str!("keys.rs")),
             ("life", include_str!("life.rs")),
+            ("limits", include_str!("limits.rs")),
             ("many", include_str!("many.rs")),
             ("oracle", include_str!("oracle.rs")),
             ("outrun", include_str!("outrun.rs")),

@@ -4,7 +4,11 @@ local answers = {}
 for at, key in ipairs(KEYS) do
   local namespace = key:sub(1, tonumber(ARGV[1]))
   local found = drawn(namespace, ARGV[2])
-  if not redis.call('SET', 'lk:' .. key, ARGV[3], 'NX', 'PX', ARGV[4]) then
+  local token = redis.call('GET', 'lk:' .. key)
+  -- One of 16 bytes is a lease, which lives as long as its holder has it.
+  if not token then
+    redis.call('SET', 'lk:' .. key, ARGV[3], 'PX', ARGV[4])
+  elseif #token ~= 16 then
     redis.call('PEXPIRE', 'lk:' .. key, ARGV[4])
   end
   answers[at] = { fingerprint(key, found), count_of(namespace) }

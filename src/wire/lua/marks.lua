@@ -143,13 +143,19 @@ local function is_there(key)
   return found == 'plain' or found == 'alive'
 end
 
--- What a compute that begins now depends on; nothing without its token. What is dead is as good as not there.
+-- What a compute that begins now depends on; nothing without its token. What is dead is as good as not there, and so is what is past
+-- its life, once it is gone: that it stands there is the one, and that it does not the other of two then.
 local function fingerprint(key, found)
   local token = redis.call('GET', 'lk:' .. key)
   if not token or not found then
     return false
   end
+  local before = token .. found:sub(1, 8)
   local stands = state(key) or 'dead'
+  local gone = ''
+  if stands == 'stale' then
+    gone = redis.sha1hex(before .. 'dead')
+  end
   if stands ~= 'dead' then
     local size = redis.pcall('STRLEN', key)
     if type(size) ~= 'number' then
@@ -160,7 +166,13 @@ local function fingerprint(key, found)
       stands = size .. ':' .. redis.call('GETRANGE', key, 0, 2047) .. redis.call('GETRANGE', key, -2048, -1)
     end
   end
-  return redis.sha1hex(token .. found:sub(1, 8) .. stands)
+  return redis.sha1hex(before .. stands) .. gone
+end
+
+-- Whether a key is as it was when a compute began, for all that the compute depends on.
+local function is_as_it_was(key, found, noted)
+  local now = fingerprint(key, found)
+  return now and noted:find(now:sub(1, 40), 1, true)
 end
 
 -- Who computes a value of this key now must not store it.

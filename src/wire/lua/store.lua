@@ -5,7 +5,7 @@ local key, value, namespace = KEYS[1], ARGV[1], KEYS[1]:sub(1, tonumber(ARGV[2])
 local life, when, random = ARGV[3], ARGV[4], ARGV[5]
 local TAGS = 9
 local found = record(namespace)
-if when == 'computed' and fingerprint(key, found) ~= ARGV[7] then
+if when == 'computed' and not is_as_it_was(key, found, ARGV[7]) then
   return 2
 end
 if when == 'absent' and is_there(key) then

@@ -1,7 +1,7 @@
 //! Many keys over two tiers.
 
 use crate::backend::{Backend, Peek};
-use crate::entry::{Answer, Draft, Entry, Stored, Want};
+use crate::entry::{Answer, Claim, Draft, Entry, Lease, Right, Stored, Ticket, Want};
 use crate::error::Result;
 
 use super::Inner;
@@ -30,6 +30,32 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
                 self.fill(key, noted, answer).await;
             }
             all.push(answer);
+        }
+        all
+    }
+
+    /// What `l2` holds under keys, and who may compute them. Memory was asked before.
+    pub(super) async fn claim_each(
+        &self,
+        keys: &[&str],
+        want: Want,
+        lease: Lease,
+    ) -> Vec<Result<Claim>> {
+        let noted: Vec<Noted> = keys.iter().map(|key| self.note(key)).collect();
+        let want = self.wanted(want.or_stale());
+        let claims = self.l2.claim(keys, want, lease).await;
+        let mut all = Vec::with_capacity(keys.len());
+        for ((key, noted), claim) in keys.iter().zip(noted).zip(claims) {
+            all.push(match claim {
+                Ok(claim) => {
+                    self.fill(key, noted, &claim.answer).await;
+                    Ok(claim)
+                }
+                Err(error) => match self.stale_in_l1(key, want).await {
+                    Some(stale) => Ok(Claim::new(stale, Right::Granted(Ticket::lost(error)))),
+                    None => Err(error),
+                },
+            });
         }
         all
     }

@@ -1,0 +1,456 @@
+//! One compute of all processes. A handle of its own is a process of its own to a server: nothing else is shared.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use larder::{
+    Cache, Context, ErrorKind, Moka, Options, Redis, RefreshAhead, Report, SharedCache, Source,
+    Tiered,
+};
+use redis::Value;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::fleet::{Fleet, eventually};
+use crate::support::Server;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const LEASE: Duration = Duration::from_millis(300);
+const PATIENT: Duration = Duration::from_secs(10);
+
+fn leased() -> Options {
+    Options::ttl(HOUR).lease(LEASE)
+}
+
+async fn redis(server: &Server, patience: Duration) -> Redis {
+    Redis::builder(&server.url(0))
+        .leader_patience(patience)
+        .connect()
+        .await
+        .expect("connect")
+}
+
+/// Handles on one server, with memory and without.
+async fn processes(server: &Server, count: usize) -> Vec<SharedCache> {
+    let mut all: Vec<SharedCache> = Vec::new();
+    for at in 0..count {
+        let redis = redis(server, PATIENT).await;
+        all.push(match at % 2 {
+            0 => Arc::new(redis),
+            _ => Arc::new(Tiered::new(Moka::new(1000), redis)),
+        });
+    }
+    all
+}
+
+/// Of a compute that others may have run as well.
+#[derive(Clone, Default)]
+struct Origin {
+    computes: Arc<AtomicU32>,
+}
+
+impl Origin {
+    async fn load(self, takes: Duration) -> larder::Result<u32> {
+        let number = self.computes.fetch_add(1, Ordering::SeqCst) + 1;
+        tokio::time::sleep(takes).await;
+        Ok(number)
+    }
+
+    fn so_far(&self) -> u32 {
+        self.computes.load(Ordering::SeqCst)
+    }
+}
+
+async fn crowd(caches: &[SharedCache], callers: usize, options: Options) -> (u32, Vec<u32>) {
+    let (origin, mut calls) = (Origin::default(), JoinSet::new());
+    for cache in caches {
+        for _ in 0..callers {
+            let (cache, origin, options) = (cache.clone(), origin.clone(), options.clone());
+            calls.spawn(async move {
+                let load = |_: Context| origin.load(Duration::from_millis(100));
+                cache.get_or_set_with("cold", options, load).await.unwrap()
+            });
+        }
+    }
+    let answers = calls.join_all().await;
+    (origin.so_far(), answers)
+}
+
+#[tokio::test]
+async fn a_cold_key_is_computed_once_in_the_fleet() {
+    let server = Server::start().await;
+    let caches = processes(&server, 4).await;
+    let (computes, answers) = crowd(&caches, 250, leased()).await;
+    assert_eq!((computes, answers), (1, vec![1; 1000]));
+    assert_eq!(lease_of(&server, "cold").await, None);
+}
+
+#[tokio::test]
+async fn without_a_lease_each_process_computes_once() {
+    let server = Server::start().await;
+    let caches = processes(&server, 4).await;
+    let (computes, answers) = crowd(&caches, 250, Options::ttl(HOUR)).await;
+    assert!((1..=4).contains(&computes), "{computes}");
+    assert_eq!(answers.len(), 1000);
+}
+
+#[tokio::test]
+async fn a_ring_leases_on_each_keys_own_node() {
+    let fleet = Fleet::new(3).await;
+    let (one, other) = (fleet.connect().await, fleet.connect().await);
+    for key in ["a", "b", "c", "d", "e"] {
+        let origin = Origin::default();
+        let call = |cache: &larder::DistributedRedis| {
+            let (cache, origin) = (cache.clone(), origin.clone());
+            tokio::spawn(async move {
+                let load = |_: Context| origin.load(Duration::from_millis(50));
+                cache.get_or_set_with(key, leased(), load).await.unwrap()
+            })
+        };
+        let calls = [call(&one), call(&other), call(&one)];
+        for call in calls {
+            assert_eq!(call.await.unwrap(), 1);
+        }
+        assert_eq!(origin.so_far(), 1, "{key}");
+    }
+}
+
+/// What stands under the lease of a key, and how long it lasts.
+async fn lease_of(server: &Server, key: &str) -> Option<(Vec<u8>, i64)> {
+    let lease = format!("lk:{key}");
+    let token = match server.raw(0, &["GET", &lease]).await {
+        Value::BulkString(token) => token,
+        _ => return None,
+    };
+    match server.raw(0, &["PTTL", &lease]).await {
+        Value::Int(left) => Some((token, left)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Another process computes, for all that the server knows.
+async fn someone_computes(server: &Server, key: &str, life: Duration) {
+    let (lease, life) = (format!("lk:{key}"), life.as_millis().to_string());
+    let token = "0123456789abcdef";
+    server.raw(0, &["SET", &lease, token, "PX", &life]).await;
+}
+
+/// A compute that stops until it is let on.
+#[derive(Clone)]
+struct Stop {
+    entered: Arc<Semaphore>,
+    on: Arc<Semaphore>,
+}
+
+impl Stop {
+    fn new() -> Self {
+        let shut = || Arc::new(Semaphore::new(0));
+        Self {
+            entered: shut(),
+            on: shut(),
+        }
+    }
+
+    async fn compute(self, value: u32) -> larder::Result<u32> {
+        self.entered.add_permits(1);
+        self.on
+            .acquire()
+            .await
+            .expect("it is never closed")
+            .forget();
+        Ok(value)
+    }
+
+    async fn entered(&self) {
+        self.entered
+            .acquire()
+            .await
+            .expect("it is never closed")
+            .forget();
+    }
+
+    fn on(&self) {
+        self.on.add_permits(1);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_while_its_holder_computes() {
+    let server = Server::start().await;
+    let (one, other) = (redis(&server, PATIENT).await, redis(&server, PATIENT).await);
+    let origin = Origin::default();
+    let call = |cache: &Redis| {
+        let (cache, origin) = (cache.clone(), origin.clone());
+        tokio::spawn(async move {
+            let load = |_: Context| origin.load(4 * LEASE);
+            cache.get_or_set_with("slow", leased(), load).await.unwrap()
+        })
+    };
+    let calls = [call(&one), call(&other)];
+    for call in calls {
+        assert_eq!(call.await.unwrap(), 1);
+    }
+    assert_eq!(origin.so_far(), 1);
+}
+
+#[tokio::test]
+async fn a_compute_that_errs_or_is_dropped_gives_its_lease_back() {
+    let server = Server::start().await;
+    let (one, other) = (redis(&server, PATIENT).await, redis(&server, PATIENT).await);
+    let long = || Options::ttl(HOUR).lease(HOUR);
+    let errs = || async { Err::<u32, _>(larder::Error::new(ErrorKind::Compute, "down")) };
+    one.try_get_or_set("a", long(), errs).await.unwrap_err();
+    eventually(PATIENT, "it is given back", async || {
+        lease_of(&server, "a").await.is_none()
+    })
+    .await;
+    let stop = Stop::new();
+    let dropped = tokio::spawn({
+        let (one, stop) = (one.clone(), stop.clone());
+        async move {
+            let compute = || stop.compute(1);
+            one.try_get_or_set::<_, larder::Error, _, _>("a", long(), compute)
+                .await
+        }
+    });
+    stop.entered().await;
+    dropped.abort();
+    let got = other.get_or_set("a", long(), || async { 2_u32 }).await;
+    assert_eq!(got.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_lost_holder_is_replaced_when_its_lease_ends() {
+    let server = Server::start().await;
+    let cache = redis(&server, PATIENT).await;
+    someone_computes(&server, "a", LEASE).await;
+    let begun = Instant::now();
+    let got = cache.get_or_set("a", leased(), || async { 2_u32 }).await;
+    assert_eq!(got.unwrap(), 2);
+    assert!(begun.elapsed() >= LEASE - Duration::from_millis(5));
+}
+
+#[tokio::test]
+async fn the_late_value_of_a_holder_who_was_frozen_is_refused() {
+    let server = Server::start().await;
+    let (frozen, other) = (redis(&server, PATIENT).await, redis(&server, PATIENT).await);
+    let stop = Stop::new();
+    let call = tokio::spawn({
+        let (frozen, stop) = (frozen.clone(), stop.clone());
+        async move {
+            let compute = move |_: Context| stop.compute(1);
+            frozen
+                .get_or_set_with("a", leased(), compute)
+                .await
+                .unwrap()
+        }
+    });
+    stop.entered().await;
+    // To the server it looks as if nobody had renewed it.
+    server.raw(0, &["DEL", "lk:a"]).await;
+    let got = other.get_or_set("a", leased(), || async { 2_u32 }).await;
+    assert_eq!(got.unwrap(), 2);
+    stop.on();
+    assert_eq!(
+        call.await.unwrap(),
+        1,
+        "its own caller has what it computed"
+    );
+    assert_eq!(frozen.stats().outrun, 1);
+    assert_eq!(other.get::<u32>("a").await.unwrap(), Some(2));
+}
+
+#[tokio::test]
+async fn who_gives_up_waiting_computes_and_stores() {
+    let server = Server::start().await;
+    let cache = redis(&server, LEASE).await;
+    someone_computes(&server, "a", HOUR).await;
+    let begun = Instant::now();
+    let got = cache.get_or_set("a", leased(), || async { 2_u32 }).await;
+    assert_eq!(got.unwrap(), 2);
+    assert!(begun.elapsed() >= LEASE && begun.elapsed() < PATIENT);
+    assert_eq!(cache.get::<u32>("a").await.unwrap(), Some(2));
+    assert_eq!(lease_of(&server, "a").await, None, "the other's is void");
+}
+
+#[tokio::test]
+async fn a_hard_timeout_ends_waiting_for_another_process() {
+    let server = Server::start().await;
+    let cache = redis(&server, PATIENT).await;
+    someone_computes(&server, "a", HOUR).await;
+    let options = leased().hard_timeout(LEASE);
+    let begun = Instant::now();
+    let late = cache
+        .get_or_set("a", options, || async {
+            tokio::time::sleep(PATIENT).await;
+            2_u32
+        })
+        .await;
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Timeout);
+    assert!(begun.elapsed() < PATIENT / 2);
+}
+
+#[tokio::test]
+async fn a_stale_value_is_answered_while_another_process_computes() {
+    let server = Server::start().await;
+    let caches = processes(&server, 2).await;
+    let short = Duration::from_millis(30);
+    let graced = || Options::ttl(short).grace(HOUR).lease(HOUR);
+    for cache in caches {
+        cache.delete("a").await.unwrap();
+        let stored = cache.get_or_set("a", graced(), || async { 1_u32 });
+        stored.await.unwrap();
+        eventually(PATIENT, "its life is over", async || {
+            cache.get::<u32>("a").await.unwrap().is_none()
+        })
+        .await;
+        someone_computes(&server, "a", HOUR).await;
+        let report = Report::new();
+        let options = graced().soft_timeout(short).report(&report);
+        let got = cache.get_or_set("a", options, || async { 2_u32 }).await;
+        assert_eq!((got.unwrap(), report.source()), (1, Some(Source::Stale)));
+    }
+}
+
+#[tokio::test]
+async fn a_delete_ends_the_lease_and_what_is_computed_under_it() {
+    let server = Server::start().await;
+    let (one, other) = (redis(&server, PATIENT).await, redis(&server, PATIENT).await);
+    let long = || Options::ttl(HOUR).lease(HOUR);
+    let stop = Stop::new();
+    let call = tokio::spawn({
+        let (one, stop) = (one.clone(), stop.clone());
+        async move {
+            let compute = move |_: Context| stop.compute(1);
+            one.get_or_set_with("a", long(), compute).await.unwrap()
+        }
+    });
+    stop.entered().await;
+    other.delete("a").await.unwrap();
+    let got = other.get_or_set("a", long(), || async { 2_u32 }).await;
+    assert_eq!(got.unwrap(), 2, "nobody is waited for");
+    stop.on();
+    call.await.unwrap();
+    assert_eq!(one.get::<u32>("a").await.unwrap(), Some(2));
+}
+
+#[tokio::test]
+async fn a_value_of_another_type_is_computed_under_a_lease() {
+    let server = Server::start().await;
+    let (one, other) = (redis(&server, PATIENT).await, redis(&server, PATIENT).await);
+    let text = one.get_or_set("a", leased(), || async { "text".to_owned() });
+    text.await.unwrap();
+    let number = other.get_or_set("a", leased(), || async { 2_u32 }).await;
+    assert_eq!(number.unwrap(), 2);
+    assert_eq!(one.get::<u32>("a").await.unwrap(), Some(2));
+}
+
+/// A process without leases neither lengthens one nor is in its way.
+#[tokio::test]
+async fn computes_without_a_lease_leave_that_of_others() {
+    let server = Server::start().await;
+    let cache = redis(&server, PATIENT).await;
+    someone_computes(&server, "a", Duration::from_secs(30)).await;
+    let stop = Stop::new();
+    let call = tokio::spawn({
+        let (cache, stop) = (cache.clone(), stop.clone());
+        async move {
+            let compute = move |_: Context| stop.compute(1);
+            cache.get_or_set_with("a", HOUR, compute).await.unwrap()
+        }
+    });
+    stop.entered().await;
+    let (token, left) = lease_of(&server, "a").await.expect("it is there still");
+    assert_eq!(token, b"0123456789abcdef");
+    assert!(left <= 30_000, "{left}");
+    stop.on();
+    assert_eq!(call.await.unwrap(), 1);
+    assert_eq!(cache.get::<u32>("a").await.unwrap(), Some(1));
+}
+
+#[tokio::test]
+async fn one_process_refreshes_ahead() {
+    let server = Server::start().await;
+    let caches = processes(&server, 4).await;
+    let options = || {
+        let ahead = RefreshAhead::Within(2 * HOUR);
+        Options::ttl(HOUR).lease(HOUR).refresh_ahead(ahead)
+    };
+    let first = |_: Context| async { Ok::<_, larder::Error>(1_u32) };
+    let stored = caches[0].get_or_set_with("a", options(), first).await;
+    stored.unwrap();
+    let stop = Stop::new();
+    for cache in &caches {
+        let stop = stop.clone();
+        let anew = move |_: Context| stop.compute(2);
+        let hit = cache.get_or_set_with("a", options(), anew).await;
+        assert_eq!(hit.unwrap(), 1);
+    }
+    stop.entered().await;
+    let refreshes = || {
+        caches
+            .iter()
+            .map(|cache| cache.stats().refreshes)
+            .sum::<u64>()
+    };
+    // The others have asked by now, and were refused.
+    for cache in &caches {
+        if cache.stats().refreshes == 0 {
+            cache.shutdown().await;
+        }
+    }
+    stop.on();
+    let again = redis(&server, PATIENT).await;
+    eventually(PATIENT, "it is stored", async || {
+        again.get::<u32>("a").await.unwrap() == Some(2)
+    })
+    .await;
+    assert_eq!(refreshes(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_server_costs_a_leased_call_no_more_than_another() {
+    let server = Server::start().await;
+    let cache = redis(&server, PATIENT).await;
+    server.kill();
+    let begun = Instant::now();
+    let got = cache.get_or_set("a", leased(), || async { 2_u32 }).await;
+    assert_eq!(got.unwrap(), 2);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+/// A value past its life may be gone when what replaces it is stored; one within its life may be past it, but not gone.
+#[tokio::test]
+async fn a_life_that_ends_during_a_compute_is_no_invalidation() {
+    let server = Server::start().await;
+    let (short, long) = (Duration::from_millis(50), Duration::from_millis(150));
+    for (key, life, grace, stale, stored) in [
+        ("stale, then gone", short, short, true, true),
+        ("alive, then stale", short, HOUR, false, true),
+        ("alive, then gone", short, Duration::ZERO, false, false),
+    ] {
+        let cache = redis(&server, PATIENT).await;
+        cache
+            .set(key, "old".to_owned(), Options::ttl(life).grace(grace))
+            .await
+            .unwrap();
+        if stale {
+            eventually(PATIENT, "it is stale", async || {
+                cache.get::<String>(key).await.unwrap().is_none()
+            })
+            .await;
+        }
+        let compute = move |_: Context| async move {
+            tokio::time::sleep(long).await;
+            Ok::<_, larder::Error>("new".to_owned())
+        };
+        let ahead = RefreshAhead::Within(HOUR);
+        let options = Options::ttl(HOUR).grace(HOUR).refresh_ahead(ahead);
+        cache.get_or_set_with(key, options, compute).await.unwrap();
+        cache.shutdown().await;
+        let cache = redis(&server, PATIENT).await;
+        let got = cache.get::<String>(key).await.unwrap();
+        assert_eq!(got.is_some_and(|got| got == "new"), stored, "{key}");
+    }
+}
