@@ -1,4 +1,5 @@
-//! A hit in memory, against raw moka and quick_cache.
+//! A hit in memory, against raw moka and quick_cache; and one with a policy (a grace, a tag, refresh ahead by chance) against
+//! one without.
 //!
 //! Peers run in turns, round by round, over the same keys in the same random order, so that each ratio compares
 //! neighbours in time. A figure is CPU time of the thread, the median of all rounds with its least and greatest.
@@ -17,7 +18,8 @@ use cpu_time::ThreadTime;
 use larder::coherence::{Origin, Source};
 use larder::core::Core;
 use larder::{
-    Answer, Backend, Cache, Draft, Entry, Moka, SharedCache, Stored, Tiered, Ttl, Value, Want,
+    Answer, Backend, Cache, Draft, Entry, Moka, Op, Options, RefreshAhead, SharedCache, Stored,
+    Tiered, Ttl, Value, Want,
 };
 use serde::{Deserialize, Serialize};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -221,6 +223,17 @@ fn size(entries: usize, times: usize) -> Vec<String> {
     let erased: SharedCache = Arc::new(alone.clone());
     let tiered: SharedCache = Arc::new(Tiered::new(memory(), Elsewhere::new()));
     let numbers: SharedCache = Arc::new(memory());
+    let policy = Options::ttl(TTL)
+        .tag("all")
+        .grace(TTL)
+        .refresh_ahead(RefreshAhead::XFetch(1.0));
+    let chosen: SharedCache = Arc::new(
+        Moka::builder()
+            .max_entries(capacity)
+            .round_trip(false)
+            .options(policy)
+            .build(),
+    );
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -249,13 +262,16 @@ fn size(entries: usize, times: usize) -> Vec<String> {
         for (id, key) in keys.iter().enumerate() {
             numbers.set(key, id as u64, TTL).await.expect("set");
         }
+        for (id, key) in keys.iter().enumerate() {
+            chosen.set(key, id as u64, TTL).await.expect("set");
+        }
         raw.run_pending_tasks();
         bare.run_pending_tasks();
         future.run_pending_tasks().await;
         println!("\n{} entries in memory", alone.entries());
     });
     let mut peers = peers(
-        &raw, &bare, &future, &quick, &alone, &erased, &tiered, &numbers,
+        &raw, &bare, &future, &quick, &alone, &erased, &tiered, &numbers, &chosen,
     );
     let mut order: Vec<String> = keys;
     for _ in 0..ROUNDS {
@@ -282,6 +298,7 @@ fn peers<'a>(
     erased: &'a SharedCache,
     tiered: &'a SharedCache,
     numbers: &'a SharedCache,
+    chosen: &'a SharedCache,
 ) -> Vec<Peer<'a>> {
     let found = |value: larder::Result<Option<Arc<User>>>| matches!(value, Ok(Some(_)));
     vec![
@@ -310,10 +327,21 @@ fn peers<'a>(
         Peer::new("u64 get_or_set", |key| {
             ready(numbers.get_or_set(key, Ttl::Default, || async { 0_u64 })).is_ok()
         }),
+        Peer::new("u64 get_or_set_with", |key| {
+            ready(with(numbers, key)).is_ok()
+        }),
+        Peer::new("the same with a policy", |key| {
+            ready(with(chosen, key)).is_ok()
+        }),
         Peer::new("get_or_set_shared", |key| {
             ready(erased.get_or_set_shared(key, Ttl::Default, || async { user(0) })).is_ok()
         }),
     ]
+}
+
+/// Never computes: all keys are there.
+fn with<'c>(cache: &'c SharedCache, key: &'c str) -> Op<'c, larder::Result<u64>> {
+    cache.get_or_set_with(key, Ttl::Default, |_| async { Ok(0_u64) })
 }
 
 fn report(entries: usize, peers: &[Peer<'_>]) -> Vec<String> {
@@ -346,6 +374,7 @@ fn report(entries: usize, peers: &[Peer<'_>]) -> Vec<String> {
         ratio("Tiered get_shared", "moka::sync + Expiry", 1.10),
         ratio("u64 get_or_set", "u64 get_shared", 1.10),
         ratio("get_or_set_shared", "Arc<dyn> get_shared", 1.10),
+        ratio("the same with a policy", "u64 get_or_set_with", 1.25),
     ]
 }
 
