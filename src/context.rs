@@ -1,12 +1,29 @@
 //! What a compute is told, and says.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::entry::Entry;
 use crate::options::Options;
 use crate::ttl::Ttl;
+
+/// What a compute of [`get_or_set_many_with`](crate::Cache::get_or_set_many_with) is given: a [`Context`] for each of its keys.
+#[derive(Clone, Debug)]
+pub struct Contexts(Arc<HashMap<String, Context>>);
+
+impl Contexts {
+    pub(crate) fn new(contexts: HashMap<String, Context>) -> Self {
+        Self(Arc::new(contexts))
+    }
+
+    /// That of one key; nothing for a key that is not to be computed.
+    #[must_use]
+    pub fn of(&self, key: &str) -> Option<&Context> {
+        self.0.get(key)
+    }
+}
 
 /// What a compute of [`get_or_set_with`](crate::Cache::get_or_set_with) is given: the value that its own is to replace, where there is one, and the means
 /// to say how its value is stored, by what it found.

@@ -58,9 +58,9 @@ pub use backends::moka::{Eviction, Moka, MokaBuilder, Removal};
 pub use backends::null::Null;
 #[cfg(feature = "redis")]
 pub use backends::redis::{Redis, RedisBuilder};
-pub use cache::Cache;
+pub use cache::{Cache, Each};
 pub use clock::{Clock, Moment};
-pub use context::Context;
+pub use context::{Context, Contexts};
 pub use entry::{Answer, Draft, Entry, Stored, Ticket, Want, When};
 pub use error::{Error, ErrorKind, Result};
 pub use op::Op;

@@ -1,28 +1,17 @@
 //! Many keys at a time.
 
-use std::any::TypeId;
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
-
 use crate::cache::Cache;
-use crate::cache::publish::{Made, computed, concluded};
-use crate::cache::single::{
-    Look, begun, bounded, checked, draft, look, settle_deadline, typed, wanted,
-};
+use crate::cache::single::{Look, bounded, checked, draft, look, settle_deadline, typed, wanted};
 use crate::core::Core;
-use crate::entry::{Draft, Stored, Ticket, When};
+use crate::entry::When;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Write;
-use crate::flight::{
-    Landing, Lead, Outcome, Seat, Storing, Tags, Terms, Waiter, Writing, unless_overtaken,
-};
+use crate::flight::Writing;
 use crate::options::Options;
 use crate::stats::count;
 use crate::value::Cacheable;
-
-type Found<T> = HashMap<String, Arc<T>, ahash::RandomState>;
 
 pub(super) async fn get<T: Cacheable, C: Cache>(
     cache: &C,
@@ -91,7 +80,7 @@ async fn fetch<T: Cacheable, C: Cache>(
 }
 
 /// Runs one call for `keys` keys within the bound on it. Past the bound each key has the error for its answer.
-async fn bounded_many<R: Send>(
+pub(super) async fn bounded_many<R: Send>(
     core: &Core,
     keys: usize,
     call: impl Future<Output = Vec<Result<R>>> + Send,
@@ -190,259 +179,5 @@ fn all_of<R, C: Cache>(
                 .with("first", &error)
                 .caused_by(error),
         ),
-    }
-}
-
-pub(super) async fn get_or_set<C, T, F, Fut>(
-    cache: &C,
-    keys: Vec<&str>,
-    options: Options,
-    mut compute: F,
-) -> Result<Vec<Option<T>>>
-where
-    C: Cache,
-    T: Cacheable,
-    F: FnMut(Vec<String>) -> Fut + Send,
-    Fut: Future<Output = HashMap<String, T>> + Send,
-{
-    let options = options.over(&cache.core().settings().options);
-    let mut found = Found::<T>::default();
-    let mut open = keys.clone();
-    // Its own misses, then those that others lost while it waited.
-    for _ in 0..2 {
-        let mut round = Round::take(cache, &open, &mut found)?;
-        let tags = Tags::These(options.tags.as_slice().into());
-        round
-            .leads
-            .values()
-            .for_each(|lead| lead.expect(tags.clone()));
-        round.ask(cache, &mut found).await?;
-        if round.wants_compute() {
-            round
-                .compute(cache, &options, &mut compute, &mut found)
-                .await?;
-        }
-        let lost = round.wait(cache, &mut found).await;
-        open.retain(|key| lost.iter().any(|lost| lost == key));
-        if open.is_empty() {
-            break;
-        }
-    }
-    Ok(keys
-        .iter()
-        .map(|key| found.get(*key).map(|value| T::clone(value)))
-        .collect())
-}
-
-/// The keys of one call that are not answered yet.
-struct Round {
-    /// This call computes them.
-    leads: HashMap<String, Lead, ahash::RandomState>,
-    /// Another call does.
-    waiters: Vec<(String, Waiter)>,
-    /// Nobody coordinates them: keys that cannot be cached, and those whose other computes failed.
-    alone: Vec<String>,
-}
-
-impl Round {
-    fn empty() -> Self {
-        Self {
-            leads: HashMap::default(),
-            waiters: Vec::new(),
-            alone: Vec::new(),
-        }
-    }
-
-    fn take<T: Cacheable, C: Cache>(
-        cache: &C,
-        keys: &[&str],
-        found: &mut Found<T>,
-    ) -> Result<Self> {
-        let core = cache.core();
-        let terms = Terms::patient(core.settings().leader_patience);
-        let mut round = Self::empty();
-        let mut seen = std::collections::HashSet::with_hasher(ahash::RandomState::new());
-        for &key in keys.iter().filter(|key| seen.insert(**key)) {
-            if let Look::Hit(value, _) = look(cache, key, || false) {
-                found.insert(key.to_owned(), value);
-                continue;
-            }
-            if let Err(error) = checked(cache, key, "get_or_set_many") {
-                if core.settings().strict {
-                    return Err(error);
-                }
-                tracing::warn!(target: "larder", event = "bad_key", error = %error);
-                round.alone.push(key.to_owned());
-                continue;
-            }
-            let stored = cache.stored_key(key);
-            match core.flights().join(&stored, TypeId::of::<T>(), &terms) {
-                Seat::Lead(lead) => {
-                    round.leads.insert(key.to_owned(), lead);
-                }
-                Seat::Wait(waiter) => round.waiters.push((key.to_owned(), waiter)),
-                Seat::Full(_) => round.alone.push(key.to_owned()),
-            }
-        }
-        Ok(round)
-    }
-
-    /// Finds what is stored by now for the keys that this call leads.
-    async fn ask<T: Cacheable, C: Cache>(&mut self, cache: &C, found: &mut Found<T>) -> Result<()> {
-        let keys: Vec<String> = self.leads.keys().cloned().collect();
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let mut asked = Vec::new();
-        for key in keys {
-            match look(cache, key, || false) {
-                Look::Hit(value, _) | Look::Rearmed(value) => self.found(key, value, found),
-                Look::Miss => cache.core().counters().misses.add(1),
-                Look::Ask => asked.push(key),
-            }
-        }
-        for (key, value) in asked
-            .iter()
-            .zip(fetch(cache, &asked, "get_or_set_many").await?)
-        {
-            if let Some(value) = value {
-                self.found(key, value, found);
-            }
-        }
-        Ok(())
-    }
-
-    fn found<T: Cacheable>(&mut self, key: &str, value: Arc<T>, found: &mut Found<T>) {
-        if let Some(lead) = self.leads.remove(key) {
-            lead.found(Landing::of(Arc::clone(&value) as _));
-        }
-        found.insert(key.to_owned(), value);
-    }
-
-    fn wants_compute(&self) -> bool {
-        !self.leads.is_empty() || !self.alone.is_empty()
-    }
-
-    /// How things stand with the keys that this call computes.
-    async fn begun<C: Cache>(&self, cache: &C) -> HashMap<String, Ticket> {
-        let keys: Vec<&str> = self.leads.keys().map(String::as_str).collect();
-        if keys.is_empty() {
-            return HashMap::new();
-        }
-        let tickets = begun(cache, &keys).await;
-        let keys = keys.iter().map(ToString::to_string);
-        keys.zip(tickets).collect()
-    }
-
-    /// Computes what this call is to compute, publishes it, and stores it.
-    async fn compute<T, C, F, Fut>(
-        &mut self,
-        cache: &C,
-        options: &Options,
-        compute: &mut F,
-        found: &mut Found<T>,
-    ) -> Result<()>
-    where
-        C: Cache,
-        T: Cacheable,
-        F: FnMut(Vec<String>) -> Fut + Send,
-        Fut: Future<Output = HashMap<String, T>> + Send,
-    {
-        let core = cache.core();
-        let mut tickets = self.begun(cache).await;
-        let keys: Vec<String> = self.leads.keys().chain(&self.alone).cloned().collect();
-        self.alone.clear();
-        count(&core.counters().computes);
-        let began = core.now();
-        let values = compute(keys).await;
-        let took = core.now().since(began);
-        let (mut landed, mut outcome) = (Vec::new(), Ok(()));
-        for (key, value) in values {
-            let value = Arc::new(value);
-            if let Some(lead) = self.leads.remove(&key) {
-                let made = Made {
-                    value: &value,
-                    options,
-                    took,
-                    ticket: tickets.remove(&key).unwrap_or_default(),
-                };
-                let draft = computed(cache, &key, made);
-                match (lead.land(Landing::of(Arc::clone(&value) as _)), draft) {
-                    (Some(storing), Ok(draft)) => landed.push((key.clone(), draft, storing)),
-                    (None, _) => count(&core.counters().outrun),
-                    (Some(_), Err(error)) => outcome = outcome.and(Err(error)),
-                }
-            }
-            found.insert(key, value);
-        }
-        // Keys that the compute left out: whoever waits for one computes it.
-        self.leads.clear();
-        let now = core.now();
-        landed.retain(|(_, draft, _): &(_, Draft, _)| !draft.entry.is_expired(now));
-        outcome = outcome.and(store(cache, landed).await);
-        if core.settings().strict {
-            outcome
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Waits for what others compute, for all keys at once. What they lost is for another round: a lead that falls to
-    /// this call meanwhile is passed on, since nobody may wait for others while others wait for it.
-    async fn wait<T: Cacheable, C: Cache>(self, cache: &C, found: &mut Found<T>) -> Vec<String> {
-        let core = cache.core();
-        let terms = Terms::patient(core.settings().leader_patience);
-        let waits = self.waiters.into_iter().map(|(key, waiter)| async move {
-            let value = match waiter.wait(terms).await {
-                Outcome::Landed(landed) => landed.value.downcast::<T>().ok(),
-                Outcome::Lead(_) | Outcome::Rejoin | Outcome::Failed(_) | Outcome::TimedOut => None,
-            };
-            (key, value)
-        });
-        let mut lost = Vec::new();
-        for (key, value) in join_all(waits).await {
-            match value {
-                Some(value) => {
-                    count(&core.counters().coalesced);
-                    found.insert(key, value);
-                }
-                None => lost.push(key),
-            }
-        }
-        lost
-    }
-}
-
-async fn store<C: Cache>(cache: &C, landed: Vec<(String, Draft, Storing)>) -> Result<()> {
-    let core = cache.core();
-    let stored: Vec<String> = landed
-        .iter()
-        .map(|(key, ..)| cache.stored_key(key).into_owned())
-        .collect();
-    let writes: Vec<_> = stored.iter().map(|key| core.fence().write(key)).collect();
-    let (mut drafts, mut storings) = (Vec::new(), Vec::new());
-    for (key, draft, storing) in landed {
-        drafts.push((key.clone(), draft.clone()));
-        storings.push((key, draft, storing));
-    }
-    if drafts.is_empty() {
-        return Ok(());
-    }
-    let call = async { Ok(cache.store_many(drafts).await) };
-    let held = storings.iter().map(|(.., storing)| storing);
-    let answers = match unless_overtaken(held, bounded(core, call)).await {
-        Some(Ok(answers)) => answers,
-        Some(Err(error)) => storings.iter().map(|_| Err(error.clone())).collect(),
-        // Of one call the rest cannot be told apart: no key of it is stored.
-        None => storings.iter().map(|_| Ok(Stored::Done)).collect(),
-    };
-    drop(writes);
-    let mut outcome = Ok(());
-    for (((key, draft, storing), stored), answer) in storings.iter().zip(&stored).zip(answers) {
-        let result = concluded(cache, key, stored, draft, storing, answer).await;
-        outcome = outcome.and(result);
-    }
-    if core.settings().strict {
-        outcome
-    } else {
-        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::cache::single::{
     Look, begun, begun_without, bounded, checked, fetched, look, typed_entry, wanted,
 };
 use crate::core::MAX_WAIT;
-use crate::entry::{Answer, Claim, Entry, Lease, Right, Ticket};
+use crate::entry::{Answer, Claim, Entry, Lease, Right, Ticket, Want};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Landing, Lead, Outcome, Seat, Tags, Terms};
 use crate::options::Options;
@@ -61,7 +61,7 @@ pub(super) struct Stale<T> {
 }
 
 /// What stands under a key.
-enum Asked<T> {
+pub(super) enum Asked<T> {
     Fresh(Arc<T>, Life, Source),
     /// Past its life, to be answered as it is: computing it anew failed a short while ago, or another process does so.
     Rearmed(Arc<T>),
@@ -122,13 +122,13 @@ impl<'c, C: Cache> Call<'c, C> {
     }
 
     /// A compute failed a short while ago, and that was kept.
-    fn failed(&self, failure: &Failure) -> Error {
+    pub(super) fn failed(&self, failure: &Failure) -> Error {
         count(&self.cache.core().counters().failures);
         self.error(ErrorKind::Compute, failure.text())
     }
 
     /// Whether it takes a failure that was kept for an answer.
-    fn takes_failures(&self) -> bool {
+    pub(super) fn takes_failures(&self) -> bool {
         self.options.error_ttl_chosen().is_some()
     }
 
@@ -217,8 +217,7 @@ impl<'c, C: Cache> Call<'c, C> {
         let core = self.cache.core();
         let (stored, mut watch) = (self.cache.stored_key(self.key), Watch::new());
         let began = Instant::now();
-        let bound = began + core.settings().leader_patience.min(MAX_WAIT);
-        let bound = self.until.map_or(bound, |until| until.min(bound));
+        let bound = self.bound();
         loop {
             // Before it is asked: what is written after that is heard of.
             let written = core.fence().watch(&stored);
@@ -285,7 +284,10 @@ impl<'c, C: Cache> Call<'c, C> {
     }
 
     /// Ends with the call.
-    async fn in_time<R>(&self, part: impl Future<Output = Result<R>> + Send) -> Result<R> {
+    pub(super) async fn in_time<R>(
+        &self,
+        part: impl Future<Output = Result<R>> + Send,
+    ) -> Result<R> {
         match self.until {
             None => part.await,
             Some(until) => match timeout_at(until, part).await {
@@ -295,17 +297,41 @@ impl<'c, C: Cache> Call<'c, C> {
         }
     }
 
-    /// The right to compute, or the value that another computed.
-    async fn seat<T: Cacheable>(&self) -> Result<Result<Lead, Arc<T>>> {
-        let core = self.cache.core();
-        let stored = self.cache.stored_key(self.key);
-        let terms = Terms {
-            patience: core.settings().leader_patience,
+    /// How it waits for others.
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            patience: self.cache.core().settings().leader_patience,
             takes_stale: self.takes_stale(),
             soft: self.options.softly(),
             until: self.until,
             max_waiters: self.options.waiters(),
-        };
+        }
+    }
+
+    /// What a read asks the store for.
+    pub(super) fn want<T: Cacheable>(&self) -> Want {
+        let want = wanted::<T, C>(self.cache);
+        if self.takes_stale() || self.takes_failures() {
+            want.or_stale()
+        } else if self.options.refreshes() == RefreshAhead::Never {
+            want
+        } else {
+            want.with_deadline()
+        }
+    }
+
+    /// When it gives up waiting for another process.
+    pub(super) fn bound(&self) -> Instant {
+        let patience = self.cache.core().settings().leader_patience;
+        let bound = Instant::now() + patience.min(MAX_WAIT);
+        self.until.map_or(bound, |until| until.min(bound))
+    }
+
+    /// The right to compute, or the value that another computed.
+    async fn seat<T: Cacheable>(&self) -> Result<Result<Lead, Arc<T>>> {
+        let core = self.cache.core();
+        let stored = self.cache.stored_key(self.key);
+        let terms = self.terms();
         loop {
             let outcome = match core.flights().join(&stored, TypeId::of::<T>(), &terms) {
                 Seat::Lead(lead) => Outcome::Lead(lead),
@@ -356,23 +382,17 @@ impl<'c, C: Cache> Call<'c, C> {
             Some(Asked::Nothing) | None => {}
             Some(found) => return Ok(found),
         }
-        let want = wanted::<T, C>(cache);
-        let want = if self.takes_stale() || self.takes_failures() {
-            want.or_stale()
-        } else if self.options.refreshes() == RefreshAhead::Never {
-            want
-        } else {
-            want.with_deadline()
-        };
-        let answer = fetched(cache, key, want).await.map_err(|error| {
-            count(&core.counters().read_errors);
-            error.during("get_or_set").with("key", key)
-        })?;
+        let answer = fetched(cache, key, self.want::<T>())
+            .await
+            .map_err(|error| {
+                count(&core.counters().read_errors);
+                error.during("get_or_set").with("key", key)
+            })?;
         Ok(self.found(answer))
     }
 
     /// What memory alone can tell.
-    fn in_memory<T: Cacheable>(&self) -> Option<Asked<T>> {
+    pub(super) fn in_memory<T: Cacheable>(&self) -> Option<Asked<T>> {
         match look(self.cache, self.key, || self.takes_stale()) {
             Look::Hit(value, life) => Some(Asked::Fresh(value, life, Source::Memory)),
             Look::Rearmed(value) => Some(Asked::Rearmed(value)),
@@ -381,7 +401,7 @@ impl<'c, C: Cache> Call<'c, C> {
         }
     }
 
-    fn found<T: Cacheable>(&self, answer: Answer) -> Asked<T> {
+    pub(super) fn found<T: Cacheable>(&self, answer: Answer) -> Asked<T> {
         let entry = answer.entry.as_ref();
         if let Some(failure) = entry.and_then(|entry| Failure::of(entry.value())) {
             self.cache.core().counters().misses.add(1);

@@ -33,8 +33,23 @@ pub(super) enum Failed<E> {
     Busy,
 }
 
+/// The same in words.
+#[derive(Clone)]
+pub(super) struct Why {
+    text: String,
+    /// It was not the compute itself that failed: another may have its value.
+    passing: bool,
+}
+
 impl<E: Debug> Failed<E> {
-    fn text(&self) -> String {
+    pub(super) fn why(&self) -> Why {
+        Why {
+            text: self.text(),
+            passing: matches!(self, Self::Late | Self::Busy),
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Erred(error) => format!("{error:?}"),
             Self::Panicked(_) => "the compute panicked".to_owned(),
@@ -183,7 +198,6 @@ where
     Fut: Future<Output = Result<T, E>> + Send,
 {
     let core = cache.core();
-    let mut led = led;
     let turn = turn(core, until).await;
     let began = core.now();
     let value = match &turn {
@@ -221,33 +235,51 @@ where
         }
         Err(failed) => failed,
     };
-    let Some(stale) = led.stale.take() else {
-        match (&failed, options.error_ttl_chosen()) {
-            // Whoever waits next has time of its own.
-            (Failed::Late | Failed::Busy, _) => drop(led),
-            (failed, Some(ttl)) => {
-                count(&core.counters().compute_failures);
-                let text = failed.text();
-                let kept = publish_failure(cache, key, led, &text, &options, ttl);
-                // What fails is counted and logged.
-                let _ = in_time(until, kept).await;
-            }
-            (failed, None) => {
-                count(&core.counters().compute_failures);
-                led.lead.fail(&failed.text());
-            }
+    match fallen(cache, key, led, failed.why(), &options, until).await {
+        Some(value) => Ok((value, Source::Stale)),
+        None => Err(failed),
+    }
+}
+
+/// What becomes of the right to a compute that has no value: the stale one, answered and rearmed, if there is one.
+pub(super) async fn fallen<C: Cache, T: Cacheable>(
+    cache: &C,
+    key: &str,
+    mut led: Led<T>,
+    why: Why,
+    options: &Options,
+    until: Option<Instant>,
+) -> Option<Arc<T>> {
+    let (counters, Why { text, passing }) = (cache.core().counters(), why);
+    if let Some(stale) = led.stale.take() {
+        count(&counters.compute_failures);
+        tracing::warn!(target: "larder", event = "compute_failed", key = key.escape_debug().to_string(), error = text);
+        let value = Arc::clone(&stale.value);
+        rearm(cache, key, led, stale, options.throttles()).await;
+        return Some(value);
+    }
+    match options.error_ttl_chosen() {
+        // Whoever waits next has time of its own.
+        _ if passing => drop(led),
+        Some(ttl) => {
+            count(&counters.compute_failures);
+            let kept = publish_failure(cache, key, led, &text, options, ttl);
+            // What fails is counted and logged.
+            let _ = in_time(until, kept).await;
         }
-        return Err(failed);
-    };
-    count(&core.counters().compute_failures);
-    tracing::warn!(target: "larder", event = "compute_failed", key = key.escape_debug().to_string(), error = failed.text());
-    let value = Arc::clone(&stale.value);
-    rearm(cache, key, led, stale, options.throttles()).await;
-    Ok((value, Source::Stale))
+        None => {
+            count(&counters.compute_failures);
+            led.lead.fail(&text);
+        }
+    }
+    None
 }
 
 /// The right to run among all computes of the cache, if it comes in time.
-async fn turn(core: &Core, until: Option<Instant>) -> Option<Option<SemaphorePermit<'_>>> {
+pub(super) async fn turn(
+    core: &Core,
+    until: Option<Instant>,
+) -> Option<Option<SemaphorePermit<'_>>> {
     let Some(turns) = core.turns() else {
         return Some(None);
     };
@@ -263,7 +295,7 @@ async fn turn(core: &Core, until: Option<Instant>) -> Option<Option<SemaphorePer
 }
 
 /// Runs a compute until it ends, panics, or takes too long.
-async fn run<T, E, F, Fut>(compute: F, until: Option<Instant>) -> Result<T, Failed<E>>
+pub(super) async fn run<T, E, F, Fut>(compute: F, until: Option<Instant>) -> Result<T, Failed<E>>
 where
     F: FnOnce() -> Fut + Send,
     Fut: Future<Output = Result<T, E>> + Send,
@@ -278,7 +310,7 @@ where
     }
 }
 
-async fn in_time<R>(until: Option<Instant>, part: impl Future<Output = R>) -> Option<R> {
+pub(super) async fn in_time<R>(until: Option<Instant>, part: impl Future<Output = R>) -> Option<R> {
     match until {
         None => Some(part.await),
         Some(until) => timeout_at(until, part).await.ok(),

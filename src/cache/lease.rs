@@ -23,7 +23,7 @@ const RENEWALS: u32 = 3;
 /// A lease, renewed until it is let go of.
 pub(super) struct Held {
     renewing: AbortHandle,
-    give_back: Option<Box<dyn FnOnce() + Send>>,
+    give_back: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
 impl Held {

@@ -7,13 +7,14 @@ mod compute;
 mod lease;
 mod publish;
 mod single;
+mod together;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::backend::{Backend, Peek};
-use crate::context::Context;
+use crate::context::{Context, Contexts};
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::options::Options;
@@ -22,6 +23,9 @@ use crate::ttl::{Remaining, Ttl};
 use crate::value::Cacheable;
 
 use single::Look;
+
+/// What each of many keys came to, in the order asked: nothing for one that the compute left out.
+pub type Each<T, E> = Vec<Option<Result<T, E>>>;
 
 /// The cache: typed, and the same over every store. Every cloneable [`Backend`] is one; nobody implements it by hand.
 ///
@@ -411,7 +415,78 @@ pub trait Cache: Backend + Clone {
     {
         let keys: Vec<&'a str> = keys.iter().map(AsRef::as_ref).collect();
         let options = options.into();
-        Op::wait(bulk::get_or_set(self, keys, options, compute))
+        let mut compute = compute;
+        let compute = move |keys: Vec<String>, _| {
+            let computed = compute(keys);
+            async move {
+                let values = computed.await.into_iter();
+                values.map(|(key, value)| (key, Ok(value))).collect()
+            }
+        };
+        Op::wait(async move {
+            let answers =
+                together::get_or_set::<_, T, Error, _, _>(self, keys, options, compute).await?;
+            let answers = answers.into_iter().map(|answer| {
+                let value = answer?.inspect_err(
+                    |error| tracing::warn!(target: "larder", event = "not_computed", error = %error),
+                );
+                value.ok().map(Arc::unwrap_or_clone)
+            });
+            Ok(answers.collect())
+        })
+    }
+
+    /// [`get_or_set_many`](Self::get_or_set_many) with a compute that may fail for each key by itself, and says of each value how it
+    /// is stored, through the [`Context`] of its key.
+    ///
+    /// A key that the compute left out is `None`. An error is that of the key's own compute, or one of kind `Timeout`, `Busy` or
+    /// `Compute` as for [`try_get_or_set`](Self::try_get_or_set); what succeeded is stored and answered all the same. Grace, leases, limits and
+    /// the hard timeout hold for each key by itself.
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use std::time::Duration;
+    /// use larder::{Cache, Null};
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let cache = Null::new();
+    /// let got = cache.get_or_set_many_with(&["a", "b"], Duration::from_secs(60), |keys, contexts| async move {
+    ///     let load = |key: String| {
+    ///         if let Some(context) = contexts.of(&key) {
+    ///             context.tag(format!("owner of {key}"));
+    ///         }
+    ///         let value = if key == "a" { Ok(1) } else { Err(larder::Error::new(larder::ErrorKind::Compute, "no such thing")) };
+    ///         (key, value)
+    ///     };
+    ///     keys.into_iter().map(load).collect::<HashMap<_, _>>()
+    /// });
+    /// let got = got.await.unwrap();
+    /// assert!(matches!(got[0], Some(Ok(1))) && matches!(got[1], Some(Err(_))));
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Only of a strict cache: those of the store.
+    fn get_or_set_many_with<'a, T, E, F, Fut>(
+        &'a self,
+        keys: &'a [impl AsRef<str>],
+        options: impl Into<Options>,
+        compute: F,
+    ) -> Op<'a, Result<Each<T, E>>>
+    where
+        T: Cacheable,
+        E: From<Error> + Debug + Send + 'a,
+        F: FnMut(Vec<String>, Contexts) -> Fut + Send + 'a,
+        Fut: Future<Output = HashMap<String, Result<T, E>>> + Send + 'a,
+    {
+        let keys: Vec<&'a str> = keys.iter().map(AsRef::as_ref).collect();
+        let options = options.into();
+        Op::wait(async move {
+            let answers = together::get_or_set(self, keys, options, compute).await?;
+            let answers = answers.into_iter();
+            let owned = |value: Result<Arc<T>, E>| value.map(Arc::unwrap_or_clone);
+            Ok(answers.map(|answer| answer.map(owned)).collect())
+        })
     }
 
     /// A snapshot of this store's counters.

@@ -43,9 +43,14 @@ impl Fleet {
     }
 
     pub(crate) async fn connect(&self) -> DistributedRedis {
+        self.connect_with(Duration::from_millis(200)).await
+    }
+
+    /// The same with another patience for leaders.
+    pub(crate) async fn connect_with(&self, patience: Duration) -> DistributedRedis {
         DistributedRedis::builder(&self.manager_url())
             .poll_interval(Duration::from_millis(20))
-            .leader_patience(Duration::from_millis(200))
+            .leader_patience(patience)
             .connect()
             .await
             .expect("the ring is connected")

@@ -454,3 +454,62 @@ async fn a_life_that_ends_during_a_compute_is_no_invalidation() {
         assert_eq!(got.is_some_and(|got| got == "new"), stored, "{key}");
     }
 }
+
+/// Of many keys, each is computed by one process; what another computes is waited for after the own ones are published.
+#[tokio::test]
+async fn many_keys_are_each_computed_once_in_the_fleet() {
+    let fleet = Fleet::new(3).await;
+    let keys: Vec<String> = (0..40).map(|at| format!("key {at}")).collect();
+    let (computed, mut calls) = (Arc::new(AtomicU32::new(0)), JoinSet::new());
+    for at in 0..4 {
+        let cache = fleet.connect_with(PATIENT).await;
+        let (computed, mut keys) = (Arc::clone(&computed), keys.clone());
+        keys.rotate_left(at * 10);
+        calls.spawn(async move {
+            let compute = |asked: Vec<String>| {
+                let computed = Arc::clone(&computed);
+                async move {
+                    computed.fetch_add(u32::try_from(asked.len()).unwrap(), Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    asked.into_iter().map(|key| (key, 7_u32)).collect()
+                }
+            };
+            // Half of them first, so that no process has all.
+            for part in [&keys[..20], &keys[..]] {
+                let got = cache
+                    .get_or_set_many(part, leased(), compute)
+                    .await
+                    .unwrap();
+                assert!(got.iter().all(|value| *value == Some(7)), "{got:?}");
+            }
+        });
+    }
+    calls.join_all().await;
+    assert_eq!(computed.load(Ordering::SeqCst), 40);
+}
+
+#[tokio::test]
+async fn many_keys_of_a_lost_holder_are_computed_when_their_leases_end() {
+    let server = Server::start().await;
+    let cache = redis(&server, PATIENT).await;
+    someone_computes(&server, "a", LEASE).await;
+    let compute =
+        |asked: Vec<String>| async move { asked.into_iter().map(|key| (key, 7_u32)).collect() };
+    let got = cache
+        .get_or_set_many(&["a", "b"], leased(), compute)
+        .await
+        .unwrap();
+    assert_eq!(got, [Some(7), Some(7)]);
+    assert_eq!(
+        cache.get_many::<u32>(&["a", "b"]).await.unwrap(),
+        [Some(7), Some(7)]
+    );
+    let hasty = redis(&server, LEASE).await;
+    someone_computes(&server, "c", HOUR).await;
+    let got = hasty
+        .get_or_set_many(&["c", "d"], leased(), compute)
+        .await
+        .unwrap();
+    assert_eq!(got, [Some(7), Some(7)], "it gives up waiting");
+    assert_eq!(cache.get::<u32>("c").await.unwrap(), Some(7));
+}

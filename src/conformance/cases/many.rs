@@ -1,14 +1,16 @@
 //! Many keys at a time.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::backend::SharedCache;
 use crate::cache::Cache;
 use crate::conformance::Profile;
-use crate::conformance::trial::{Gate, Seats, Trial};
-use crate::ttl::Ttl;
+use crate::conformance::trial::{AppError, Gate, Seats, Trial};
+use crate::error::ErrorKind;
+use crate::options::Options;
+use crate::ttl::{Remaining, Ttl};
 
 /// The keys that each call of a compute was given, sorted.
 #[derive(Debug, Default)]
@@ -285,5 +287,100 @@ pub async fn a_key_left_out_is_computed_by_who_waits(cache: SharedCache, profile
     assert_eq!(many.await.unwrap().unwrap(), [None]);
     assert_eq!(one.await.unwrap().unwrap(), 5);
     t.holds(&key, 5_u32).await;
+    t.is_idle();
+}
+
+/// Of many keys, each value may have a life and tags of its own, and each may fail by itself; what succeeded is stored.
+pub async fn each_key_is_stored_or_fails_by_itself(cache: SharedCache, profile: Profile) {
+    let t = Trial::new(cache, profile);
+    let keys = ["short", "fails", "kept out", "left out", "plain"].map(|name| t.key(name));
+    let hour = Duration::from_secs(3600);
+    let got = t
+        .cache
+        .get_or_set_many_with(&keys, Ttl::Forever, |asked, contexts| {
+            let keys = keys.clone();
+            async move {
+                let mut values = HashMap::new();
+                for key in asked.into_iter().filter(|key| *key != keys[3]) {
+                    let context = contexts.of(&key).expect("each key has one");
+                    if key == keys[0] {
+                        context.set_ttl(hour);
+                    }
+                    if key == keys[2] {
+                        context.do_not_store();
+                    }
+                    let failed = AppError::Origin("by itself");
+                    let value = if key == keys[1] {
+                        Err(failed)
+                    } else {
+                        Ok(1_u32)
+                    };
+                    values.insert(key, value);
+                }
+                values
+            }
+        });
+    let got = got.await.unwrap();
+    assert!(matches!(got[0], Some(Ok(1))) && matches!(got[4], Some(Ok(1))));
+    assert!(matches!(got[1], Some(Err(AppError::Origin("by itself")))));
+    assert!(matches!(got[2], Some(Ok(1))) && got[3].is_none());
+    t.holds(&keys[0], 1_u32).await;
+    t.holds(&keys[4], 1_u32).await;
+    for key in &keys[1..4] {
+        t.lacks::<u32>(key).await;
+    }
+    if t.profile.stores() {
+        let left = t.cache.ttl(&keys[0]).await.unwrap().expect("it was stored");
+        assert!(left.duration().is_some_and(|left| left <= hour));
+        assert_eq!(
+            t.cache.ttl(&keys[4]).await.unwrap(),
+            Some(Remaining::Forever)
+        );
+    }
+    t.is_idle();
+}
+
+/// Of many keys, each that has a value past its life is answered that where its compute fails or takes too long.
+pub async fn each_key_has_a_grace_of_its_own(cache: SharedCache, profile: Profile) {
+    let t = Trial::patient(cache, profile);
+    let (old, new) = (t.key("old"), t.key("new"));
+    let short = Duration::from_millis(60);
+    let graced = || {
+        Options::ttl(short)
+            .grace(Duration::from_secs(3600))
+            .throttle(Duration::ZERO)
+    };
+    let stored = t.cache.get_or_set(&old, graced(), || async { 1_u32 });
+    stored.await.unwrap();
+    t.expires(&old, std::time::Instant::now() + short).await;
+    let keys = [&old, &new];
+    let fails = |asked: Vec<String>, _| async move {
+        let failed = |key| (key, Err::<u32, _>(AppError::Origin("down")));
+        asked.into_iter().map(failed).collect::<HashMap<_, _>>()
+    };
+    let got = t
+        .cache
+        .get_or_set_many_with(&keys, graced(), fails)
+        .await
+        .unwrap();
+    assert_eq!(matches!(got[0], Some(Ok(1))), t.profile.stores());
+    assert!(matches!(got[1], Some(Err(AppError::Origin(_)))));
+    let hard = graced().hard_timeout(short);
+    let hangs =
+        |_: Vec<String>, _| std::future::pending::<HashMap<String, Result<u32, AppError>>>();
+    let got = t
+        .cache
+        .get_or_set_many_with(&keys, hard.clone(), hangs)
+        .await
+        .unwrap();
+    assert_eq!(matches!(got[0], Some(Ok(1))), t.profile.stores());
+    match &got[1] {
+        Some(Err(AppError::Cache(error))) => assert_eq!(error.kind(), ErrorKind::Timeout),
+        other => panic!("{other:?}"),
+    }
+    let hangs = |_: Vec<String>| std::future::pending::<HashMap<String, u32>>();
+    let got = t.cache.get_or_set_many(&keys, hard, hangs).await.unwrap();
+    assert_eq!(got, [t.held(1), None]);
+    t.cache.core().tasks().drain(Duration::from_secs(20)).await;
     t.is_idle();
 }

@@ -157,6 +157,8 @@ list! { $
             own_values_are_published_before_others_are_awaited
             keys_of_a_lost_leader_are_computed_in_one_more_call
             a_key_left_out_is_computed_by_who_waits
+            each_key_is_stored_or_fails_by_itself
+            each_key_has_a_grace_of_its_own
         }
         oracle {
             random_operations_match_a_naive_map
