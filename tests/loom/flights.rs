@@ -75,6 +75,7 @@ impl World {
             let waiter = match self.join() {
                 Seat::Lead(lead) => return self.led(lead, compute),
                 Seat::Wait(waiter) => waiter,
+                Seat::Full(_) => panic!("as many may wait as do"),
             };
             match block_on(waiter.wait(Terms::patient(PATIENCE))) {
                 Outcome::Landed(landed) => return Some(number(landed)),
@@ -183,6 +184,7 @@ fn who_goes_away_leaves_the_others_a_leader() {
 fn who_is_told_to_lead_and_goes_away_leaves_it_to_others() {
     let goes_away = |world: &World| match world.join() {
         Seat::Lead(lead) => drop(lead),
+        Seat::Full(_) => panic!("as many may wait as do"),
         Seat::Wait(waiter) => {
             let mut wait = pin!(waiter.wait(Terms::patient(PATIENCE)));
             block_on(poll_fn(|cx| {
@@ -309,6 +311,7 @@ fn nobody_joins_a_flight_that_was_closed() {
         world.flights.close("", "tag");
         match world.join() {
             Seat::Lead(_) => {}
+            Seat::Full(_) => panic!("as many may wait as do"),
             Seat::Wait(waiter) => {
                 let waited = block_on(waiter.wait(Terms::patient(PATIENCE)));
                 if let Outcome::Landed(landed) = waited {
@@ -337,6 +340,7 @@ fn a_stale_value_reaches_those_alone_who_take_it() {
         (terms.takes_stale, terms.soft) = (true, Some(Duration::ZERO));
         match world.flights.join(KEY, kind, &terms) {
             Seat::Lead(lead) => drop(lead),
+            Seat::Full(_) => panic!("as many may wait as do"),
             Seat::Wait(waiter) => match block_on(waiter.wait(terms)) {
                 Outcome::Landed(landed) => assert_eq!((landed.stale, number(landed)), (true, 7)),
                 Outcome::Lead(lead) => drop(lead),
@@ -347,6 +351,7 @@ fn a_stale_value_reaches_those_alone_who_take_it() {
     };
     let refuses: fn(&World) = |world| match world.join() {
         Seat::Lead(lead) => drop(lead),
+        Seat::Full(_) => panic!("as many may wait as do"),
         Seat::Wait(waiter) => match block_on(waiter.wait(Terms::patient(PATIENCE))) {
             Outcome::Landed(landed) => panic!("{} is stale", number(landed)),
             Outcome::Lead(lead) => drop(lead),
@@ -355,4 +360,27 @@ fn a_stale_value_reaches_those_alone_who_take_it() {
     };
     all([leads, takes], |_| {});
     all([leads, refuses], |_| {});
+}
+
+/// A leader that computes a value anew hands out the present one: who asks meanwhile has it at once, before the leader lands or
+/// whatever becomes of it.
+#[test]
+fn who_asks_while_a_value_is_computed_anew_has_the_present_one() {
+    let refreshes: fn(&World) = |world| {
+        if let Seat::Lead(lead) = world.join() {
+            lead.hand_out(shared(7), far());
+            drop(lead.land(Landing::of(shared(8))));
+        }
+    };
+    let asks: fn(&World) = |world| match world.join() {
+        Seat::Lead(lead) => drop(lead),
+        Seat::Full(_) => panic!("as many may wait as do"),
+        Seat::Wait(waiter) => match block_on(waiter.wait(Terms::patient(PATIENCE))) {
+            Outcome::Landed(landed) => assert!([7, 8].contains(&number(landed))),
+            Outcome::Lead(lead) => drop(lead),
+            Outcome::Rejoin => {}
+            Outcome::Failed(_) | Outcome::TimedOut => panic!("nobody fails"),
+        },
+    };
+    all([refreshes, asks], |_| {});
 }
