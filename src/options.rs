@@ -98,8 +98,8 @@ impl Options {
     /// Keeps the value for so long past its ttl, and answers it then where its compute errs, panics, or is slower than the
     /// [soft timeout](Self::soft_timeout). Zero, as it is unless set, is none; 49 days are the longest.
     ///
-    /// Who stores the value and who reads it must both have chosen it: a reader is answered what is no longer past its ttl than
-    /// the reader's own grace. [`get`](crate::Cache::get) never answers a stale value, nor does anything once it was invalidated.
+    /// Who stores the value and who reads it must both have chosen it: the first says for how long, the second whether at all.
+    /// [`get`](crate::Cache::get) never answers a stale value, nor does anything once it was invalidated.
     /// Values without an envelope have none: integers that are [`set`](crate::Cache::set), and all of the
     /// [`Plain`](crate::codec::Plain) codec.
     #[must_use]
@@ -262,8 +262,9 @@ impl Options {
 
     /// A life with what chance, from 0 to 1, takes of it.
     pub(crate) fn jittered(&self, life: Duration, chance: f64) -> Duration {
-        let part = self.jitter.unwrap_or(0.0).clamp(0.0, 1.0);
-        life.mul_f64((1.0 - part * chance).clamp(0.0, 1.0))
+        // What is no number is none.
+        let part = self.jitter.filter(|part| *part > 0.0).unwrap_or(0.0);
+        life.mul_f64((1.0 - part.min(1.0) * chance).clamp(0.0, 1.0))
     }
 
     /// Of a computed `None`.
@@ -273,6 +274,12 @@ impl Options {
 
     pub(crate) fn error_ttl_chosen(&self) -> Option<Duration> {
         self.error_ttl.filter(|ttl| !ttl.is_zero())
+    }
+
+    /// The same, and failures are not kept.
+    pub(crate) fn keeping_no_failures(mut self) -> Self {
+        self.error_ttl = None;
+        self
     }
 
     pub(crate) fn waiters(&self) -> usize {

@@ -289,7 +289,7 @@ impl Backend for Moka {
 
     async fn retract(&self, key: &str, draft: &Draft) -> Result<bool> {
         let _lock = self.inner.lock(key);
-        let live = self.inner.live(key);
+        let live = self.inner.kept(key);
         let same = live.is_some_and(|entry| entry.value().is_same(draft.entry.value()));
         if same {
             self.inner.store.invalidate(key);

@@ -102,13 +102,15 @@ where
         {
             // Where nobody has it in memory, others come by here.
             let left = entry.remaining(core.now()).duration().unwrap_or(MAX_WAIT);
-            lead.hand_out(value, Instant::now() + left.min(MAX_WAIT));
+            let until = Instant::now() + left.min(MAX_WAIT);
+            lead.hand_out(value, until.min(call.trusted_until()));
         }
         count(&core.counters().refreshes);
         let context = Context::new(call.options.clone(), previous);
         let said = {
             let context = context.clone();
-            move || (context.options(), context.is_stored())
+            // A value stands there: that it could not be computed anew must not take its place.
+            move || (context.options().keeping_no_failures(), context.is_stored())
         };
         let bound = call.options.hard().unwrap_or(MAX_COMPUTE).min(MAX_COMPUTE);
         let led = Led {
@@ -116,6 +118,7 @@ where
             ticket,
             stale: None,
             held,
+            hands: true,
         };
         let compute = || compute(context);
         let until = Some(Instant::now() + bound);

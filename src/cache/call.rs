@@ -11,12 +11,12 @@ use crate::cache::Cache;
 use crate::cache::ahead::Life;
 use crate::cache::lease::{Held, Watch};
 use crate::cache::single::{
-    Look, begun, begun_without, bounded, checked, fetched, look, typed_entry, wanted,
+    Look, before, begun, begun_without, bounded, checked, fetched, look, typed_entry, wanted,
 };
 use crate::core::MAX_WAIT;
 use crate::entry::{Answer, Claim, Entry, Lease, Right, Ticket, Want};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Landing, Lead, Outcome, Seat, Tags, Terms};
+use crate::flight::{Handing, Landing, Lead, Outcome, Seat, Tags, Terms};
 use crate::options::Options;
 use crate::refresh::RefreshAhead;
 use crate::report::Source;
@@ -51,6 +51,8 @@ pub(super) struct Led<T> {
     pub(super) stale: Option<Stale<T>>,
     /// Against all other processes, if it is leased. Let go of only when the value is stored.
     pub(super) held: Option<Held>,
+    /// Whether others are given what stands there meanwhile.
+    pub(super) hands: bool,
 }
 
 /// A value past its life.
@@ -174,9 +176,14 @@ impl<'c, C: Cache> Call<'c, C> {
                 return Ok(Opened::Answer(value));
             }
             Ok(Asked::Nothing) => (self.begun().await, None, None),
-            Ok(Asked::Stale(stale)) => {
-                lead.offer(Arc::clone(&stale.value) as _);
-                (self.begun().await, Some(stale), None)
+            Ok(Asked::Stale(_)) => {
+                // Read once more after that: what it was before may have been invalidated in between, and must not come back.
+                let ticket = self.begun().await;
+                let stale = match self.in_time(self.ask::<T>()).await {
+                    Ok(Asked::Stale(stale)) => self.offered(&lead, stale),
+                    _ => None,
+                };
+                (ticket, stale, None)
             }
             Ok(Asked::Granted(ticket, stale, held)) => (ticket, stale, Some(held)),
             Ok(Asked::Failed(failure)) => {
@@ -196,9 +203,49 @@ impl<'c, C: Cache> Call<'c, C> {
         Ok(Opened::Lead(Box::new(Led {
             lead,
             ticket,
+            hands: stale.is_some(),
             stale,
             held,
         })))
+    }
+
+    /// Has a value past its life at hand for those who wait, unless a tag of it was invalidated.
+    pub(super) fn offered<T: Cacheable>(&self, lead: &Lead, stale: Stale<T>) -> Option<Stale<T>> {
+        // Its tags are what they were, whatever those of the call are: who invalidates one closes the flight.
+        lead.expect(Tags::Any);
+        if !stale.entry.is_current() {
+            return None;
+        }
+        lead.offer(Arc::clone(&stale.value) as _, self.trusted_until());
+        Some(stale)
+    }
+
+    /// Until when a value that was just read may be handed out to others: writes by this process are heard of, those by others may
+    /// not be.
+    pub(super) fn trusted_until(&self) -> Instant {
+        let own = self.cache.origin(self.key).is_own();
+        let bound = self.cache.core().settings().max_staleness;
+        Instant::now() + if own { MAX_WAIT } else { bound.min(MAX_WAIT) }
+    }
+
+    /// Gives others what stands there as long as that is so, while a compute goes on. For ever.
+    pub(super) async fn hand_on<T: Cacheable>(&self, handing: Handing) {
+        let bound = self.cache.core().settings().max_staleness;
+        if self.cache.origin(self.key).is_own() || bound.is_zero() || Handle::try_current().is_err()
+        {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(bound / 2).await;
+            let until = self.trusted_until();
+            match self.ask::<T>().await {
+                Ok(Asked::Fresh(value, ..)) => handing.hand_out(value as _, until),
+                Ok(Asked::Stale(Stale { value, .. }) | Asked::Rearmed(value)) => {
+                    handing.offer(value as _, until);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// For how long the compute is leased, if it is. Leases are renewed by a task.
@@ -229,9 +276,7 @@ impl<'c, C: Cache> Call<'c, C> {
                         Asked::Stale(stale) => Some(stale),
                         _ => None,
                     };
-                    if let Some(stale) = &stale {
-                        lead.offer(Arc::clone(&stale.value) as _);
-                    }
+                    let stale = stale.and_then(|stale| self.offered(lead, stale));
                     let held = Held::new(self.cache, self.key, &ticket, life);
                     return Ok(Asked::Granted(ticket, stale, held));
                 }
@@ -243,7 +288,12 @@ impl<'c, C: Cache> Call<'c, C> {
                     return Ok(found);
                 }
                 (Right::Held(left), Asked::Stale(stale)) => {
-                    lead.offer(Arc::clone(&stale.value) as _);
+                    let Some(stale) = self.offered(lead, stale) else {
+                        if !watch.look(written, left, bound).await {
+                            return Ok(Asked::Nothing);
+                        }
+                        continue;
+                    };
                     let soft = self.soft().map(|soft| began + soft.min(MAX_WAIT));
                     let until = soft.map_or(bound, |soft| soft.min(bound));
                     if !watch.look(written, left, until).await {
@@ -262,17 +312,21 @@ impl<'c, C: Cache> Call<'c, C> {
 
     pub(super) async fn claimed<T: Cacheable>(&self, lease: Lease) -> Result<Claim> {
         let (cache, core) = (self.cache, self.cache.core());
+        let before = before(cache, self.key);
         let claim = async {
             let want = wanted::<T, C>(cache).or_stale();
             let mut claims = cache.claim(&[self.key], want, lease).await;
             let none = || Err(self.error(ErrorKind::Unavailable, "the store answered nothing"));
             claims.pop().unwrap_or_else(none)
         };
-        let claimed = bounded(core, claim).await;
-        claimed.map_err(|error| {
+        let mut claimed = bounded(core, claim).await.map_err(|error| {
             count(&core.counters().read_errors);
             error.during("get_or_set").with("key", self.key)
-        })
+        })?;
+        if let Right::Granted(ticket) = &mut claimed.right {
+            ticket.before = before;
+        }
+        Ok(claimed)
     }
 
     pub(super) async fn begun(&self) -> Ticket {
@@ -371,7 +425,7 @@ impl<'c, C: Cache> Call<'c, C> {
     }
 
     /// What memory or the store holds by now: it may have been stored between the caller's look and its seat.
-    async fn ask<T: Cacheable>(&self) -> Result<Asked<T>> {
+    pub(super) async fn ask<T: Cacheable>(&self) -> Result<Asked<T>> {
         let (cache, key) = (self.cache, self.key);
         let core = cache.core();
         match self.in_memory() {

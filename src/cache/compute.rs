@@ -3,9 +3,11 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use tokio::runtime::Handle;
 use tokio::sync::{SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -149,7 +151,7 @@ where
                 let _ = answer.send(task.await);
             });
             let soft = call.soft().filter(|_| stale.is_some());
-            let soft = soft.map(|soft| Instant::now() + soft);
+            let soft = soft.map(|soft| Instant::now() + soft.min(MAX_WAIT));
             match soft.into_iter().chain(call.until).min() {
                 None => answered.await.ok(),
                 Some(until) => match timeout_at(until, answered).await {
@@ -203,7 +205,18 @@ where
     let value = match &turn {
         Some(_turn) => {
             count(&core.counters().computes);
-            run(compute, until).await
+            let handing = led.hands.then(|| led.lead.handing());
+            let call = Call::background(cache, key, said().0);
+            let hand_on = async {
+                match handing {
+                    Some(handing) => call.hand_on::<T>(handing).await,
+                    None => std::future::pending().await,
+                }
+            };
+            match select(pin!(run(compute, until)), pin!(hand_on)).await {
+                Either::Left((value, _)) => value,
+                Either::Right(((), run)) => run.await,
+            }
         }
         None => Err(Failed::Busy),
     };
@@ -225,7 +238,7 @@ where
                 ticket: led.ticket,
             };
             let published = in_time(until, publish(cache, key, led.lead, made)).await;
-            if let (Some(Ok(())), Some(held)) = (&published, led.held) {
+            if let (Some(Ok(true)), Some(held)) = (&published, led.held) {
                 held.done();
             }
             return match published {

@@ -40,8 +40,8 @@ impl Held {
             if Handle::try_current().is_err() {
                 return;
             }
-            let tasks = cache.core().tasks().clone();
-            tasks.spawn(async move {
+            // Not one of the store's: this may be dropped where those are locked.
+            tokio::spawn(async move {
                 // If this fails, the lease ends by itself.
                 let _ = bounded(cache.core(), cache.hold(&key, &ticket, None)).await;
             });

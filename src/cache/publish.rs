@@ -65,22 +65,22 @@ fn prepared<C: Cache>(cache: &C, key: &str, mut draft: Draft) -> Result<Draft> {
     }
 }
 
-/// Gives the value to those who wait, and stores it unless the key was written meanwhile.
+/// Gives the value to those who wait, and stores it unless the key was written meanwhile. Whether it was stored.
 pub(super) async fn publish<T: Cacheable, C: Cache>(
     cache: &C,
     key: &str,
     lead: Lead,
     made: Made<'_, T>,
-) -> Result<()> {
+) -> Result<bool> {
     let landing = Landing::of(Arc::clone(made.value) as _);
     let draft = computed(cache, key, made);
     let Some(storing) = lead.land(landing) else {
         count(&cache.core().counters().outrun);
-        return Ok(());
+        return Ok(false);
     };
     let draft = draft?;
     if draft.entry.is_expired(cache.core().now()) {
-        return Ok(());
+        return Ok(false);
     }
     keep(cache, key, &storing, draft).await
 }
@@ -108,8 +108,9 @@ pub(super) async fn publish_failure<T: Cacheable, C: Cache>(
     let Some(storing) = lead.land(Landing::of(failure as _)) else {
         return Ok(());
     };
-    keep(cache, key, &storing, draft?).await?;
-    if let Some(held) = held {
+    if keep(cache, key, &storing, draft?).await?
+        && let Some(held) = held
+    {
         held.done();
     }
     Ok(())
@@ -154,22 +155,25 @@ async fn rearmed<T: Cacheable, C: Cache>(
     let Some(storing) = lead.land(Landing::stale(Arc::clone(&stale.value) as _)) else {
         return Ok(());
     };
-    keep(cache, key, &storing, draft?).await?;
-    if let Some(held) = held {
+    if keep(cache, key, &storing, draft?).await?
+        && let Some(held) = held
+    {
         held.done();
     }
     Ok(())
 }
 
-/// Stores what has landed.
-async fn keep<C: Cache>(cache: &C, key: &str, storing: &Storing, draft: Draft) -> Result<()> {
+/// Stores what has landed, and tells whether it is.
+async fn keep<C: Cache>(cache: &C, key: &str, storing: &Storing, draft: Draft) -> Result<bool> {
     let (core, stored) = (cache.core(), cache.stored_key(key));
     let stake = draft.clone();
     let write = core.fence().write(&stored);
     let store = unless_overtaken([storing], bounded(core, cache.store(key, draft)));
     let result = store.await.unwrap_or(Ok(Stored::Done));
     drop(write);
-    concluded(cache, key, &stored, &stake, storing, result).await
+    let is_stored = matches!(result, Ok(Stored::Done));
+    concluded(cache, key, &stored, &stake, storing, result).await?;
+    Ok(is_stored)
 }
 
 /// Counts what a store came to, and undoes it if a write of the key did not wait for it.

@@ -371,7 +371,7 @@ pub(super) fn begun_without<C: Cache>(cache: &C, key: &str, error: Error) -> Tic
     }
 }
 
-fn before<C: Cache>(cache: &C, key: &str) -> Option<Before> {
+pub(super) fn before<C: Cache>(cache: &C, key: &str) -> Option<Before> {
     let stored = cache.stored_key(key);
     cache.core().fence().before(&stored, || cache.origin(key))
 }

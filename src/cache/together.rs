@@ -86,6 +86,10 @@ where
             break;
         }
     }
+    if !led.is_empty() {
+        let mut last = Round::of(led);
+        last.compute(&calls, &mut compute, &mut answers).await?;
+    }
     let answers = keys.iter().map(|key| match answers.get(*key)? {
         Ok(value) => Some(Ok(Arc::clone(value))),
         // Of a key that was asked for twice it is told once.
@@ -109,19 +113,23 @@ struct Round<T> {
 }
 
 impl<T: Cacheable> Round<T> {
+    fn of(led: HashMap<String, Led<T>, ahash::RandomState>) -> Self {
+        Self {
+            leads: HashMap::default(),
+            led,
+            elsewhere: Vec::new(),
+            waiters: Vec::new(),
+            alone: Vec::new(),
+        }
+    }
+
     fn take<C: Cache, E: From<Error>>(
         calls: &Calls<'_, C>,
         keys: &[&str],
         answers: &mut Answers<T, E>,
     ) -> Result<Self> {
         let (cache, core) = (calls.cache, calls.cache.core());
-        let mut round = Self {
-            leads: HashMap::default(),
-            led: HashMap::default(),
-            elsewhere: Vec::new(),
-            waiters: Vec::new(),
-            alone: Vec::new(),
-        };
+        let mut round = Self::of(HashMap::default());
         let tags = Tags::These(calls.options.tags.as_slice().into());
         let mut seen = HashSet::with_hasher(ahash::RandomState::new());
         for &key in keys.iter().filter(|key| seen.insert(**key)) {
@@ -231,10 +239,7 @@ impl<T: Cacheable> Round<T> {
                     answers.insert(key, Err(error.into()));
                     continue;
                 }
-                Asked::Stale(stale) => {
-                    lead.offer(Arc::clone(&stale.value) as _);
-                    Some(stale)
-                }
+                Asked::Stale(stale) => call.offered(&lead, stale),
                 Asked::Nothing | Asked::Granted(..) => None,
             };
             match right {
@@ -266,6 +271,7 @@ impl<T: Cacheable> Round<T> {
         let led = Led {
             lead,
             ticket,
+            hands: false,
             stale,
             held,
         };
@@ -284,6 +290,15 @@ impl<T: Cacheable> Round<T> {
         }
         let tickets = begun(calls.cache, &keys).await;
         for ((key, lead, stale), ticket) in begin.into_iter().zip(tickets) {
+            // Read once more: what it was before that may have been invalidated in between, and must not come back.
+            let call = calls.of(&key);
+            let stale = match stale {
+                Some(_) => match call.in_time(call.ask::<T>()).await {
+                    Ok(Asked::Stale(stale)) => Some(stale),
+                    _ => None,
+                },
+                None => None,
+            };
             self.lead(key, lead, ticket, stale, None);
         }
     }
@@ -537,13 +552,7 @@ async fn elsewhere<C: Cache, T: Cacheable>(
     while let Some(left) = waiting.iter().map(|(.., left)| *left).min() {
         let written = cache.core().fence().watch(&first);
         let goes_on = watch.look(written, left, bound).await;
-        let mut round = Round::<T> {
-            leads: HashMap::default(),
-            led: HashMap::default(),
-            elsewhere: Vec::new(),
-            waiters: Vec::new(),
-            alone: Vec::new(),
-        };
+        let mut round = Round::<T>::of(HashMap::default());
         if !goes_on {
             let mut begin = Vec::new();
             for (key, lead, stale, _) in waiting {
@@ -604,8 +613,9 @@ async fn store<C: Cache>(cache: &C, landed: Vec<Landed>) -> Result<()> {
     for (((key, draft, storing, held), stored), answer) in
         landed.into_iter().zip(&stored).zip(answers)
     {
+        let is_stored = matches!(answer, Ok(Stored::Done));
         let result = concluded(cache, &key, stored, &draft, &storing, answer).await;
-        if let (Ok(()), Some(held)) = (&result, held) {
+        if let Some(held) = held.filter(|_| is_stored) {
             held.done();
         }
         outcome = outcome.and(result);

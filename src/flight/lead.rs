@@ -54,16 +54,19 @@ impl Lead {
         drop(self.land(landing));
     }
 
-    /// Gives a value to all who wait until its life ends, while this leader computes it anew.
-    pub(crate) fn hand_out(&self, value: Shared, until: Instant) {
-        lock(&self.flight.state).current = Some((value, until));
-        self.flight.changed.notify_waiters();
+    /// A handle through which others are given values while this leader computes.
+    pub(crate) fn handing(&self) -> Handing {
+        Handing(Arc::clone(&self.flight))
     }
 
-    /// Has a value past its life at hand for those who have waited long enough.
-    pub(crate) fn offer(&self, value: Shared) {
-        lock(&self.flight.state).offered = Some(value);
-        self.flight.changed.notify_waiters();
+    /// As [`Handing::offer`].
+    pub(crate) fn offer(&self, value: Shared, until: Instant) {
+        self.handing().offer(value, until);
+    }
+
+    /// As [`Handing::hand_out`].
+    pub(crate) fn hand_out(&self, value: Shared, until: Instant) {
+        self.handing().hand_out(value, until);
     }
 
     /// The compute erred. One waiter tries once more; the second failure is told to all.
@@ -103,6 +106,23 @@ impl Drop for Lead {
             let panicked = std::thread::panicking().then_some("the compute panicked");
             self.give_up(panicked);
         }
+    }
+}
+
+/// Gives values to those who wait in a flight, which is led.
+pub(crate) struct Handing(Arc<Flight>);
+
+impl Handing {
+    /// Gives a value within its life to all who wait, until then, while it is computed anew.
+    pub(crate) fn hand_out(&self, value: Shared, until: Instant) {
+        lock(&self.0.state).current = Some((value, until));
+        self.0.changed.notify_waiters();
+    }
+
+    /// Has a value past its life at hand, until then, for those who have waited long enough.
+    pub(crate) fn offer(&self, value: Shared, until: Instant) {
+        lock(&self.0.state).offered = Some((value, until));
+        self.0.changed.notify_waiters();
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
-pub(crate) use lead::{Lead, Storing, unless_overtaken};
+pub(crate) use lead::{Handing, Lead, Storing, unless_overtaken};
 use state::{Flight, lock};
 pub(crate) use state::{Landing, Tags};
 pub(crate) use wait::{Outcome, Terms, Waiter};
@@ -119,8 +119,7 @@ impl Flights {
             return Seat::Lead(self.lead(key, flight, term));
         }
         if state.landed.is_none() && state.waiters >= terms.max_waiters {
-            let offered = state.offered.clone().filter(|_| terms.takes_stale);
-            return Seat::Full(offered.map(Landing::stale));
+            return Seat::Full(state.offer(now, terms.takes_stale));
         }
         state.waiters += 1;
         drop(state);

@@ -86,7 +86,7 @@ pub(super) struct State {
     /// A value within its life, which ends then, to be taken by all: it is computed anew before that.
     pub(super) current: Option<(Shared, Instant)>,
     /// A value past its life, to be taken by those who have waited long enough.
-    pub(super) offered: Option<Shared>,
+    pub(super) offered: Option<(Shared, Instant)>,
     pub(super) detached: bool,
     /// Nobody joins it any more.
     pub(super) closed: bool,
@@ -172,6 +172,12 @@ impl State {
     pub(super) fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
         let landed = self.landed.is_some() && self.storing;
         landed && self.since + patience.min(MAX_PATIENCE) <= now
+    }
+
+    /// The value past its life that is at hand, for one who takes it.
+    pub(super) fn offer(&self, now: Instant, takes_stale: bool) -> Option<Landing> {
+        let (value, until) = self.offered.as_ref().filter(|_| takes_stale)?;
+        (now < *until).then(|| Landing::stale(Arc::clone(value)))
     }
 
     /// Whether a caller may join: one who takes no stale value does not join a flight that came to one.

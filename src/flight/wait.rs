@@ -99,8 +99,7 @@ impl Waiter {
         if let Some((value, _)) = state.current.as_ref().filter(|(_, until)| now < *until) {
             return Ok(Outcome::Landed(Landing::of(Arc::clone(value))));
         }
-        let offered = state.offered.clone().filter(|_| terms.takes_stale);
-        let stale = offered.map(|value| Outcome::Landed(Landing::stale(value)));
+        let stale = state.offer(now, terms.takes_stale).map(Outcome::Landed);
         if let Some(text) = state.failure_text() {
             return Ok(stale.unwrap_or(Outcome::Failed(text)));
         }

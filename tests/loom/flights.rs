@@ -331,7 +331,7 @@ fn a_stale_value_reaches_those_alone_who_take_it() {
         let Seat::Lead(lead) = world.join() else {
             return;
         };
-        lead.offer(shared(7));
+        lead.offer(shared(7), far());
         drop(lead.land(Landing::stale(shared(7))));
     };
     let takes: fn(&World) = |world| {

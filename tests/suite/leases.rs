@@ -513,3 +513,23 @@ async fn many_keys_of_a_lost_holder_are_computed_when_their_leases_end() {
     assert_eq!(got, [Some(7), Some(7)], "it gives up waiting");
     assert_eq!(cache.get::<u32>("c").await.unwrap(), Some(7));
 }
+
+/// What is not stored ends its lease too: the next call does not wait.
+#[tokio::test]
+async fn a_lease_of_what_is_not_stored_is_given_back() {
+    let server = Server::start().await;
+    let cache = redis(&server, PATIENT).await;
+    let options = || Options::ttl(HOUR).none_ttl(Duration::ZERO).lease(HOUR);
+    for _ in 0..2 {
+        let begun = Instant::now();
+        let got = cache
+            .get_or_set("a", options(), || async { None::<u32> })
+            .await;
+        assert_eq!(got.unwrap(), None);
+        assert!(begun.elapsed() < PATIENT / 2);
+        eventually(PATIENT, "it is given back", async || {
+            lease_of(&server, "a").await.is_none()
+        })
+        .await;
+    }
+}

@@ -182,3 +182,29 @@ async fn a_call_stands_over_the_cache_and_a_compute_over_both() {
     cache.invalidate_tag("cache").await.unwrap();
     assert!(!cache.has("call").await.unwrap() && !cache.has("plain").await.unwrap());
 }
+
+/// A stale value has the tags that it was stored with, whatever those of the call are: once one is invalidated, nobody is given it.
+#[tokio::test]
+async fn an_invalidated_stale_value_is_not_handed_to_who_comes_later() {
+    let cache = Moka::builder().leader_patience(PATIENT).build();
+    let graced = || Options::ttl(SHORT).grace(HOUR).soft_timeout(Duration::ZERO);
+    let tagged = |context: Context| async move {
+        context.tag("g");
+        Ok::<_, larder::Error>(1_u32)
+    };
+    cache.get_or_set_with("k", graced(), tagged).await.unwrap();
+    eventually(PATIENT, "its life is over", async || {
+        cache.get::<u32>("k").await.unwrap().is_none()
+    })
+    .await;
+    let stops = Stops::new();
+    let slow = stops.clone();
+    let first = cache.get_or_set_with("k", graced(), move |_| slow.compute());
+    assert_eq!(first.await.unwrap(), 1, "as of before");
+    cache.invalidate_tag("g").await.unwrap();
+    let later = cache.get_or_set("k", graced(), || async { 2_u32 }).await;
+    assert_eq!(later.unwrap(), 2);
+    stops.on.add_permits(1);
+    cache.shutdown().await;
+    assert_ne!(cache.get::<u32>("k").await.unwrap(), Some(1));
+}

@@ -117,7 +117,7 @@ pub async fn one_at_a_time_computes_anew(cache: SharedCache, profile: Profile) {
     assert_eq!(t.cache.stats().refreshes - refreshes, 1);
 }
 
-/// A refresh that failed leaves the value as it is, and is not tried again for the throttle time.
+/// A refresh that failed leaves the value as it is, also where failures are kept, and is not tried again for the throttle time.
 pub async fn a_failed_refresh_is_not_tried_again_for_a_while(cache: SharedCache, profile: Profile) {
     let t = Trial::patient(cache, profile);
     if !t.profile.stores() {
@@ -136,7 +136,10 @@ pub async fn a_failed_refresh_is_not_tried_again_for_a_while(cache: SharedCache,
             assert!(!panics, "as it must");
             Err::<u32, _>(AppError::Origin("down"))
         };
-        let hit = t.cache.get_or_set_with(&key, always(), fails).await;
+        let hit = t
+            .cache
+            .get_or_set_with(&key, always().error_ttl(HOUR), fails)
+            .await;
         assert_eq!(hit.unwrap(), 1);
         t.cache.core().tasks().drain(HOUR).await;
     }

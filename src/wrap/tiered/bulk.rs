@@ -82,8 +82,11 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
                 found[index] = answer.ok().and_then(|answer| answer.entry);
             }
         }
-        let trusted =
-            |(found, key): (Option<Entry>, &&str)| found.filter(|entry| self.trusts(key, entry));
+        // What is past its life here may stand anew below.
+        let now = self.core.now();
+        let trusted = |(found, key): (Option<Entry>, &&str)| {
+            found.filter(|entry| !entry.is_stale(now) && self.trusts(key, entry))
+        };
         found.into_iter().zip(keys).map(trusted).collect()
     }
 

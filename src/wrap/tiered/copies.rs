@@ -101,7 +101,9 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
             Peek::Miss => return None,
             Peek::Ask => self.l1.fetch(key, want).await.ok()?.entry?,
         };
-        self.trusts(key, &entry).then_some(entry)
+        // What is past its life here may stand anew below.
+        let passed = entry.is_stale(self.core.now());
+        (!passed && self.trusts(key, &entry)).then_some(entry)
     }
 
     /// What `l1` holds past its life, if that is wanted and may be answered still: `l2` cannot be asked for a better one.
