@@ -157,7 +157,8 @@ pub trait Backend: Send + Sync + 'static {
         answers.into_iter().zip(tickets).map(claim).collect()
     }
 
-    /// Renews a lease for so long from now, or gives it back, and tells whether it was still held.
+    /// Renews a lease for so long from now, or gives it back where no life is given, and tells whether it was still held. A ticket
+    /// without a lease is held always.
     ///
     /// # Errors
     ///

@@ -1,18 +1,22 @@
 //! A value with what the cache must know of it.
 
+mod draft;
+mod lease;
+
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::clock::Moment;
-use crate::coherence::{Before, Origin};
-use crate::error::Error;
+use crate::coherence::Origin;
 use crate::generation::Tags;
 use crate::refusal::Refusal;
 use crate::ttl::Remaining;
 use crate::value::{Kind, Value};
+
+pub(crate) use draft::Noted;
+pub use draft::{Draft, Stored, Ticket, When};
+pub use lease::{Claim, Lease, Right};
 
 /// A value plus its deadline, age and origin. Small, and cloned by reference count: memory stores hold it as it is.
 #[derive(Clone, Debug)]
@@ -295,104 +299,6 @@ fn left(until: Moment, now: Moment) -> Remaining {
     }
 }
 
-/// An entry on its way into a store.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Draft {
-    /// The entry.
-    pub entry: Entry,
-    /// When it may be written.
-    pub when: When,
-    /// Its bytes as they will stand on the wire, once a store that needs them has encoded them in
-    /// [`Backend::prepare`](crate::Backend::prepare).
-    pub sealed: Option<Bytes>,
-    /// Whether the cache computed the value because there was none. What it stands in for was a miss already, so nothing
-    /// is out of date if it does not get there.
-    pub computed: bool,
-    /// How much of the key, as it is stored at the very bottom, is the cache's own prefix: its namespace. In bytes.
-    pub namespace: usize,
-    /// The tags of the value.
-    pub tags: Arc<[Box<str>]>,
-    /// What [`Backend::begin`](crate::Backend::begin) answered before the value was computed.
-    pub ticket: Ticket,
-}
-
-/// How things stood with a key before its value was computed. A store that was given it by
-/// [`Backend::begin`](crate::Backend::begin) gets it back with the value, and tells whether something was invalidated since.
-#[derive(Clone, Debug, Default)]
-pub struct Ticket {
-    #[cfg_attr(not(any(feature = "moka", feature = "redis")), allow(dead_code))]
-    pub(crate) noted: Noted,
-    /// What was known of it in this process.
-    pub(crate) before: Option<Before>,
-}
-
-impl From<Noted> for Ticket {
-    fn from(noted: Noted) -> Self {
-        Self {
-            noted,
-            before: None,
-        }
-    }
-}
-
-// Memory and servers use a part of it each.
-#[cfg_attr(not(all(feature = "moka", feature = "redis")), allow(dead_code))]
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Noted {
-    /// Nothing was noted: the store takes the value as it is.
-    #[default]
-    Nothing,
-    /// So many invalidations of tags there were in a store of this process.
-    Own(u64),
-    /// What the key's node said, and the lease that it gave.
-    #[cfg(feature = "redis")]
-    Node {
-        fingerprint: Box<[u8]>,
-        count: i64,
-        lease: Option<Box<[u8]>>,
-    },
-    /// It could not be noted, so the value is not stored.
-    Lost(Error),
-}
-
-impl Ticket {
-    /// Of a store that could not be asked: it refuses the value with this error.
-    #[must_use]
-    pub fn lost(error: Error) -> Self {
-        Noted::Lost(error).into()
-    }
-}
-
-impl Draft {
-    /// A draft of an entry.
-    #[must_use]
-    pub fn new(entry: Entry, when: When) -> Self {
-        Self {
-            entry,
-            when,
-            sealed: None,
-            computed: false,
-            namespace: 0,
-            tags: Arc::default(),
-            ticket: Ticket::default(),
-        }
-    }
-
-    /// Whether an older value that stays in its place would be out of date.
-    #[cfg(feature = "redis")]
-    pub(crate) fn replaces(&self) -> bool {
-        !self.computed && self.when == When::Always
-    }
-}
-
-impl From<Entry> for Draft {
-    /// To be written in any case.
-    fn from(entry: Entry) -> Self {
-        Self::new(entry, When::Always)
-    }
-}
-
 /// What a store answers to a read.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -431,72 +337,6 @@ impl From<Entry> for Answer {
     fn from(entry: Entry) -> Self {
         Some(entry).into()
     }
-}
-
-/// How the right to compute a value is asked for, for all processes at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Lease {
-    /// How long it lasts unless it is renewed.
-    pub life: Duration,
-    /// Whether it is wanted although a value stands there that is within its life.
-    pub anew: bool,
-}
-
-impl Lease {
-    /// For what is not there, or past its life.
-    #[must_use]
-    pub fn of(life: Duration) -> Self {
-        Self { life, anew: false }
-    }
-
-    /// Also for what is within its life.
-    #[must_use]
-    pub fn anew(mut self) -> Self {
-        self.anew = true;
-        self
-    }
-}
-
-/// What stands under a key, and who may compute it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Claim {
-    /// What stands there, past its life or not.
-    pub answer: Answer,
-    /// The right to compute it.
-    pub right: Right,
-}
-
-/// The right to compute a value.
-#[derive(Clone, Debug)]
-pub enum Right {
-    /// A value within its life stands there.
-    NotNeeded,
-    /// The caller has it.
-    Granted(Ticket),
-    /// Another has it, for so long unless it is renewed.
-    Held(Duration),
-}
-
-impl Claim {
-    /// A claim.
-    #[must_use]
-    pub fn new(answer: Answer, right: Right) -> Self {
-        Self { answer, right }
-    }
-}
-
-/// What a store answers to a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Stored {
-    /// It is done.
-    Done,
-    /// The key holds something, and the draft was [`When::IfAbsent`].
-    Present,
-    /// Something that the value depends on was invalidated after its compute began: it is not stored.
-    Outrun,
 }
 
 /// What a reader wants of a store.
@@ -556,14 +396,4 @@ impl Want {
         self.deadline = true;
         self
     }
-}
-
-/// When a store may write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum When {
-    /// In any case.
-    Always,
-    /// Only if the key holds nothing, decided in one step.
-    IfAbsent,
 }

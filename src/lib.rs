@@ -20,6 +20,7 @@ mod context;
 pub mod core;
 pub mod entry;
 pub mod error;
+mod failure;
 mod fence;
 mod flight;
 // Memory and servers use a part of it each.

@@ -146,12 +146,15 @@ impl Options {
         self
     }
 
-    /// Computes the value anew before its ttl is over, while callers are answered the present one: one at a time for each key in a
-    /// process, in the background, where a hit finds it due. Never unless set.
+    /// Computes the value anew before its ttl is over, while callers are answered the present one: in the background, one at a time
+    /// for each key in a process, where a hit finds it due. Never unless set.
     ///
-    /// The compute must be in a task of its own: it is that of [`get_or_set_with`](crate::Cache::get_or_set_with), other calls only answer. One that fails
-    /// is not tried again for the [`throttle`](Self::throttle) time. At most [`max_refreshes`](crate::core::Settings::max_refreshes) are under way at a
-    /// time; a hit that finds as many does nothing.
+    /// The compute must be in a task of its own: it is that of [`get_or_set_with`](crate::Cache::get_or_set_with), other calls only
+    /// answer. One that fails is not tried again for the [`throttle`](Self::throttle) time. At most
+    /// [`max_refreshes`](crate::core::Settings::max_refreshes) are under way at a time; a hit that finds as many does nothing.
+    ///
+    /// Give the value a [`grace`](Self::grace) too. Without one it is gone at the end of its ttl, which on a server looks as if it had been
+    /// deleted: a refresh that ends later is not stored then.
     #[must_use]
     pub fn refresh_ahead(mut self, refresh: RefreshAhead) -> Self {
         self.refresh = Some(refresh);
@@ -274,12 +277,6 @@ impl Options {
 
     pub(crate) fn error_ttl_chosen(&self) -> Option<Duration> {
         self.error_ttl.filter(|ttl| !ttl.is_zero())
-    }
-
-    /// The same, and failures are not kept.
-    pub(crate) fn keeping_no_failures(mut self) -> Self {
-        self.error_ttl = None;
-        self
     }
 
     pub(crate) fn waiters(&self) -> usize {

@@ -115,57 +115,6 @@ impl fmt::Debug for Value {
     }
 }
 
-/// That a compute failed, kept in the place of a value.
-#[derive(Clone, Debug)]
-pub(crate) struct Failure(Box<str>);
-
-impl Failure {
-    /// Longer texts are cut.
-    const MAX_BYTES: usize = 1024;
-
-    pub(crate) fn new(text: &str) -> Self {
-        let mut end = text.len().min(Self::MAX_BYTES);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        Self(text[..end].into())
-    }
-
-    pub(crate) fn text(&self) -> &str {
-        &self.0
-    }
-
-    /// The failure that stands in the place of this value.
-    pub(crate) fn of(value: &Value) -> Option<Arc<Self>> {
-        value.clone().downcast().ok()
-    }
-
-    pub(crate) fn in_object(object: &Shared) -> Option<&Self> {
-        object.downcast_ref()
-    }
-
-    pub(crate) fn is_kind(kind: &Kind) -> bool {
-        kind.type_id() == TypeId::of::<Self>()
-    }
-}
-
-impl Serialize for Failure {
-    fn serialize<S: serde::Serializer>(
-        &self,
-        serializer: S,
-    ) -> std::result::Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Failure {
-    fn deserialize<D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> std::result::Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self::new(&text))
-    }
-}
-
 /// The table of a type: how an object of it is encoded, decoded and recognised. One for each type, `'static`.
 ///
 /// A [`Codec`](crate::codec::Codec) works through it, because a store knows its values' types only at run time.

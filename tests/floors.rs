@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("tasks", 1),
     ("value", 1),
     ("ringmap", 1),
+    ("failure", 2),
     ("generation", 2),
     ("options", 3),
     ("entry", 3),

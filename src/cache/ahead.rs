@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::backend::Peek;
 use crate::cache::Cache;
-use crate::cache::call::{Call, Led};
+use crate::cache::call::{Call, Led, Standing};
 use crate::cache::compute::computed;
 use crate::cache::lease::Held;
 use crate::cache::single::{fetched, wanted};
@@ -85,9 +85,12 @@ where
     core.tasks().spawn(async move {
         let core = own.core();
         let call = Call::background(&own, &key, options);
-        let Some((previous, ticket, held)) = right::<T, C>(&call).await else {
-            // Another process does it.
-            return drop(place);
+        let (previous, ticket, held) = match right::<T, C>(&call).await {
+            Ok(right) => right,
+            Err(left) => {
+                // Another process does it: it is not asked again before its lease may end.
+                return core.refreshes().cool(&stored, core.now().after(left));
+            }
         };
         if let Some(entry) = previous
             .as_ref()
@@ -106,11 +109,10 @@ where
             lead.hand_out(value, until.min(call.trusted_until()));
         }
         count(&core.counters().refreshes);
-        let context = Context::new(call.options.clone(), previous);
+        let context = Context::new(call.options.clone().into_owned(), previous);
         let said = {
             let context = context.clone();
-            // A value stands there: that it could not be computed anew must not take its place.
-            move || (context.options().keeping_no_failures(), context.is_stored())
+            move || (context.options(), context.is_stored())
         };
         let bound = call.options.hard().unwrap_or(MAX_COMPUTE).min(MAX_COMPUTE);
         let led = Led {
@@ -118,7 +120,10 @@ where
             ticket,
             stale: None,
             held,
-            hands: true,
+            standing: Standing {
+                is_handed_on: true,
+                is_spared: true,
+            },
         };
         let compute = || compute(context);
         let until = Some(Instant::now() + bound);
@@ -139,21 +144,23 @@ fn still_due(core: &Core, options: &Options, entry: &Entry) -> bool {
     core.now() >= life.until.before(options.refreshes().reach(life.took))
 }
 
-/// What stands there, and the right to compute it anew; nothing if another process has that.
+/// What stands there, and the right to compute it anew; or for how long another process has that.
 async fn right<T: Cacheable, C: Cache>(
     call: &Call<'_, C>,
-) -> Option<(Option<Entry>, Ticket, Option<Held>)> {
+) -> Result<(Option<Entry>, Ticket, Option<Held>), Duration> {
     let Some(life) = call.leased() else {
-        let previous = standing::<T, C>(call.cache, call.key).await;
-        return Some((previous, call.begun().await, None));
+        // In this order: a compute may answer with what stood there, which is not to be stored if it was invalidated since.
+        let ticket = call.begun().await;
+        return Ok((standing::<T, C>(call.cache, call.key).await, ticket, None));
     };
-    let claim = call.claimed::<T>(Lease::of(life).anew()).await.ok()?;
-    match claim.right {
-        Right::Granted(ticket) => {
+    let claim = call.claimed::<T>(Lease::of(life).anew()).await;
+    match claim.map(|claim| (claim.answer.entry, claim.right)) {
+        Ok((previous, Right::Granted(ticket))) => {
             let held = Held::new(call.cache, call.key, &ticket, life);
-            Some((claim.answer.entry, ticket, Some(held)))
+            Ok((previous, ticket, Some(held)))
         }
-        Right::Held(_) | Right::NotNeeded => None,
+        Ok((_, Right::Held(left))) => Err(left),
+        Ok((_, Right::NotNeeded)) | Err(_) => Err(call.options.throttles()),
     }
 }
 

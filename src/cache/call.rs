@@ -1,6 +1,7 @@
 //! One call that computes where nothing is stored: how it gets to its answer, or to the right to compute it.
 
 use std::any::TypeId;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,26 +10,27 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Cache;
 use crate::cache::ahead::Life;
-use crate::cache::lease::{Held, Watch};
+use crate::cache::lease::Held;
 use crate::cache::single::{
-    Look, before, begun, begun_without, bounded, checked, fetched, look, typed_entry, wanted,
+    Look, begun, begun_without, checked, fetched, look, typed_entry, wanted,
 };
 use crate::core::MAX_WAIT;
-use crate::entry::{Answer, Claim, Entry, Lease, Right, Ticket, Want};
+use crate::entry::{Answer, Entry, Ticket, Want};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Handing, Landing, Lead, Outcome, Seat, Tags, Terms};
+use crate::failure::Failure;
+use crate::flight::{Form, Handing, Landing, Lead, Outcome, Seat, Tags, Takes, Terms};
 use crate::options::Options;
 use crate::refresh::RefreshAhead;
 use crate::report::Source;
 use crate::stats::count;
-use crate::value::{Cacheable, Failure};
+use crate::value::Cacheable;
 
 /// One call, and what it wants.
 pub(super) struct Call<'c, C> {
     pub(super) cache: &'c C,
     pub(super) key: &'c str,
     /// Those of the call over those of the cache.
-    pub(super) options: Options,
+    pub(super) options: Cow<'c, Options>,
     /// When it ends at the latest.
     pub(super) until: Option<Instant>,
 }
@@ -51,8 +53,17 @@ pub(super) struct Led<T> {
     pub(super) stale: Option<Stale<T>>,
     /// Against all other processes, if it is leased. Let go of only when the value is stored.
     pub(super) held: Option<Held>,
-    /// Whether others are given what stands there meanwhile.
-    pub(super) hands: bool,
+    /// What becomes of what stands there.
+    pub(super) standing: Standing,
+}
+
+/// What a compute does with what stands in its place.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Standing {
+    /// Others are given it meanwhile.
+    pub(super) is_handed_on: bool,
+    /// Others may be answered it still: that the compute failed must not take its place.
+    pub(super) is_spared: bool,
 }
 
 /// A value past its life.
@@ -68,11 +79,21 @@ pub(super) enum Asked<T> {
     /// Past its life, to be answered as it is: computing it anew failed a short while ago, or another process does so.
     Rearmed(Arc<T>),
     Stale(Stale<T>),
+    /// Past its life, and this call takes no such value.
+    Passed,
     Nothing,
     /// Computing it failed a short while ago.
     Failed(Arc<Failure>),
     /// This process computes, of all.
-    Granted(Ticket, Option<Stale<T>>, Held),
+    Granted(Box<Granted<T>>),
+}
+
+/// The right to compute a value for all processes.
+pub(super) struct Granted<T> {
+    pub(super) ticket: Ticket,
+    pub(super) stale: Option<Stale<T>>,
+    pub(super) held: Held,
+    pub(super) is_spared: bool,
 }
 
 impl<'c, C: Cache> Call<'c, C> {
@@ -84,7 +105,7 @@ impl<'c, C: Cache> Call<'c, C> {
         Self {
             cache,
             key,
-            options,
+            options: Cow::Owned(options),
             until,
         }
     }
@@ -164,49 +185,68 @@ impl<'c, C: Cache> Call<'c, C> {
             Some(life) => self.claim::<T>(life, &lead).await,
             None => self.in_time(self.ask::<T>()).await,
         };
-        let (ticket, stale, held) = match found {
+        let mut led = Led {
+            lead,
+            ticket: Ticket::default(),
+            stale: None,
+            held: None,
+            standing: Standing::default(),
+        };
+        match found {
             Ok(Asked::Fresh(value, life, source)) => {
-                lead.found(Landing::of(Arc::clone(&value) as _));
+                led.lead.found(Landing::of(Arc::clone(&value) as _));
                 self.told(source);
                 return Ok(Opened::Stored(value, life));
             }
             Ok(Asked::Rearmed(value)) => {
-                lead.found(Landing::stale(Arc::clone(&value) as _));
+                led.lead.found(Landing::stale(Arc::clone(&value) as _));
                 self.told(Source::Stale);
                 return Ok(Opened::Answer(value));
             }
-            Ok(Asked::Nothing) => (self.begun().await, None, None),
-            Ok(Asked::Stale(_)) => {
-                // Read once more after that: what it was before may have been invalidated in between, and must not come back.
-                let ticket = self.begun().await;
-                let stale = match self.in_time(self.ask::<T>()).await {
-                    Ok(Asked::Stale(stale)) => self.offered(&lead, stale),
-                    _ => None,
-                };
-                (ticket, stale, None)
-            }
-            Ok(Asked::Granted(ticket, stale, held)) => (ticket, stale, Some(held)),
             Ok(Asked::Failed(failure)) => {
                 let error = self.failed(&failure);
-                lead.found(Landing::of(failure as _));
+                led.lead.found(Landing::failure(failure as _));
                 return Err(error);
             }
+            Ok(Asked::Nothing) => led.ticket = self.begun().await,
+            Ok(Asked::Passed) => {
+                led.ticket = self.begun().await;
+                led.standing.is_spared = true;
+            }
+            Ok(Asked::Stale(_)) => {
+                led.ticket = self.begun().await;
+                led.stale = self.stale_still(&led.lead).await;
+            }
+            Ok(Asked::Granted(granted)) => {
+                let Granted {
+                    ticket,
+                    stale,
+                    held,
+                    is_spared,
+                } = *granted;
+                (led.ticket, led.stale, led.held) = (ticket, stale, Some(held));
+                led.standing.is_spared = is_spared;
+            }
             Err(error) if core.settings().strict => {
-                lead.fail(&error.to_string());
+                led.lead.fail(&error.to_string());
                 return Err(error);
             }
             Err(error) => {
                 tracing::warn!(target: "larder", event = "read_failed", error = %error);
-                (begun_without(self.cache, self.key, error), None, None)
+                led.ticket = begun_without(self.cache, self.key, error);
             }
-        };
-        Ok(Opened::Lead(Box::new(Led {
-            lead,
-            ticket,
-            hands: stale.is_some(),
-            stale,
-            held,
-        })))
+        }
+        led.standing.is_handed_on = led.stale.is_some();
+        Ok(Opened::Lead(Box::new(led)))
+    }
+
+    /// The value past its life that stands there still once a ticket was taken: what was read before may have been invalidated in
+    /// between, and must not come back.
+    pub(super) async fn stale_still<T: Cacheable>(&self, lead: &Lead) -> Option<Stale<T>> {
+        match self.in_time(self.ask::<T>()).await {
+            Ok(Asked::Stale(stale)) => self.offered(lead, stale),
+            _ => None,
+        }
     }
 
     /// Has a value past its life at hand for those who wait, unless a tag of it was invalidated.
@@ -255,80 +295,6 @@ impl<'c, C: Cache> Call<'c, C> {
             .filter(|_| Handle::try_current().is_ok())
     }
 
-    /// What stands under the key, or the right to compute it for all processes. Another that has it is waited for.
-    async fn claim<T: Cacheable>(&self, life: Duration, lead: &Lead) -> Result<Asked<T>> {
-        match self.in_memory() {
-            Some(Asked::Nothing) | None => {}
-            Some(found) => return Ok(found),
-        }
-        let core = self.cache.core();
-        let (stored, mut watch) = (self.cache.stored_key(self.key), Watch::new());
-        let began = Instant::now();
-        let bound = self.bound();
-        loop {
-            // Before it is asked: what is written after that is heard of.
-            let written = core.fence().watch(&stored);
-            let Claim { answer, right } = self.in_time(self.claimed::<T>(Lease::of(life))).await?;
-            let found = self.found(answer);
-            let left = match (right, found) {
-                (Right::Granted(ticket), found) => {
-                    let stale = match found {
-                        Asked::Stale(stale) => Some(stale),
-                        _ => None,
-                    };
-                    let stale = stale.and_then(|stale| self.offered(lead, stale));
-                    let held = Held::new(self.cache, self.key, &ticket, life);
-                    return Ok(Asked::Granted(ticket, stale, held));
-                }
-                (Right::NotNeeded, found) => return Ok(found),
-                (
-                    Right::Held(_),
-                    found @ (Asked::Fresh(..) | Asked::Rearmed(_) | Asked::Failed(_)),
-                ) => {
-                    return Ok(found);
-                }
-                (Right::Held(left), Asked::Stale(stale)) => {
-                    let Some(stale) = self.offered(lead, stale) else {
-                        if !watch.look(written, left, bound).await {
-                            return Ok(Asked::Nothing);
-                        }
-                        continue;
-                    };
-                    let soft = self.soft().map(|soft| began + soft.min(MAX_WAIT));
-                    let until = soft.map_or(bound, |soft| soft.min(bound));
-                    if !watch.look(written, left, until).await {
-                        return Ok(Asked::Rearmed(stale.value));
-                    }
-                    continue;
-                }
-                (Right::Held(left), _) => left,
-            };
-            if !watch.look(written, left, bound).await {
-                // It is computed here too, and stored by whoever is first.
-                return Ok(Asked::Nothing);
-            }
-        }
-    }
-
-    pub(super) async fn claimed<T: Cacheable>(&self, lease: Lease) -> Result<Claim> {
-        let (cache, core) = (self.cache, self.cache.core());
-        let before = before(cache, self.key);
-        let claim = async {
-            let want = wanted::<T, C>(cache).or_stale();
-            let mut claims = cache.claim(&[self.key], want, lease).await;
-            let none = || Err(self.error(ErrorKind::Unavailable, "the store answered nothing"));
-            claims.pop().unwrap_or_else(none)
-        };
-        let mut claimed = bounded(core, claim).await.map_err(|error| {
-            count(&core.counters().read_errors);
-            error.during("get_or_set").with("key", self.key)
-        })?;
-        if let Right::Granted(ticket) = &mut claimed.right {
-            ticket.before = before;
-        }
-        Ok(claimed)
-    }
-
     pub(super) async fn begun(&self) -> Ticket {
         let begun = async { Ok(begun(self.cache, &[self.key]).await) };
         match self.in_time(begun).await {
@@ -355,7 +321,10 @@ impl<'c, C: Cache> Call<'c, C> {
     pub(super) fn terms(&self) -> Terms {
         Terms {
             patience: self.cache.core().settings().leader_patience,
-            takes_stale: self.takes_stale(),
+            takes: Takes {
+                stale: self.takes_stale(),
+                failures: self.takes_failures(),
+            },
             soft: self.options.softly(),
             until: self.until,
             max_waiters: self.options.waiters(),
@@ -398,19 +367,11 @@ impl<'c, C: Cache> Call<'c, C> {
             };
             match outcome {
                 Outcome::Lead(lead) => return Ok(Ok(lead)),
-                Outcome::Landed(Landing { value, stale }) => match value.downcast::<T>() {
-                    Ok(value) => {
-                        count(&core.counters().coalesced);
-                        self.told(if stale { Source::Stale } else { Source::Joined });
-                        return Ok(Err(value));
+                Outcome::Landed(landing) => {
+                    if let Some(answer) = self.landed::<T>(landing) {
+                        return answer.map(Err);
                     }
-                    Err(other) => {
-                        if let Some(failure) = Failure::in_object(&other) {
-                            count(&core.counters().coalesced);
-                            return Err(self.failed(failure));
-                        }
-                    }
-                },
+                }
                 Outcome::Rejoin => {}
                 Outcome::Failed(text) => return Err(self.error(ErrorKind::Compute, &text)),
                 Outcome::TimedOut if self.until.is_some_and(|until| until <= Instant::now()) => {
@@ -424,6 +385,23 @@ impl<'c, C: Cache> Call<'c, C> {
         }
     }
 
+    /// The answer that another's compute is, if it is of this type.
+    pub(super) fn landed<T: Cacheable>(&self, landing: Landing) -> Option<Result<Arc<T>>> {
+        let Landing { value, form } = landing;
+        let source = match form {
+            Form::Value => Source::Joined,
+            Form::Stale => Source::Stale,
+            Form::Failure => {
+                let failure = value.downcast::<Failure>().ok()?;
+                return Some(Err(self.failed(&failure)));
+            }
+        };
+        let value = value.downcast::<T>().ok()?;
+        count(&self.cache.core().counters().coalesced);
+        self.told(source);
+        Some(Ok(value))
+    }
+
     /// What memory or the store holds by now: it may have been stored between the caller's look and its seat.
     pub(super) async fn ask<T: Cacheable>(&self) -> Result<Asked<T>> {
         let (cache, key) = (self.cache, self.key);
@@ -433,6 +411,7 @@ impl<'c, C: Cache> Call<'c, C> {
                 core.counters().misses.add(1);
                 return Ok(Asked::Nothing);
             }
+            // There may be something past its life.
             Some(Asked::Nothing) | None => {}
             Some(found) => return Ok(found),
         }
@@ -471,7 +450,7 @@ impl<'c, C: Cache> Call<'c, C> {
         };
         let now = self.cache.core().now();
         if !self.takes_stale() && !entry.is_live(now) {
-            Asked::Nothing
+            Asked::Passed
         } else if entry.is_stale(now) {
             Asked::Stale(Stale { value, entry })
         } else if entry.is_rearmed() {

@@ -51,12 +51,24 @@ impl<E: Debug> Failed<E> {
         }
     }
 
-    pub(super) fn text(&self) -> String {
+    fn text(&self) -> String {
         match self {
             Self::Erred(error) => format!("{error:?}"),
             Self::Panicked(_) => "the compute panicked".to_owned(),
             Self::Late => "the compute took too long".to_owned(),
             Self::Busy => "as many computes of this cache run as may".to_owned(),
+        }
+    }
+}
+
+impl<E: From<Error> + Debug> Failed<E> {
+    /// The error that its caller has.
+    pub(super) fn told<C: Cache>(self, call: &Call<'_, C>) -> E {
+        match self {
+            Self::Erred(error) => error,
+            Self::Late => call.too_late().into(),
+            Self::Busy => call.busy(&self.text()).into(),
+            Self::Panicked(_) => call.error(ErrorKind::Compute, &self.text()).into(),
         }
     }
 }
@@ -77,22 +89,35 @@ where
 {
     let call = Call::new(cache, key, options);
     let tags = Tags::These(call.options.tags.as_slice().into());
-    let led = match call.open::<T>(tags).await? {
+    let computed = match call.open::<T>(tags).await? {
         Opened::Answer(value) | Opened::Stored(value, _) => return Ok(value),
-        Opened::Alone => return compute().await.map(Arc::new),
-        Opened::Lead(led) => *led,
+        Opened::Alone => alone(compute, call.until).await,
+        Opened::Lead(led) => {
+            let said = || (call.options.clone().into_owned(), true);
+            computed(cache, key, *led, said, compute, call.until).await
+        }
     };
-    let said = || (call.options.clone(), true);
-    match computed(cache, key, led, said, compute, call.until).await {
+    match computed {
         Ok((value, source)) => {
             call.told(source);
             Ok(value)
         }
-        Err(Failed::Erred(error)) => Err(error),
         Err(Failed::Panicked(panic)) => resume_unwind(panic),
-        Err(Failed::Late) => Err(call.too_late().into()),
-        Err(failed @ Failed::Busy) => Err(call.busy(&failed.text()).into()),
+        Err(failed) => Err(failed.told(&call)),
     }
+}
+
+/// Computes for this caller alone.
+async fn alone<T, E, F, Fut>(
+    compute: F,
+    until: Option<Instant>,
+) -> Result<(Arc<T>, Source), Failed<E>>
+where
+    F: FnOnce() -> Fut + Send,
+    Fut: Future<Output = Result<T, E>> + Send,
+{
+    let value = run(compute, until).await?;
+    Ok((Arc::new(value), Source::Computed))
 }
 
 /// As [`resolve`], with a compute in a task of its own, which goes on if its caller goes away.
@@ -114,19 +139,22 @@ where
         Opened::Answer(value) => return Ok(value),
         Opened::Stored(value, life) => {
             if is_due(cache.core(), &call.options, life) {
-                refresh(cache, key, call.options, compute);
+                refresh(cache, key, call.options.into_owned(), compute);
             }
             return Ok(value);
         }
         Opened::Alone => {
-            let context = Context::new(call.options.clone(), None);
-            return compute(context).await.map(Arc::new);
+            let context = Context::new(call.options.clone().into_owned(), None);
+            let computed = alone(|| compute(context), call.until).await;
+            return computed
+                .map(|(value, _)| value)
+                .map_err(|failed| failed.told(&call));
         }
         Opened::Lead(led) => *led,
     };
     let stale = led.stale.clone();
     let entry = stale.as_ref().map(|stale| stale.entry.clone());
-    let context = Context::new(call.options.clone(), entry);
+    let context = Context::new(call.options.clone().into_owned(), entry);
     let task = {
         let (cache, key) = (cache.clone(), key.to_owned());
         // What is not waited for any more must end some time.
@@ -170,12 +198,7 @@ where
             call.told(Source::Stale);
             Ok(stale.value)
         }
-        (Some(Err(Failed::Late)), None) => Err(call.too_late().into()),
-        (Some(Err(Failed::Erred(error))), _) => Err(error),
-        (Some(Err(failed @ Failed::Busy)), _) => Err(call.busy(&failed.text()).into()),
-        (Some(Err(failed @ Failed::Panicked(_))), _) => {
-            Err(call.error(ErrorKind::Compute, &failed.text()).into())
-        }
+        (Some(Err(failed)), _) => Err(failed.told(&call)),
         (None, _) => {
             let why = "the runtime is ending";
             Err(call.error(ErrorKind::Compute, why).into())
@@ -205,7 +228,7 @@ where
     let value = match &turn {
         Some(_turn) => {
             count(&core.counters().computes);
-            let handing = led.hands.then(|| led.lead.handing());
+            let handing = led.standing.is_handed_on.then(|| led.lead.handing());
             let call = Call::background(cache, key, said().0);
             let hand_on = async {
                 match handing {
@@ -274,13 +297,13 @@ pub(super) async fn fallen<C: Cache, T: Cacheable>(
     match options.error_ttl_chosen() {
         // Whoever waits next has time of its own.
         _ if passing => drop(led),
-        Some(ttl) => {
+        Some(ttl) if !led.standing.is_spared => {
             count(&counters.compute_failures);
             let kept = publish_failure(cache, key, led, &text, options, ttl);
             // What fails is counted and logged.
             let _ = in_time(until, kept).await;
         }
-        None => {
+        _ => {
             count(&counters.compute_failures);
             led.lead.fail(&text);
         }

@@ -109,3 +109,40 @@ impl Watch {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::coherence::{Interest, Invalidation, Subscriber};
+    use crate::fence::Fence;
+
+    /// Where nobody wants to hear of writes, none is told of.
+    #[derive(Debug)]
+    struct Memory;
+
+    impl Subscriber for Memory {
+        fn hear(&self, _: Invalidation<'_>) {}
+    }
+
+    /// No time passes where a write is heard of; without one, no more than the longest pause.
+    #[tokio::test(start_paused = true)]
+    async fn a_write_ends_the_wait_at_once() {
+        let (fence, began) = (Arc::new(Fence::new()), Instant::now());
+        let _subscription = fence.subscribe("", Interest::new(Arc::new(Memory)));
+        let (hour, mut watch) = (Duration::from_secs(3600), Watch::new());
+        let written = fence.watch("k");
+        fence.written(Invalidation::Keys(&["k"]));
+        drop(fence.write("k"));
+        assert!(watch.look(written, hour, began + hour).await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        for _ in 0..20 {
+            let before = Instant::now();
+            assert!(watch.look(fence.watch("k"), hour, began + hour).await);
+            let waited = before.elapsed();
+            assert!(waited > Duration::ZERO && waited <= LAST_LOOK + Duration::from_millis(1));
+        }
+        assert!(!watch.look(fence.watch("k"), hour, Instant::now()).await);
+    }
+}

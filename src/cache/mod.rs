@@ -3,6 +3,7 @@
 mod ahead;
 mod bulk;
 mod call;
+mod claim;
 mod compute;
 mod lease;
 mod publish;

@@ -10,11 +10,12 @@ use crate::cache::call::{Led, Stale};
 use crate::cache::single::{bounded, check_tags, life, namespace};
 use crate::entry::{Draft, Entry, Stored, Ticket};
 use crate::error::Result;
+use crate::failure::Failure;
 use crate::flight::{Landing, Lead, Storing, unless_overtaken};
 use crate::generation::chance;
 use crate::options::Options;
 use crate::stats::count;
-use crate::value::{Cacheable, Failure, Value};
+use crate::value::{Cacheable, Value};
 
 /// A computed value, and how it is to be stored.
 pub(super) struct Made<'v, T> {
@@ -105,14 +106,12 @@ pub(super) async fn publish_failure<T: Cacheable, C: Cache>(
     draft.ticket = ticket;
     draft.tags = options.tags.as_slice().into();
     let draft = check_tags(cache, options).and_then(|()| prepared(cache, key, draft));
-    let Some(storing) = lead.land(Landing::of(failure as _)) else {
+    let Some(storing) = lead.land(Landing::failure(failure as _)) else {
         return Ok(());
     };
-    if keep(cache, key, &storing, draft?).await?
-        && let Some(held) = held
-    {
-        held.done();
-    }
+    keep(cache, key, &storing, draft?).await?;
+    // Such a store leaves the lease as it is.
+    drop(held);
     Ok(())
 }
 
@@ -155,11 +154,9 @@ async fn rearmed<T: Cacheable, C: Cache>(
     let Some(storing) = lead.land(Landing::stale(Arc::clone(&stale.value) as _)) else {
         return Ok(());
     };
-    if keep(cache, key, &storing, draft?).await?
-        && let Some(held) = held
-    {
-        held.done();
-    }
+    keep(cache, key, &storing, draft?).await?;
+    // Such a store leaves the lease as it is.
+    drop(held);
     Ok(())
 }
 

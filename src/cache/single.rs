@@ -10,6 +10,7 @@ use crate::coherence::Before;
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Entry, Stored, Ticket, Want, When};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failure::Failure;
 use crate::fence::Write;
 use crate::flight::Writing;
 use crate::generation::chance;
@@ -18,7 +19,7 @@ use crate::options::{Options, check_tag};
 use crate::report::Source;
 use crate::stats::count;
 use crate::ttl::{Remaining, Ttl};
-use crate::value::{Cacheable, Failure, Kind, Value, integer};
+use crate::value::{Cacheable, Kind, Value, integer};
 
 /// What can be told without waiting.
 pub(super) enum Look<T> {

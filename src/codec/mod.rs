@@ -13,9 +13,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failure::Failure;
 #[cfg(feature = "redis")]
 use crate::generation::{MAX_TAG_BYTES, MAX_TAGS};
-use crate::value::{Failure, Kind, Value};
+use crate::value::{Kind, Value};
 
 pub use crate::refusal::Refusal;
 pub use envelope::HEADER_BYTES;

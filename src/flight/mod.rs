@@ -22,7 +22,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 pub(crate) use lead::{Handing, Lead, Storing, unless_overtaken};
 use state::{Flight, lock};
-pub(crate) use state::{Landing, Tags};
+pub(crate) use state::{Form, Landing, Tags, Takes};
 pub(crate) use wait::{Outcome, Terms, Waiter};
 pub(crate) use write::{Clearing, Writing};
 
@@ -94,9 +94,7 @@ impl Flights {
         let found = slot
             .flights
             .iter()
-            .find(|flight| {
-                flight.type_id == type_id && lock(&flight.state).is_open(terms.takes_stale)
-            })
+            .find(|flight| flight.type_id == type_id && lock(&flight.state).is_open(terms.takes))
             .cloned();
         if let Some(flight) = found {
             if lock(&flight.state).is_stuck(now, patience) {
@@ -119,7 +117,7 @@ impl Flights {
             return Seat::Lead(self.lead(key, flight, term));
         }
         if state.landed.is_none() && state.waiters >= terms.max_waiters {
-            return Seat::Full(state.offer(now, terms.takes_stale));
+            return Seat::Full(state.offer(now, terms.takes));
         }
         state.waiters += 1;
         drop(state);

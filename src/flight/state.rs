@@ -30,22 +30,51 @@ pub(super) struct Flight {
 #[derive(Clone, Debug)]
 pub(crate) struct Landing {
     pub(crate) value: Shared,
-    /// Whether it is past its life.
-    pub(crate) stale: bool,
+    pub(crate) form: Form,
+}
+
+/// What a landing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A value that was computed, or found within its life.
+    Value,
+    /// A value past its life, answered because there is no better one.
+    Stale,
+    /// That a compute failed, which is kept.
+    Failure,
 }
 
 impl Landing {
-    /// A value that was computed or found.
     pub(crate) fn of(value: Shared) -> Self {
-        Self {
-            value,
-            stale: false,
-        }
+        let form = Form::Value;
+        Self { value, form }
     }
 
-    /// A value that is answered because there is no better one.
     pub(crate) fn stale(value: Shared) -> Self {
-        Self { value, stale: true }
+        let form = Form::Stale;
+        Self { value, form }
+    }
+
+    pub(crate) fn failure(value: Shared) -> Self {
+        let form = Form::Failure;
+        Self { value, form }
+    }
+}
+
+/// What a caller takes for an answer besides a value within its life.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Takes {
+    pub(crate) stale: bool,
+    pub(crate) failures: bool,
+}
+
+impl Takes {
+    pub(super) fn suits(self, landing: &Landing) -> bool {
+        match landing.form {
+            Form::Value => true,
+            Form::Stale => self.stale,
+            Form::Failure => self.failures,
+        }
     }
 }
 
@@ -175,15 +204,18 @@ impl State {
     }
 
     /// The value past its life that is at hand, for one who takes it.
-    pub(super) fn offer(&self, now: Instant, takes_stale: bool) -> Option<Landing> {
-        let (value, until) = self.offered.as_ref().filter(|_| takes_stale)?;
+    pub(super) fn offer(&self, now: Instant, takes: Takes) -> Option<Landing> {
+        let (value, until) = self.offered.as_ref().filter(|_| takes.stale)?;
         (now < *until).then(|| Landing::stale(Arc::clone(value)))
     }
 
-    /// Whether a caller may join: one who takes no stale value does not join a flight that came to one.
-    pub(super) fn is_open(&self, takes_stale: bool) -> bool {
-        let suits = |landed: &Landing| takes_stale || !landed.stale;
-        !self.closed && self.landed.as_ref().is_none_or(suits)
+    /// Whether a caller may join: not a flight that came to what it does not take.
+    pub(super) fn is_open(&self, takes: Takes) -> bool {
+        !self.closed
+            && self
+                .landed
+                .as_ref()
+                .is_none_or(|landed| takes.suits(landed))
     }
 
     /// Nobody will add to it any more, and nobody needs to find it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::{Flight, Landing, MAX_PATIENCE, lock};
+use super::state::{Flight, Landing, MAX_PATIENCE, Takes, lock};
 use super::{Flights, Lead};
 
 /// A waiter waits this many times the leader's patience in all; by then two leaders have been silent for long.
@@ -19,8 +19,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 pub(crate) struct Terms {
     /// For a leader that neither finishes nor goes away.
     pub(crate) patience: Duration,
-    /// Whether it takes a value past its life.
-    pub(crate) takes_stale: bool,
+    pub(crate) takes: Takes,
     /// For how long it leaves a compute time, counted from its beginning, before it takes such a one.
     pub(crate) soft: Option<Duration>,
     /// Until when it waits at all.
@@ -34,7 +33,7 @@ impl Terms {
     pub(crate) fn patient(patience: Duration) -> Self {
         Self {
             patience,
-            takes_stale: false,
+            takes: Takes::default(),
             soft: None,
             until: None,
             max_waiters: usize::MAX,
@@ -92,14 +91,14 @@ impl Waiter {
         let (now, patience) = (Instant::now(), terms.patience);
         let mut state = lock(&self.flight.state);
         match &state.landed {
-            Some(landed) if landed.stale && !terms.takes_stale => return Ok(Outcome::Rejoin),
+            Some(landed) if !terms.takes.suits(landed) => return Ok(Outcome::Rejoin),
             Some(landed) => return Ok(Outcome::Landed(landed.clone())),
             None => {}
         }
         if let Some((value, _)) = state.current.as_ref().filter(|(_, until)| now < *until) {
             return Ok(Outcome::Landed(Landing::of(Arc::clone(value))));
         }
-        let stale = state.offer(now, terms.takes_stale).map(Outcome::Landed);
+        let stale = state.offer(now, terms.takes).map(Outcome::Landed);
         if let Some(text) = state.failure_text() {
             return Ok(stale.unwrap_or(Outcome::Failed(text)));
         }

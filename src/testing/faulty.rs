@@ -124,7 +124,15 @@ impl<B: Backend> Backend for Faulty<B> {
     }
 
     async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
-        self.inner.begin(keys, namespace).await
+        let call = async {
+            let tickets = self.inner.begin(keys, namespace).await.into_iter();
+            tickets.map(Ok).collect()
+        };
+        let tickets = self.faults.through_many("begin", keys.len(), call).await;
+        let tickets = tickets.into_iter();
+        tickets
+            .map(|ticket| ticket.unwrap_or_else(Ticket::lost))
+            .collect()
     }
 
     async fn claim(&self, keys: &[&str], want: Want, lease: Lease) -> Vec<Result<Claim>> {

@@ -44,7 +44,8 @@ pub use recording::{Call, Recording};
 
 /// The operations of a store by name, as [`Faults`] and [`Recording`] take them: the waiting methods of
 /// [`Backend`](crate::Backend).
-pub const OPERATIONS: [&str; 14] = [
+pub const OPERATIONS: [&str; 15] = [
+    "begin",
     "claim",
     "fetch",
     "store",

@@ -152,6 +152,7 @@ impl<B: Backend> Backend for Recording<B> {
     }
 
     async fn begin(&self, keys: &[&str], namespace: usize) -> Vec<Ticket> {
+        self.record("begin", keys);
         self.inner.begin(keys, namespace).await
     }
 

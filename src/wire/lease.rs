@@ -16,6 +16,7 @@ use crate::core::Core;
 use crate::entry::{Claim, Lease, Noted, Right, Ticket, Want};
 use crate::error::Result;
 use crate::generation::random;
+use crate::options::MAX_COMPUTE;
 
 /// What the server said of one key.
 struct Said {
@@ -93,10 +94,11 @@ impl Node {
             return Ok(true);
         };
         let connection = self.connection(key);
-        let life = life.map_or_else(String::new, |life| millis(life).to_string());
+        let (life, gives_back) = (life.unwrap_or(MAX_COMPUTE), life.is_none());
         let keys = [key];
         let held = HOLD.run(connection, "lease", &keys, |command| {
-            command.arg(&**token).arg(&life);
+            command.arg(&**token).arg(millis(life));
+            command.arg(i32::from(gives_back));
         });
         let held = integer(&held.await?).ok_or_else(|| strange(connection, "lease"))?;
         Ok(held > 0)
@@ -123,7 +125,7 @@ async fn ask(
             let mut owed = owed.into_iter();
             let said = said.into_iter().map(|said| {
                 let owed = owed.next().unwrap_or(false);
-                read(connection, said, &token, owed, want, now)
+                read(connection, said, owed, want, now)
             });
             said.collect()
         }
@@ -135,14 +137,7 @@ async fn ask(
     }
 }
 
-fn read(
-    connection: &Connection,
-    said: Value,
-    token: &[u8],
-    owed: bool,
-    want: Want,
-    now: Moment,
-) -> Result<Said> {
+fn read(connection: &Connection, said: Value, owed: bool, want: Want, now: Moment) -> Result<Said> {
     let Value::Array(parts) = said else {
         return Err(strange(connection, "lease"));
     };
@@ -155,18 +150,20 @@ fn read(
         Ok(_) => Err(strange(connection, "lease")),
         Err(error) => Err(error),
     };
-    let right = match (parts.next(), parts.next()) {
-        (None, _) => Right::NotNeeded,
-        (Some(Value::Int(left)), None) => {
+    let right = match (parts.next(), parts.next(), parts.next()) {
+        (None, ..) => Right::NotNeeded,
+        (Some(Value::Int(left)), ..) => {
             Right::Held(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
         }
-        (Some(Value::BulkString(fingerprint)), Some(Value::Int(count))) => {
-            Right::Granted(Ticket::from(Noted::Node {
-                fingerprint: fingerprint.into(),
-                count,
-                lease: Some(token.into()),
-            }))
-        }
+        (
+            Some(Value::BulkString(fingerprint)),
+            Some(Value::Int(count)),
+            Some(Value::BulkString(token)),
+        ) => Right::Granted(Ticket::from(Noted::Node {
+            fingerprint: fingerprint.into(),
+            count,
+            lease: Some(token.into()),
+        })),
         _ => return Err(strange(connection, "lease")),
     };
     let pttl = left.as_ref().and_then(integer);

@@ -12,7 +12,7 @@ use loom::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use loom::thread;
 use tokio::time::Instant;
 
-use crate::flight::{Flights, Landing, Lead, Outcome, Seat, Storing, Tags, Terms};
+use crate::flight::{Flights, Form, Landing, Lead, Outcome, Seat, Storing, Tags, Terms};
 use crate::value::Shared;
 
 const KEY: &str = "k";
@@ -337,12 +337,14 @@ fn a_stale_value_reaches_those_alone_who_take_it() {
     let takes: fn(&World) = |world| {
         let kind = TypeId::of::<u32>();
         let mut terms = Terms::patient(PATIENCE);
-        (terms.takes_stale, terms.soft) = (true, Some(Duration::ZERO));
+        (terms.takes.stale, terms.soft) = (true, Some(Duration::ZERO));
         match world.flights.join(KEY, kind, &terms) {
             Seat::Lead(lead) => drop(lead),
             Seat::Full(_) => panic!("as many may wait as do"),
             Seat::Wait(waiter) => match block_on(waiter.wait(terms)) {
-                Outcome::Landed(landed) => assert_eq!((landed.stale, number(landed)), (true, 7)),
+                Outcome::Landed(landed) => {
+                    assert_eq!((landed.form, number(landed)), (Form::Stale, 7))
+                }
                 Outcome::Lead(lead) => drop(lead),
                 Outcome::Rejoin => {}
                 Outcome::Failed(_) | Outcome::TimedOut => panic!("nobody fails"),

@@ -116,11 +116,11 @@ async fn a_ring_leases_on_each_keys_own_node() {
     }
 }
 
-/// What stands under the lease of a key, and how long it lasts.
+/// The lease of a key, and how long it lasts. What notes computes without one is shorter.
 async fn lease_of(server: &Server, key: &str) -> Option<(Vec<u8>, i64)> {
     let lease = format!("lk:{key}");
     let token = match server.raw(0, &["GET", &lease]).await {
-        Value::BulkString(token) => token,
+        Value::BulkString(token) if token.len() == 16 => token,
         _ => return None,
     };
     match server.raw(0, &["PTTL", &lease]).await {
@@ -174,6 +174,19 @@ impl Stop {
         self.on.add_permits(1);
     }
 }
+
+/// A call whose compute stops, and what it comes to.
+async fn computing(cache: &Redis, key: &'static str, options: Options, stop: &Stop) -> Call {
+    let (cache, inside) = (cache.clone(), stop.clone());
+    let call = tokio::spawn(async move {
+        let compute = move |_: Context| inside.compute(1);
+        cache.get_or_set_with(key, options, compute).await.unwrap()
+    });
+    stop.entered().await;
+    call
+}
+
+type Call = tokio::task::JoinHandle<u32>;
 
 #[tokio::test]
 async fn a_lease_is_renewed_while_its_holder_computes() {
@@ -236,17 +249,7 @@ async fn the_late_value_of_a_holder_who_was_frozen_is_refused() {
     let server = Server::start().await;
     let (frozen, other) = (redis(&server, PATIENT).await, redis(&server, PATIENT).await);
     let stop = Stop::new();
-    let call = tokio::spawn({
-        let (frozen, stop) = (frozen.clone(), stop.clone());
-        async move {
-            let compute = move |_: Context| stop.compute(1);
-            frozen
-                .get_or_set_with("a", leased(), compute)
-                .await
-                .unwrap()
-        }
-    });
-    stop.entered().await;
+    let call = computing(&frozen, "a", leased(), &stop).await;
     // To the server it looks as if nobody had renewed it.
     server.raw(0, &["DEL", "lk:a"]).await;
     let got = other.get_or_set("a", leased(), || async { 2_u32 }).await;
@@ -319,14 +322,7 @@ async fn a_delete_ends_the_lease_and_what_is_computed_under_it() {
     let (one, other) = (redis(&server, PATIENT).await, redis(&server, PATIENT).await);
     let long = || Options::ttl(HOUR).lease(HOUR);
     let stop = Stop::new();
-    let call = tokio::spawn({
-        let (one, stop) = (one.clone(), stop.clone());
-        async move {
-            let compute = move |_: Context| stop.compute(1);
-            one.get_or_set_with("a", long(), compute).await.unwrap()
-        }
-    });
-    stop.entered().await;
+    let call = computing(&one, "a", long(), &stop).await;
     other.delete("a").await.unwrap();
     let got = other.get_or_set("a", long(), || async { 2_u32 }).await;
     assert_eq!(got.unwrap(), 2, "nobody is waited for");
@@ -353,14 +349,7 @@ async fn computes_without_a_lease_leave_that_of_others() {
     let cache = redis(&server, PATIENT).await;
     someone_computes(&server, "a", Duration::from_secs(30)).await;
     let stop = Stop::new();
-    let call = tokio::spawn({
-        let (cache, stop) = (cache.clone(), stop.clone());
-        async move {
-            let compute = move |_: Context| stop.compute(1);
-            cache.get_or_set_with("a", HOUR, compute).await.unwrap()
-        }
-    });
-    stop.entered().await;
+    let call = computing(&cache, "a", HOUR.into(), &stop).await;
     let (token, left) = lease_of(&server, "a").await.expect("it is there still");
     assert_eq!(token, b"0123456789abcdef");
     assert!(left <= 30_000, "{left}");
@@ -527,6 +516,129 @@ async fn a_lease_of_what_is_not_stored_is_given_back() {
             .await;
         assert_eq!(got.unwrap(), None);
         assert!(begun.elapsed() < PATIENT / 2);
+        eventually(PATIENT, "it is given back", async || {
+            lease_of(&server, "a").await.is_none()
+        })
+        .await;
+    }
+}
+
+/// A value with a grace, 7, whose life is over.
+async fn past_its_life(cache: &Redis, key: &str) -> Options {
+    let options = Options::ttl(Duration::from_millis(30)).grace(HOUR);
+    let stored = cache.get_or_set(key, options.clone(), || async { 7_u32 });
+    stored.await.unwrap();
+    eventually(PATIENT, "its life is over", async || {
+        cache.get::<u32>(key).await.unwrap().is_none()
+    })
+    .await;
+    options
+}
+
+async fn fails(cache: &Redis, key: &str, options: Options) -> larder::Result<u32> {
+    let compute = || async { Err(larder::Error::new(ErrorKind::Compute, "the origin is down")) };
+    cache.try_get_or_set(key, options, compute).await
+}
+
+/// A process that fails fast does not keep the value of one that computes well from being stored: neither where it rearms what is
+/// past its life, nor where it keeps that it failed; with a lease and without.
+#[tokio::test]
+async fn who_fails_fast_voids_nobodys_compute() {
+    let server = Server::start().await;
+    for (key, stale, leased) in [
+        ("rearmed", true, false),
+        ("kept", false, false),
+        ("rearmed, leased", true, true),
+        ("kept, leased", false, true),
+    ] {
+        let (good, bad) = (redis(&server, PATIENT).await, redis(&server, PATIENT).await);
+        let options = if stale {
+            past_its_life(&good, key).await
+        } else {
+            Options::ttl(HOUR).error_ttl(HOUR)
+        };
+        let options = options.lease(if leased { HOUR } else { Duration::ZERO });
+        let stop = Stop::new();
+        let call = computing(&good, key, Options::ttl(HOUR).grace(HOUR), &stop).await;
+        let failed = fails(&bad, key, options).await;
+        assert_eq!(failed.ok(), stale.then_some(7), "{key}");
+        bad.shutdown().await;
+        stop.on();
+        assert_eq!(call.await.unwrap(), 1);
+        assert_eq!(good.stats().outrun, 0, "{key}");
+        assert_eq!(good.get::<u32>(key).await.unwrap(), Some(1), "{key}");
+    }
+}
+
+/// Who gave up waiting computes beside the holder of the lease; that the holder gives it back voids nothing.
+#[tokio::test]
+async fn a_lease_that_is_given_back_voids_nobodys_compute() {
+    let server = Server::start().await;
+    let (holder, hasty) = (redis(&server, PATIENT).await, redis(&server, LEASE).await);
+    let stop = Stop::new();
+    let held = {
+        let (holder, stop) = (holder.clone(), stop.clone());
+        tokio::spawn(async move {
+            let compute = || async {
+                stop.compute(0).await?;
+                Err::<u32, _>(larder::Error::new(ErrorKind::Compute, "down"))
+            };
+            holder
+                .try_get_or_set("a", Options::ttl(HOUR).lease(HOUR), compute)
+                .await
+        })
+    };
+    stop.entered().await;
+    let inside = Stop::new();
+    let call = computing(&hasty, "a", Options::ttl(HOUR).lease(HOUR), &inside).await;
+    stop.on();
+    held.await.unwrap().unwrap_err();
+    eventually(PATIENT, "it is given back", async || {
+        lease_of(&server, "a").await.is_none()
+    })
+    .await;
+    inside.on();
+    assert_eq!(call.await.unwrap(), 1);
+    assert_eq!(holder.get::<u32>("a").await.unwrap(), Some(1));
+}
+
+/// What rests there, rearmed or a failure, is nothing to a call that takes neither: it has the lease like any other.
+#[tokio::test]
+async fn who_takes_nothing_that_rests_there_is_leased_too() {
+    let server = Server::start().await;
+    let one = redis(&server, PATIENT).await;
+    let graced = past_its_life(&one, "rearmed").await;
+    assert_eq!(fails(&one, "rearmed", graced).await.unwrap(), 7);
+    fails(&one, "kept", Options::ttl(HOUR).error_ttl(HOUR))
+        .await
+        .unwrap_err();
+    one.shutdown().await;
+    for key in ["rearmed", "kept"] {
+        let (one, other) = (redis(&server, PATIENT).await, redis(&server, PATIENT).await);
+        let stop = Stop::new();
+        let call = computing(&one, key, Options::ttl(HOUR).lease(HOUR), &stop).await;
+        assert!(lease_of(&server, key).await.is_some(), "{key}");
+        let waits = other.get_or_set(key, Options::ttl(HOUR).lease(HOUR), || async { 2_u32 });
+        let (waited, ()) = tokio::join!(waits, async { stop.on() });
+        assert_eq!((call.await.unwrap(), waited.unwrap()), (1, 1), "{key}");
+    }
+}
+
+/// That a compute failed does not take the place of a value past its life, which others may be answered.
+#[tokio::test]
+async fn a_failure_takes_the_place_of_no_stale_value() {
+    let server = Server::start().await;
+    let cache = redis(&server, PATIENT).await;
+    let graced = past_its_life(&cache, "a").await;
+    for lease in [Duration::ZERO, HOUR] {
+        let kept = Options::ttl(HOUR).error_ttl(HOUR).lease(lease);
+        fails(&cache, "a", kept).await.unwrap_err();
+        assert_eq!(
+            fails(&cache, "a", graced.clone().throttle(Duration::ZERO))
+                .await
+                .unwrap(),
+            7
+        );
         eventually(PATIENT, "it is given back", async || {
             lease_of(&server, "a").await.is_none()
         })

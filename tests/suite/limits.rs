@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use larder::testing::{Fault, Faulty};
 use larder::{Cache, Context, ErrorKind, Moka, Options, RefreshAhead};
 use tokio::sync::Semaphore;
 
@@ -207,4 +208,35 @@ async fn an_invalidated_stale_value_is_not_handed_to_who_comes_later() {
     stops.on.add_permits(1);
     cache.shutdown().await;
     assert_ne!(cache.get::<u32>("k").await.unwrap(), Some(1));
+}
+
+/// A stale value whose tag is invalidated between the read and the ticket of a compute that fails does not come back.
+#[tokio::test]
+async fn what_was_invalidated_before_the_ticket_does_not_come_back() {
+    let memory = Moka::new(100);
+    let cache = Faulty::remote(memory.clone());
+    let graced = || Options::ttl(SHORT).grace(HOUR).tag("g");
+    let attempt = async |fails: bool| {
+        let compute = || async move {
+            match fails {
+                true => Err(larder::Error::new(ErrorKind::Compute, "down")),
+                false => Ok(1_u32),
+            }
+        };
+        cache.try_get_or_set("k", graced(), compute).await
+    };
+    attempt(false).await.unwrap();
+    eventually(PATIENT, "its life is over", async || {
+        cache.get::<u32>("k").await.unwrap().is_none()
+    })
+    .await;
+    cache.faults().next("begin", 1, Fault::Stall);
+    let invalidates = async {
+        cache.faults().stalled(1).await;
+        memory.invalidate_tag("g").await.unwrap();
+        cache.faults().release();
+    };
+    let (failed, ()) = tokio::join!(attempt(true), invalidates);
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Compute);
+    assert_eq!(attempt(true).await.unwrap_err().kind(), ErrorKind::Compute);
 }

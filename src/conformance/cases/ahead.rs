@@ -42,6 +42,22 @@ impl Counted {
     }
 }
 
+/// A value, 1, that is due at every hit. Where nothing is held there is nothing to compute anew: each call computes, and nothing goes on
+/// in the background.
+async fn stored_once(cache: SharedCache, profile: Profile) -> Option<(Trial<SharedCache>, String)> {
+    let t = Trial::patient(cache, profile);
+    let (key, computes) = (t.key("a"), Counted::default());
+    assert_eq!(computes.call(&t, &key, always()).await, 1);
+    if t.profile.stores() {
+        return Some((t, key));
+    }
+    for computed in 2..5 {
+        assert_eq!(computes.call(&t, &key, always()).await, computed);
+    }
+    assert_eq!(t.cache.stats().refreshes, 0);
+    None
+}
+
 async fn until(what: impl Fn() -> bool) {
     let begun = Instant::now();
     while !what() {
@@ -90,16 +106,10 @@ pub async fn a_value_far_from_its_end_is_left_alone(cache: SharedCache, profile:
 
 /// However many find it due, one computes; it sees what it is to replace.
 pub async fn one_at_a_time_computes_anew(cache: SharedCache, profile: Profile) {
-    let t = Trial::patient(cache, profile);
-    if !t.profile.stores() {
+    let Some((t, key)) = stored_once(cache, profile).await else {
         return;
-    }
-    let (key, gate) = (t.key("a"), Arc::new(Gate::default()));
-    let first = |_: Context| async { Ok::<_, AppError>(1_u32) };
-    t.cache
-        .get_or_set_with(&key, always(), first)
-        .await
-        .unwrap();
+    };
+    let gate = Arc::new(Gate::default());
     let refreshes = t.cache.stats().refreshes;
     for _ in 0..20 {
         let passes = Arc::clone(&gate);
@@ -119,16 +129,10 @@ pub async fn one_at_a_time_computes_anew(cache: SharedCache, profile: Profile) {
 
 /// A refresh that failed leaves the value as it is, also where failures are kept, and is not tried again for the throttle time.
 pub async fn a_failed_refresh_is_not_tried_again_for_a_while(cache: SharedCache, profile: Profile) {
-    let t = Trial::patient(cache, profile);
-    if !t.profile.stores() {
+    let Some((t, key)) = stored_once(cache, profile).await else {
         return;
-    }
-    let (key, tries) = (t.key("a"), Arc::new(AtomicU32::new(0)));
-    let first = |_: Context| async { Ok::<_, AppError>(1_u32) };
-    t.cache
-        .get_or_set_with(&key, always(), first)
-        .await
-        .unwrap();
+    };
+    let tries = Arc::new(AtomicU32::new(0));
     for panics in [true, false, true] {
         let tried = Arc::clone(&tries);
         let fails = move |_: Context| async move {
@@ -150,16 +154,10 @@ pub async fn a_failed_refresh_is_not_tried_again_for_a_while(cache: SharedCache,
 
 /// What was deleted while it was computed anew stays deleted.
 pub async fn a_delete_wins_over_a_refresh(cache: SharedCache, profile: Profile) {
-    let t = Trial::patient(cache, profile);
-    if !t.profile.stores() {
+    let Some((t, key)) = stored_once(cache, profile).await else {
         return;
-    }
-    let (key, gate) = (t.key("a"), Arc::new(Gate::default()));
-    let first = |_: Context| async { Ok::<_, AppError>(1_u32) };
-    t.cache
-        .get_or_set_with(&key, always(), first)
-        .await
-        .unwrap();
+    };
+    let gate = Arc::new(Gate::default());
     let passes = Arc::clone(&gate);
     let anew = move |_: Context| async move {
         passes.pass().await;

@@ -34,7 +34,11 @@ pub async fn a_computed_none_has_a_life_of_its_own(cache: SharedCache, profile: 
         .cache
         .get_or_set(&never, not_at_all, || async { None::<u32> });
     assert_eq!(got.await.unwrap(), None);
+    assert!(!t.cache.has(&never).await.unwrap());
     if !t.profile.stores() {
+        for key in [&none, &some] {
+            assert_eq!(t.cache.ttl(key).await.unwrap(), None);
+        }
         return;
     }
     let left = async |key| {
@@ -43,15 +47,11 @@ pub async fn a_computed_none_has_a_life_of_its_own(cache: SharedCache, profile: 
     };
     assert!(left(&none).await.is_some_and(|left| left <= HOUR));
     assert_eq!(left(&some).await, None);
-    assert!(!t.cache.has(&never).await.unwrap());
 }
 
 /// Chance shortens each life by as much as was chosen at most, in all ways to store.
 pub async fn lives_are_shortened_by_chance(cache: SharedCache, profile: Profile) {
     let t = Trial::new(cache, profile);
-    if !t.profile.stores() {
-        return;
-    }
     let mut lives = Vec::new();
     for at in 0..12 {
         let key = t.key(&at.to_string());
@@ -62,8 +62,13 @@ pub async fn lives_are_shortened_by_chance(cache: SharedCache, profile: Profile)
             let got = t.cache.get_or_set(&key, options, || async { 1_u32 });
             got.await.unwrap();
         }
-        let left = t.cache.ttl(&key).await.unwrap().unwrap();
-        lives.push(left.duration().unwrap());
+        match t.cache.ttl(&key).await.unwrap() {
+            Some(left) => lives.push(left.duration().expect("it ends")),
+            None => assert!(!t.profile.stores()),
+        }
+    }
+    if !t.profile.stores() {
+        return assert!(lives.is_empty());
     }
     let slack = Duration::from_secs(60);
     assert!(
@@ -185,5 +190,33 @@ pub async fn no_more_wait_than_may(cache: SharedCache, profile: Profile) {
         }
         t.expires(&key, Instant::now() + SHORT).await;
     }
+    t.is_idle();
+}
+
+/// Who waits for a compute that fails, and did not choose that failures are kept, tries itself.
+pub async fn a_kept_failure_is_not_told_to_who_did_not_choose_it(
+    cache: SharedCache,
+    profile: Profile,
+) {
+    let t = Trial::patient(cache, profile);
+    let (key, gate) = (t.key("a"), Gate::default());
+    let kept = Options::ttl(HOUR).error_ttl(HOUR);
+    let leads = t.cache.try_get_or_set(&key, kept, || async {
+        gate.pass().await;
+        Err::<u32, _>(AppError::Origin("down"))
+    });
+    let joins = async {
+        gate.entered().await;
+        let waits = t.cache.get_or_set(&key, HOUR, || async { 2_u32 });
+        tokio::pin!(waits);
+        let first = poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx))).await;
+        assert!(first.is_pending(), "it has its seat");
+        gate.open();
+        waits.await
+    };
+    let (led, joined) = tokio::join!(leads, joins);
+    assert!(matches!(led, Err(AppError::Origin(_))));
+    assert_eq!(joined.unwrap(), 2);
+    t.holds(&key, 2_u32).await;
     t.is_idle();
 }

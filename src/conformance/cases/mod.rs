@@ -145,6 +145,7 @@ list! { $
             a_failure_is_kept_for_those_who_choose_it
             a_kept_failure_ends
             no_more_wait_than_may
+            a_kept_failure_is_not_told_to_who_did_not_choose_it
         }
         many {
             values_come_in_the_order_asked

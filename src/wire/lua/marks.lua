@@ -80,7 +80,7 @@ local function long(text, at)
 end
 
 -- What stands under a key: nothing, 'plain' without marks, 'dead', 'alive' or, past its life, 'stale' by its marks; its namespace;
--- its tags; for how many milliseconds it is kept past its life.
+-- its tags; for how many milliseconds it is kept past its life; how long its payload is, in bytes.
 local function state(key)
   local head = redis.pcall('GETRANGE', key, 0, 27)
   if type(head) == 'table' then
@@ -123,7 +123,7 @@ local function state(key)
     left = redis.call('PTTL', key)
   end
   local rearmed = head:byte(4) % 8 >= 4
-  return (rearmed or left >= 0 and left <= grace) and 'stale' or 'alive', namespace, tags, grace
+  return (rearmed or left >= 0 and left <= grace) and 'stale' or 'alive', namespace, tags, grace, payload
 end
 
 -- The record of a tag lives as long as whatever carries it. Milliseconds, '' for ever.
@@ -143,36 +143,47 @@ local function is_there(key)
   return found == 'plain' or found == 'alive'
 end
 
--- What a compute that begins now depends on; nothing without its token. What is dead is as good as not there, and so is what is past
--- its life, once it is gone: that it stands there is the one, and that it does not the other of two then.
+-- What bytes of a value tell it from others: all, or of more than 4096 as many at both ends.
+local function excerpt(key, from, size)
+  if size <= 4096 then
+    return size .. ':' .. (size > 0 and redis.call('GETRANGE', key, from, from + size - 1) or '')
+  end
+  local head = redis.call('GETRANGE', key, from, from + 2047)
+  return size .. ':' .. head .. redis.call('GETRANGE', key, from + size - 2048, from + size - 1)
+end
+
+-- What a compute that begins now depends on: what stands there, behind that what it is once that is gone; nothing without its
+-- token. What is dead is as good as not there, and what is past its life may be gone, or rearmed, by the time the value is stored:
+-- of values of ours the payload counts alone.
 local function fingerprint(key, found)
   local token = redis.call('GET', 'lk:' .. key)
   if not token or not found then
     return false
   end
-  local before = token .. found:sub(1, 8)
-  local stands = state(key) or 'dead'
-  local gone = ''
-  if stands == 'stale' then
-    gone = redis.sha1hex(before .. 'dead')
+  local before = token:sub(1, 8) .. found:sub(1, 8)
+  local stands, _, _, _, payload = state(key)
+  if not stands or stands == 'dead' then
+    return redis.sha1hex(before .. 'dead')
   end
-  if stands ~= 'dead' then
-    local size = redis.pcall('STRLEN', key)
-    if type(size) ~= 'number' then
-      stands = 'other'
-    elseif size <= 4096 then
-      stands = size .. ':' .. redis.call('GET', key)
-    else
-      stands = size .. ':' .. redis.call('GETRANGE', key, 0, 2047) .. redis.call('GETRANGE', key, -2048, -1)
-    end
+  local size = redis.pcall('STRLEN', key)
+  local text = 'other'
+  if payload then
+    text = excerpt(key, 28, payload)
+  elseif type(size) == 'number' then
+    text = excerpt(key, 0, size)
   end
-  return redis.sha1hex(before .. stands) .. gone
+  local gone = stands == 'stale' and redis.sha1hex(before .. 'dead') or ''
+  return redis.sha1hex(before .. text) .. gone
 end
 
 -- Whether a key is as it was when a compute began, for all that the compute depends on.
 local function is_as_it_was(key, found, noted)
   local now = fingerprint(key, found)
-  return now and noted:find(now:sub(1, 40), 1, true)
+  if not now then
+    return false
+  end
+  local gone = now:sub(41)
+  return noted:find(now:sub(1, 40), 1, true) or gone ~= '' and noted:find(gone, 1, true)
 end
 
 -- Who computes a value of this key now must not store it.

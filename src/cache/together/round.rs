@@ -1,0 +1,331 @@
+//! The keys of one call that are not answered yet.
+
+use std::any::TypeId;
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, join_all, select};
+use tokio::time::Instant;
+
+use super::elsewhere::{Elsewhere, Waits};
+use super::{Answers, ByKey, Calls};
+use crate::cache::Cache;
+use crate::cache::bulk::bounded_many;
+use crate::cache::call::{Asked, Led, Stale, Standing};
+use crate::cache::lease::Held;
+use crate::cache::single::{begun, begun_without, checked, wanted};
+use crate::entry::{Answer, Claim, Lease, Right, Ticket};
+use crate::error::{Error, Result};
+use crate::flight::{Landing, Lead, Outcome, Seat, Tags, Waiter};
+use crate::report::Source;
+use crate::stats::count;
+use crate::value::Cacheable;
+
+pub(super) struct Round<T> {
+    /// To be asked for.
+    pub(super) leads: ByKey<Lead>,
+    /// This call computes them.
+    pub(super) led: ByKey<Led<T>>,
+    /// Another process does.
+    pub(super) elsewhere: Vec<Elsewhere<T>>,
+    /// Another call of this process does.
+    waiters: Vec<(String, Waiter)>,
+    /// Nobody coordinates them: keys that cannot be cached.
+    pub(super) alone: Vec<String>,
+}
+
+/// What stands under a key, with who may compute it, where that is leased for so long.
+type Asking = Result<(Answer, Option<(Right, Duration)>)>;
+
+/// A key that this call computes, before it is noted how things stand.
+pub(super) struct Begin {
+    pub(super) key: String,
+    pub(super) lead: Lead,
+    /// Something past its life stands there: for this call, or for others.
+    pub(super) stale: bool,
+    pub(super) is_spared: bool,
+}
+
+impl<T: Cacheable> Round<T> {
+    /// One that has nothing else to do than to compute these.
+    pub(super) fn of(led: ByKey<Led<T>>) -> Self {
+        Self {
+            leads: ByKey::default(),
+            led,
+            elsewhere: Vec::new(),
+            waiters: Vec::new(),
+            alone: Vec::new(),
+        }
+    }
+
+    /// One that has these to ask for.
+    pub(super) fn asking(leads: ByKey<Lead>) -> Self {
+        Self {
+            leads,
+            ..Self::of(ByKey::default())
+        }
+    }
+
+    /// Looks into memory, and takes a seat in the flight of each key that is not there.
+    pub(super) fn take<C: Cache, E: From<Error>>(
+        calls: &Calls<'_, C>,
+        keys: &[&str],
+        answers: &mut Answers<T, E>,
+    ) -> Result<Self> {
+        let (cache, core) = (calls.cache, calls.cache.core());
+        let mut round = Self::of(ByKey::default());
+        let tags = Tags::These(calls.options.tags.as_slice().into());
+        let mut seen = HashSet::with_hasher(ahash::RandomState::new());
+        for &key in keys.iter().filter(|key| seen.insert(**key)) {
+            let (call, own) = (calls.of(key), key.to_owned());
+            match call.in_memory::<T>() {
+                Some(Asked::Fresh(value, _, source)) => {
+                    answers.found(calls, own, value, source);
+                    continue;
+                }
+                Some(Asked::Rearmed(value)) => {
+                    answers.found(calls, own, value, Source::Stale);
+                    continue;
+                }
+                _ => {}
+            }
+            if let Err(error) = checked(cache, key, "get_or_set_many") {
+                if core.settings().strict {
+                    return Err(error);
+                }
+                tracing::warn!(target: "larder", event = "bad_key", error = %error);
+                round.alone.push(own);
+                continue;
+            }
+            let (stored, terms) = (cache.stored_key(key), call.terms());
+            match core.flights().join(&stored, TypeId::of::<T>(), &terms) {
+                Seat::Lead(lead) => {
+                    lead.expect(tags.clone());
+                    round.leads.insert(own, lead);
+                }
+                Seat::Wait(waiter) => round.waiters.push((own, waiter)),
+                Seat::Full(stale) => {
+                    let stale = stale.and_then(|stale| call.landed::<T>(stale));
+                    let full = || Err(call.busy("as many callers wait for this key as may"));
+                    let answer = stale.unwrap_or_else(full);
+                    answers.insert(own, answer.map_err(E::from));
+                }
+            }
+        }
+        Ok(round)
+    }
+
+    /// Finds what is stored by now for the keys that this call leads, and how things stand with the others.
+    pub(super) async fn ask<C: Cache, E: From<Error>>(
+        &mut self,
+        calls: &Calls<'_, C>,
+        answers: &mut Answers<T, E>,
+    ) -> Result<()> {
+        let leads: Vec<(String, Lead)> = self.leads.drain().collect();
+        let keys: Vec<&str> = leads.iter().map(|(key, _)| key.as_str()).collect();
+        let asked = asked::<T, C>(calls, &keys).await;
+        let mut begin = Vec::new();
+        let core = calls.cache.core();
+        for ((key, lead), asked) in leads.into_iter().zip(asked) {
+            match asked {
+                Ok((answer, right)) => {
+                    begin.extend(self.sort(calls, answers, (key, lead), answer, right));
+                }
+                Err(error) => {
+                    count(&core.counters().read_errors);
+                    let error = error.during("get_or_set_many").with("key", &key);
+                    if core.settings().strict {
+                        return Err(error);
+                    }
+                    tracing::warn!(target: "larder", event = "read_failed", error = %error);
+                    let ticket = begun_without(calls.cache, &key, error);
+                    self.lead(key, lead, ticket, Standing::default());
+                }
+            }
+        }
+        self.begin(calls, begin).await;
+        Ok(())
+    }
+
+    /// What becomes of a key under which this stands. The answer is a key that this call computes.
+    fn sort<C: Cache, E: From<Error>>(
+        &mut self,
+        calls: &Calls<'_, C>,
+        answers: &mut Answers<T, E>,
+        (key, lead): (String, Lead),
+        answer: Answer,
+        right: Option<(Right, Duration)>,
+    ) -> Option<Begin> {
+        let call = calls.of(&key);
+        let found = call.found::<T>(answer);
+        let is_spared = matches!(found, Asked::Passed);
+        let stale = match found {
+            Asked::Fresh(value, _, source) => {
+                lead.found(Landing::of(Arc::clone(&value) as _));
+                answers.found(calls, key, value, source);
+                return None;
+            }
+            Asked::Rearmed(value) => {
+                lead.found(Landing::stale(Arc::clone(&value) as _));
+                answers.found(calls, key, value, Source::Stale);
+                return None;
+            }
+            Asked::Failed(failure) => {
+                let error = call.failed(&failure);
+                lead.found(Landing::failure(failure as _));
+                answers.insert(key, Err(error.into()));
+                return None;
+            }
+            Asked::Stale(stale) => call.offered(&lead, stale),
+            Asked::Passed | Asked::Nothing | Asked::Granted(_) => None,
+        };
+        match right {
+            Some((Right::Granted(ticket), life)) => {
+                let held = Held::new(calls.cache, &key, &ticket, life);
+                let standing = Standing {
+                    is_spared,
+                    ..Standing::default()
+                };
+                let led = self.lead(key, lead, ticket, standing);
+                (led.stale, led.held) = (stale, Some(held));
+                None
+            }
+            Some((Right::Held(left), _)) => {
+                let waiting = Elsewhere {
+                    key,
+                    lead,
+                    stale,
+                    left,
+                };
+                self.elsewhere.push(waiting);
+                None
+            }
+            Some((Right::NotNeeded, _)) | None => Some(Begin {
+                key,
+                lead,
+                stale: stale.is_some(),
+                is_spared,
+            }),
+        }
+    }
+
+    fn lead(&mut self, key: String, lead: Lead, ticket: Ticket, standing: Standing) -> &mut Led<T> {
+        let led = Led {
+            lead,
+            ticket,
+            stale: None,
+            held: None,
+            standing,
+        };
+        self.led.entry(key).insert_entry(led).into_mut()
+    }
+
+    /// Notes how things stand with keys that this call computes.
+    pub(super) async fn begin<C: Cache>(&mut self, calls: &Calls<'_, C>, begin: Vec<Begin>) {
+        let keys: Vec<&str> = begin.iter().map(|begin| begin.key.as_str()).collect();
+        if keys.is_empty() {
+            return;
+        }
+        let tickets = begun(calls.cache, &keys).await;
+        for (begin, ticket) in begin.into_iter().zip(tickets) {
+            let Begin { key, lead, .. } = begin;
+            let stale: Option<Stale<T>> = match begin.stale {
+                true => calls.of(&key).stale_still(&lead).await,
+                false => None,
+            };
+            let standing = Standing {
+                is_spared: begin.is_spared,
+                ..Standing::default()
+            };
+            self.lead(key, lead, ticket, standing).stale = stale;
+        }
+    }
+
+    /// Waits for what others compute, for all keys at once. What they lost is for another round: a lead that falls to
+    /// this call meanwhile is passed on, since nobody may wait for others while others wait for it. The last round waits for all.
+    pub(super) async fn wait<C: Cache, E: From<Error> + Send>(
+        self,
+        calls: &Calls<'_, C>,
+        answers: &mut Answers<T, E>,
+        led: &mut ByKey<Led<T>>,
+        last: bool,
+    ) -> Result<Vec<String>> {
+        let keys: Vec<String> = self.waiters.iter().map(|(key, _)| key.clone()).collect();
+        let waits = self.waiters.into_iter().map(|(key, waiter)| async move {
+            match waiter.wait(calls.of(&key).terms()).await {
+                // At once, not when all are done.
+                Outcome::Lead(lead) => {
+                    drop(lead);
+                    Outcome::Rejoin
+                }
+                outcome => outcome,
+            }
+        });
+        let (waits, elsewhere) = (join_all(waits), Waits::new(calls, self.elsewhere).end(last));
+        let (outcomes, ended) = match select(pin!(waits), pin!(elsewhere)).await {
+            Either::Left((outcomes, elsewhere)) => (Some(outcomes), elsewhere.await),
+            // Others wait for what this call leads now.
+            Either::Right((Ok(ended), _)) if !last && !ended.led.is_empty() => (None, Ok(ended)),
+            Either::Right((ended, waits)) => (Some(waits.await), ended),
+        };
+        let ended = ended?;
+        for (key, answer) in ended.answers {
+            answers.insert(key, answer.map_err(E::from));
+        }
+        led.extend(ended.led);
+        // Their leads are passed on to whoever waits.
+        let left = ended.left.into_iter().map(|left| left.key);
+        let Some(outcomes) = outcomes else {
+            return Ok(keys.into_iter().chain(left).collect());
+        };
+        let mut lost: Vec<String> = left.collect();
+        for (key, outcome) in keys.into_iter().zip(outcomes) {
+            let call = calls.of(&key);
+            let late = || calls.until.is_some_and(|until| until <= Instant::now());
+            let answer = match outcome {
+                Outcome::Landed(landing) => call.landed::<T>(landing),
+                Outcome::TimedOut if late() => Some(Err(call.too_late())),
+                _ => None,
+            };
+            match answer {
+                Some(answer) => answers.insert(key, answer.map_err(E::from)),
+                None => lost.push(key),
+            }
+        }
+        Ok(lost)
+    }
+}
+
+/// What stands under keys, and who may compute each if that is leased.
+async fn asked<T: Cacheable, C: Cache>(calls: &Calls<'_, C>, keys: &[&str]) -> Vec<Asking> {
+    let Some(first) = keys.first() else {
+        return Vec::new();
+    };
+    let (cache, core, any) = (calls.cache, calls.cache.core(), calls.of(first));
+    let failed = |error: Error| keys.iter().map(|_| Err(error.clone())).collect();
+    let Some(life) = any.leased() else {
+        let fetched = cache.fetch_many(keys, any.want::<T>());
+        let fetched = async { Ok(bounded_many(core, keys.len(), fetched).await) };
+        let unleased = |answer: Result<Answer>| answer.map(|answer| (answer, None));
+        return match any.in_time(fetched).await {
+            Ok(answers) => answers.into_iter().map(unleased).collect(),
+            Err(error) => failed(error),
+        };
+    };
+    let before: Vec<_> = keys.iter().map(|key| calls.of(key).before()).collect();
+    let claims = cache.claim(keys, wanted::<T, C>(cache).or_stale(), Lease::of(life));
+    let claims = async { Ok(bounded_many(core, keys.len(), claims).await) };
+    let leased = |(claim, before): (Result<Claim>, _)| {
+        let Claim { answer, mut right } = claim?;
+        if let Right::Granted(ticket) = &mut right {
+            ticket.before = before;
+        }
+        Ok((answer, Some((right, life))))
+    };
+    match any.in_time(claims).await {
+        Ok(claims) => claims.into_iter().zip(before).map(leased).collect(),
+        Err(error) => failed(error),
+    }
+}
