@@ -10,6 +10,7 @@ use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
 use crate::entry::{Answer, Claim, Draft, Entry, Lease, Right, Stored, Ticket, Want};
 use crate::error::{Error, ErrorKind, Result};
+use crate::explain::{Place, Trace};
 use crate::ttl::Remaining;
 
 /// A shared handle on any store: what an application keeps in its state.
@@ -192,6 +193,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Whatever keeps the store from answering.
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer>;
 
+    /// As [`fetch`](Self::fetch), told place by place: each that was asked, and what it came to. A store with several places, or one
+    /// that knows why it has nothing, overrides it.
+    async fn trace(&self, key: &str, want: Want) -> Trace {
+        let answer = self.fetch(key, want.or_stale()).await;
+        Trace::of(Place::of::<Self>(), answer, want, self.core().now())
+    }
+
     /// Stores an entry, if the draft's `when` allows it. One that is expired already removes what stood there.
     ///
     /// # Errors
@@ -364,6 +372,9 @@ macro_rules! forward {
             }
             async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
                 (**self).fetch(key, want).await
+            }
+            async fn trace(&self, key: &str, want: Want) -> Trace {
+                (**self).trace(key, want).await
             }
             async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {
                 (**self).store(key, draft).await

@@ -291,7 +291,8 @@ impl Entry {
     }
 }
 
-fn left(until: Moment, now: Moment) -> Remaining {
+/// What is left until a moment.
+pub(crate) fn left(until: Moment, now: Moment) -> Remaining {
     if until == Moment::NEVER {
         Remaining::Forever
     } else {

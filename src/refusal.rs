@@ -24,13 +24,15 @@ pub enum Refusal {
     WrongType,
     /// Written before the key's node took the key over.
     Epoch,
-    /// Its namespace was cleared, or a tag of it invalidated, after its compute began.
+    /// Its namespace was cleared after its compute began.
     Generation,
+    /// A tag of it was invalidated after its compute began.
+    Tag,
 }
 
 impl Refusal {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Foreign,
         Self::Version,
         Self::Length,
@@ -42,6 +44,7 @@ impl Refusal {
         Self::WrongType,
         Self::Epoch,
         Self::Generation,
+        Self::Tag,
     ];
 
     /// Its name in metrics and logs.
@@ -59,6 +62,7 @@ impl Refusal {
             Self::WrongType => "wrong_type",
             Self::Epoch => "epoch",
             Self::Generation => "generation",
+            Self::Tag => "tag",
         }
     }
 }

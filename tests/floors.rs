@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("fence", 3),
     ("context", 4),
     ("codec", 4),
+    ("explain", 4),
     ("core", 5),
     ("backend", 6),
     ("wire", 7),

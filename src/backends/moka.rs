@@ -16,6 +16,8 @@ use crate::coherence::Origin;
 use crate::core::Core;
 use crate::entry::{Answer, Draft, Entry, Noted, Stored, Want, When};
 use crate::error::{Error, ErrorKind, Result};
+use crate::explain::{Place, Trace, Why};
+use crate::refusal::Refusal;
 use crate::value::{Kind, Value, integer};
 
 pub use builder::{Eviction, MokaBuilder, Removal};
@@ -119,6 +121,16 @@ impl Inner {
     fn kept(&self, key: &str) -> Option<Entry> {
         let entry = self.store.get(key)?;
         (!entry.is_expired(self.clock.now()) && entry.is_current()).then_some(entry)
+    }
+
+    /// What is held under a key, answerable or not.
+    fn trace(&self, key: &str, want: Want) -> Trace {
+        let (place, now) = (Place::of::<Moka>().in_memory(), self.clock.now());
+        match self.store.get(key) {
+            Some(entry) if entry.is_expired(now) => Trace::missing(place, Why::Expired),
+            Some(entry) if !entry.is_current() => Trace::missing(place, Why::Refused(Refusal::Tag)),
+            found => Trace::of(place, Ok(found.into()), want, now),
+        }
     }
 
     /// The entry with its tags; nothing if one of them was invalidated since its compute began.
@@ -265,6 +277,10 @@ impl Backend for Moka {
             self.inner.live(key)
         };
         Ok(found.into())
+    }
+
+    async fn trace(&self, key: &str, want: Want) -> Trace {
+        self.inner.trace(key, want)
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

@@ -12,6 +12,7 @@ use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::{Core, MAX_WAIT, Settings, setting_methods};
 use crate::entry::{Answer, Claim, Draft, Lease, Stored, Ticket, Want};
 use crate::error::{Error, ErrorKind, Result};
+use crate::explain::{Place, Trace};
 use crate::ttl::Remaining;
 use crate::wire::fetch::{Rest, Together, together};
 use crate::wire::node::Node;
@@ -263,6 +264,11 @@ impl Backend for Redis {
             Together::Rest(rest) => rest,
         };
         Box::pin(self.node.fetch(&self.core, key, want, rest)).await
+    }
+
+    async fn trace(&self, key: &str, want: Want) -> Trace {
+        let place = Place::of::<Self>();
+        self.node.trace(place, &self.core, key, want).await
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

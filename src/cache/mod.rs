@@ -5,6 +5,7 @@ mod bulk;
 mod call;
 mod claim;
 mod compute;
+mod explain;
 mod lease;
 mod publish;
 mod single;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use crate::backend::{Backend, Peek};
 use crate::context::{Context, Contexts};
 use crate::error::{Error, Result};
+use crate::explain::{Explanation, Lookup};
 use crate::op::Op;
 use crate::options::Options;
 use crate::stats::Stats;
@@ -90,6 +92,49 @@ pub trait Cache: Backend + Clone {
             Look::Miss => Op::ready(single::missed(self, key)),
             Look::Ask => Op::wait(single::get(self, key)),
         }
+    }
+
+    /// [`get`](Self::get), and what the read came to: which tier and node has the value, for how long it has been there and will be, or why
+    /// there is none. Where the options have a grace, or the cache's own, a value past its life is answered too.
+    ///
+    /// A store that fails is a reason like others, not an error. Refused is a bad key alone.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::{Cache, Options, Why};
+    /// # #[cfg(feature = "moka")]
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let cache = larder::Moka::new(100);
+    /// cache.set("user:1", "Ada".to_owned(), Duration::from_secs(60)).await.unwrap();
+    /// let found = cache.get_with::<String>("user:1", Options::default()).await.unwrap();
+    /// assert_eq!(found.value.as_deref(), Some("Ada"));
+    /// assert_eq!(found.explanation.place().unwrap().store, "Moka");
+    /// let none = cache.get_with::<String>("user:2", Options::default()).await.unwrap();
+    /// assert_eq!(none.explanation.why(), Some(Why::Absent));
+    /// # });
+    /// ```
+    fn get_with<'a, T: Cacheable>(
+        &'a self,
+        key: &'a str,
+        options: impl Into<Options>,
+    ) -> Op<'a, Result<Lookup<T>>> {
+        let options = options.into();
+        Op::wait(async move { explain::get_with(self, key, &options).await })
+    }
+
+    /// What a read of a key would come to, of whatever type, stale or not. For people: it counts no hit and no miss, and copies nothing
+    /// into memory. Refused is a bad key alone.
+    ///
+    /// ```
+    /// # use larder::Cache;
+    /// # #[cfg(feature = "moka")]
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let cache = larder::Moka::new(100);
+    /// assert_eq!(cache.explain("user:1").await.unwrap().to_string(), "user:1: Moka: miss, absent");
+    /// # });
+    /// ```
+    fn explain<'a>(&'a self, key: &'a str) -> Op<'a, Result<Explanation>> {
+        Op::wait(explain::explain(self, key))
     }
 
     /// Stores a value. A zero ttl removes what stood there.

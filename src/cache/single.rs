@@ -16,6 +16,7 @@ use crate::flight::Writing;
 use crate::generation::chance;
 use crate::key;
 use crate::options::{Options, check_tag};
+use crate::refusal::Refusal;
 use crate::report::Source;
 use crate::stats::count;
 use crate::ttl::{Remaining, Ttl};
@@ -50,7 +51,7 @@ pub(super) fn look<T: Cacheable, C: Cache>(
         Ok(value) => Some(value),
         // In the place of a value: only a call that would compute asks for it.
         Err(entry) if rearmed && Failure::of(entry.value()).is_some() => return Look::Ask,
-        Err(entry) => converted(cache, key, &entry),
+        Err(entry) => converted(cache, key, &entry).ok(),
     };
     let Some(value) = value else {
         return Look::Miss;
@@ -96,7 +97,7 @@ pub(super) fn at_hand_for_now<T: Cacheable, C: Cache>(
 }
 
 /// Whether a call takes values past their life, by its own word or the cache's.
-fn takes_stale(core: &Core, options: &Options) -> bool {
+pub(super) fn takes_stale(core: &Core, options: &Options) -> bool {
     let grace = options.grace_or(&core.settings().options);
     !grace.is_zero()
 }
@@ -109,19 +110,18 @@ pub(super) fn missed<T, C: Cache>(cache: &C, key: &str) -> Result<Option<T>> {
 
 /// The entry's value as another type than it was stored as, by the rules of the wire.
 #[cold]
-fn converted<T: Cacheable, C: Cache>(cache: &C, key: &str, entry: &Entry) -> Option<Arc<T>> {
+fn converted<T: Cacheable, C: Cache>(
+    cache: &C,
+    key: &str,
+    entry: &Entry,
+) -> Result<Arc<T>, Refusal> {
     let core = cache.core();
     count(&core.counters().conversions);
-    match core
-        .format()
-        .convert(&cache.stored_key(key), entry, Kind::of::<T>())
-    {
-        Ok(value) => value.downcast().ok(),
-        Err(why) => {
-            core.refuse(key, why);
-            None
-        }
-    }
+    let stored = cache.stored_key(key);
+    let value = core.format().convert(&stored, entry, Kind::of::<T>());
+    value
+        .and_then(|value| value.downcast().map_err(|_| Refusal::Schema))
+        .inspect_err(|why| core.refuse(key, *why))
 }
 
 /// The value that a store answered, with the entry that it is of.
@@ -130,7 +130,7 @@ pub(super) fn typed_entry<T: Cacheable, C: Cache>(
     key: &str,
     answer: Answer,
 ) -> Option<(Arc<T>, Entry)> {
-    of_type(cache, key, answer.entry.clone()).zip(answer.entry)
+    some_of_type(cache, key, answer.entry.clone()).zip(answer.entry)
 }
 
 /// The value that a store answered.
@@ -142,19 +142,36 @@ pub(super) fn typed<T: Cacheable, C: Cache>(
     let clock = &cache.core().settings().clock;
     // Not all stores tell what is stale from what is not.
     let live = |entry: &Entry| !entry.is_rearmed() && clock.is_before(entry.answered_until());
-    of_type(cache, key, answer.entry.filter(live))
+    some_of_type(cache, key, answer.entry.filter(live))
 }
 
-fn of_type<T: Cacheable, C: Cache>(cache: &C, key: &str, entry: Option<Entry>) -> Option<Arc<T>> {
-    let core = cache.core();
-    let value = entry.and_then(|entry| match entry.downcast() {
-        Ok(value) => Some(value),
+fn some_of_type<T: Cacheable, C: Cache>(
+    cache: &C,
+    key: &str,
+    entry: Option<Entry>,
+) -> Option<Arc<T>> {
+    let Some(entry) = entry else {
+        cache.core().counters().misses.add(1);
+        return None;
+    };
+    of_type(cache, key, entry).ok()
+}
+
+/// The value of an entry, or why it is none of this type.
+pub(super) fn of_type<T: Cacheable, C: Cache>(
+    cache: &C,
+    key: &str,
+    entry: Entry,
+) -> Result<Arc<T>, Refusal> {
+    let value = match entry.downcast() {
+        Ok(value) => Ok(value),
         Err(entry) => converted(cache, key, &entry),
-    });
-    let counter = if value.is_some() {
-        &core.counters().store_hits
+    };
+    let counters = cache.core().counters();
+    let counter = if value.is_ok() {
+        &counters.store_hits
     } else {
-        &core.counters().misses
+        &counters.misses
     };
     counter.add(1);
     value

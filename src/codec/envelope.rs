@@ -161,13 +161,22 @@ impl Marks {
             tags.push((name.into(), u64::from_le_bytes(*generation)));
             bytes = rest;
         }
-        // What is left is the length, which was read already.
-        (bytes.len() == 2).then(|| Self {
+        // What is left is when it was stored, which few ask for, and the length, which was read already.
+        (bytes.len() == 10).then(|| Self {
             namespace: u16::from_le_bytes(*namespace).into(),
             generation: u64::from_le_bytes(*generation),
             tags,
         })
     }
+}
+
+/// When a value that has marks was stored, in milliseconds by its server's clock.
+#[cfg(feature = "redis")]
+pub(super) fn stored_ms(bytes: &[u8]) -> Option<u64> {
+    let (_, marks) = marks(bytes).ok()?;
+    marks?;
+    let (rest, _) = bytes.split_last_chunk::<2>()?;
+    rest.last_chunk().map(|stored| u64::from_le_bytes(*stored))
 }
 
 /// Header and payload of bytes that begin with [`MAGIC`].

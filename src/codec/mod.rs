@@ -129,7 +129,7 @@ pub struct Format {
 
 /// The longest marks, in bytes.
 #[cfg(feature = "redis")]
-pub(crate) const MAX_MARKS_BYTES: usize = 13 + MAX_TAGS * (9 + MAX_TAG_BYTES);
+pub(crate) const MAX_MARKS_BYTES: usize = 21 + MAX_TAGS * (9 + MAX_TAG_BYTES);
 
 impl Default for Format {
     fn default() -> Self {
@@ -280,6 +280,39 @@ impl Format {
     #[cfg(feature = "redis")]
     pub(crate) fn is_rearmed(&self, bytes: &[u8]) -> bool {
         self.codec.enveloped() && envelope::grace(bytes).1
+    }
+
+    /// When a value that has marks was stored, in milliseconds by its server's clock.
+    #[cfg(feature = "redis")]
+    pub(crate) fn stored_ms(&self, bytes: &[u8]) -> Option<u64> {
+        let enveloped = self.codec.enveloped();
+        enveloped.then(|| envelope::stored_ms(bytes)).flatten()
+    }
+
+    /// What stored bytes tell of themselves to who does not know their type: how long their compute took, in microseconds, and
+    /// whether they are a failure in the place of a value.
+    ///
+    /// # Errors
+    ///
+    /// Why they are no value of any type.
+    pub(crate) fn inspect(&self, key: &str, bytes: &[u8]) -> Result<(u32, bool), Refusal> {
+        if !self.codec.enveloped() {
+            return Ok((0, false));
+        }
+        if bytes.first() != Some(&envelope::MAGIC) {
+            let damaged = envelope::lacks_only_magic(bytes);
+            return if damaged {
+                Err(Refusal::Foreign)
+            } else {
+                Ok((0, false))
+            };
+        }
+        let (header, _) = envelope::open(key, bytes)?;
+        if header.codec != self.codec.id() {
+            return Err(Refusal::Codec);
+        }
+        let failed = header.rearmed && header.schema == failure_schema();
+        Ok((header.compute_us, failed))
     }
 
     /// The marks of stored bytes, apart from the rest, which [`open`](Self::open) reads.

@@ -10,6 +10,7 @@ use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
 use crate::entry::{Answer, Claim, Draft, Lease, Stored, Ticket, Want};
 use crate::error::Result;
+use crate::explain::Trace;
 use crate::ttl::Remaining;
 
 /// Longer than any case takes.
@@ -92,6 +93,10 @@ impl Backend for Patient {
 
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         self.inner.fetch(key, want).await
+    }
+
+    async fn trace(&self, key: &str, want: Want) -> Trace {
+        self.inner.trace(key, want).await
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

@@ -12,6 +12,7 @@ use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
 use crate::entry::{Answer, Claim, Draft, Lease, Stored, Ticket, Want};
 use crate::error::Result;
+use crate::explain::{Place, Trace};
 use crate::ringmap::{Ring, label};
 use crate::ttl::Remaining;
 use crate::wire::fetch::{Rest, Together, together};
@@ -225,6 +226,17 @@ impl Backend for DistributedRedis {
         };
         let answer = Box::pin(self.fetch_by_itself(key, want, rest)).await?;
         Ok(self.judged_now(key, answer))
+    }
+
+    async fn trace(&self, key: &str, want: Want) -> Trace {
+        let (snapshot, place) = (self.snapshot(), Place::of::<Self>());
+        match snapshot.node_of(key) {
+            Ok(node) => {
+                let trace = node.trace(place, &self.core, key, want).await;
+                trace.judged(|answer| self.judged_now(key, answer))
+            }
+            Err(error) => Trace::of(place, Err(error), want, self.core.now()),
+        }
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

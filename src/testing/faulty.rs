@@ -11,6 +11,7 @@ use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
 use crate::entry::{Answer, Claim, Draft, Lease, Stored, Ticket, Want};
 use crate::error::Result;
+use crate::explain::{Place, Trace};
 use crate::ttl::Remaining;
 
 /// A store that fails, loses answers, is slow or stalls, as its [`Faults`] say at the time of each call.
@@ -156,6 +157,14 @@ impl<B: Backend> Backend for Faulty<B> {
         self.faults
             .through("fetch", self.inner.fetch(key, want))
             .await
+    }
+
+    async fn trace(&self, key: &str, want: Want) -> Trace {
+        // A read like any other.
+        let call = async { Ok(self.inner.trace(key, want).await) };
+        let traced = self.faults.through("fetch", call).await;
+        let now = self.core().now();
+        traced.unwrap_or_else(|error| Trace::of(Place::of::<Self>(), Err(error), want, now))
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

@@ -13,6 +13,7 @@ use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
 use crate::entry::{Answer, Claim, Draft, Lease, Stored, Ticket, Want};
 use crate::error::Result;
+use crate::explain::Trace;
 use crate::ttl::Remaining;
 
 /// Older calls than the last ten thousand are forgotten.
@@ -176,6 +177,12 @@ impl<B: Backend> Backend for Recording<B> {
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         self.record("fetch", &[key]);
         self.inner.fetch(key, want).await
+    }
+
+    async fn trace(&self, key: &str, want: Want) -> Trace {
+        // A read like any other.
+        self.record("fetch", &[key]);
+        self.inner.trace(key, want).await
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

@@ -121,6 +121,11 @@ impl Connection {
         self.shared().is_up()
     }
 
+    /// Whether the node is known to be down, so that nothing is sent to it.
+    pub(super) fn fails_at_once(&self) -> bool {
+        self.shared().fails_at_once()
+    }
+
     /// Where it leads, while it is up.
     pub(super) fn place(&self) -> Option<SocketAddr> {
         self.shared().with_up(|link| Some(link.place()))

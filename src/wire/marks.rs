@@ -62,7 +62,7 @@ impl Node {
         let mut tags = Vec::with_capacity(marks.tags.len());
         for (tag, generation) in &marks.tags {
             if self.owes_tag(space, tag) {
-                return Ok(refused(core, key));
+                return Ok(refused(core, key, Refusal::Tag));
             }
             let cell = self.marks.of(&of_tag(space, tag));
             let Some(fresh) = cell.fresh(bound).filter(|fresh| is(fresh, *generation)) else {
@@ -143,16 +143,13 @@ impl Node {
         let now = self.asked(key, marks, origin).await?;
         let as_of = (!origin.is_told(bound)).then_some(asked);
         let space = namespace(key, marks.namespace);
-        let carried = marks.tags.iter().map(|(_, generation)| *generation);
-        let carried = std::iter::once(marks.generation).chain(carried);
-        let owed = marks.tags.iter().any(|(tag, _)| self.owes_tag(space, tag));
-        if owed
-            || !now
-                .iter()
-                .zip(carried)
-                .all(|(now, carried)| *now == Some(carried))
-        {
-            return Ok(refused(core, key));
+        let mut now = now.into_iter();
+        if now.next() != Some(Some(marks.generation)) {
+            return Ok(refused(core, key, Refusal::Generation));
+        }
+        let mut tags = marks.tags.iter().zip(now);
+        if tags.any(|((tag, carried), now)| now != Some(*carried) || self.owes_tag(space, tag)) {
+            return Ok(refused(core, key, Refusal::Tag));
         }
         let tags = marks.tags.iter().map(|(tag, generation)| {
             let cell = self.marks.of(&of_tag(space, tag));
@@ -230,9 +227,9 @@ fn bound(core: &Core, want: Want) -> Duration {
     want.max_staleness.map_or(own, |bound| bound.min(own))
 }
 
-fn refused(core: &Core, key: &str) -> Answer {
-    core.refuse(key, Refusal::Generation);
-    Answer::refused(Refusal::Generation)
+fn refused(core: &Core, key: &str, why: Refusal) -> Answer {
+    core.refuse(key, why);
+    Answer::refused(why)
 }
 
 pub(super) fn carrying(

@@ -38,6 +38,7 @@ mod supervisor;
 mod target;
 #[cfg(test)]
 pub(crate) mod testserver;
+mod trace;
 mod tracking;
 mod url;
 mod wipe;

@@ -239,6 +239,11 @@ impl Shared {
         self.up.load().is_some()
     }
 
+    /// Whether operations fail without being sent.
+    pub(super) fn fails_at_once(&self) -> bool {
+        matches!(&self.slot.borrow().phase, Phase::Down { until, .. } if Instant::now() < *until)
+    }
+
     /// The link to send through, if there is one.
     pub(super) fn up(&self) -> Option<Arc<Link>> {
         self.up.load_full()

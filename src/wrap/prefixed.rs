@@ -10,6 +10,7 @@ use crate::coherence::{Interest, Origin, Subscription};
 use crate::core::Core;
 use crate::entry::{Answer, Claim, Draft, Entry, Lease, Stored, Ticket, Want};
 use crate::error::Result;
+use crate::explain::Trace;
 use crate::ttl::Remaining;
 
 /// A store whose keys all begin with a prefix, so that several applications share one store.
@@ -174,6 +175,10 @@ impl<C: Backend> Backend for Prefixed<C> {
 
     async fn fetch(&self, key: &str, want: Want) -> Result<Answer> {
         self.inner.fetch(&self.join(key), want).await
+    }
+
+    async fn trace(&self, key: &str, want: Want) -> Trace {
+        self.inner.trace(&self.join(key), want).await
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod copies;
+mod trace;
 
 use std::borrow::Cow;
 use std::sync::{Arc, Weak};
@@ -14,6 +15,7 @@ use crate::coherence::{Interest, Invalidation, Origin, SourceStatus, Subscriber,
 use crate::core::{Core, Settings, setting_methods};
 use crate::entry::{Answer, Claim, Draft, Entry, Lease, Stored, Ticket, Want};
 use crate::error::Result;
+use crate::explain::Trace;
 use crate::ttl::Remaining;
 
 /// How long a computed value stands in for one that could not be stored.
@@ -340,6 +342,10 @@ impl<L1: Backend, L2: Backend> Backend for Tiered<L1, L2> {
         };
         self.inner.fill(key, noted, &answer).await;
         Ok(answer)
+    }
+
+    async fn trace(&self, key: &str, want: Want) -> Trace {
+        self.inner.trace_both(key, want).await
     }
 
     async fn store(&self, key: &str, draft: Draft) -> Result<Stored> {

@@ -6,6 +6,7 @@ mod coherence;
 mod conformance;
 mod conformance_servers;
 mod corners;
+mod explain;
 mod fleet;
 mod format;
 mod generations;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use larder::codec::Refusal;
 use larder::ring::{Publication, label, positions_for, publish};
-use larder::{Cache, DistributedRedis, ErrorKind, Redis};
+use larder::{Cache, DistributedRedis, ErrorKind, Redis, Why};
 use redis::Value;
 
 use crate::fleet::{Fleet, eventually};
@@ -271,6 +271,8 @@ async fn a_leftover_is_nothing_to_reads() {
         assert_eq!(cache.ttl(key).await.unwrap(), None);
         assert!(!cache.touch(key, MINUTE).await.unwrap());
         assert!(cache.stats().refused(Refusal::Epoch) >= 4);
+        let told = cache.explain(key).await.unwrap();
+        assert_eq!(told.why(), Some(Why::Refused(Refusal::Epoch)), "{told}");
         let computed = cache.get_or_set(key, MINUTE, || async { text(9) }).await;
         assert_eq!(computed.unwrap(), text(9));
         assert!(cache.has(key).await.unwrap());

@@ -8,6 +8,7 @@ pub mod basics;
 pub mod compute;
 pub mod concurrent;
 pub mod counters;
+pub mod explain;
 pub mod flight;
 pub mod grace;
 pub mod handles;
@@ -87,6 +88,13 @@ list! { $
             the_least_integer_cannot_be_subtracted
             other_values_are_no_counters
             a_computed_integer_is_no_counter
+        }
+        explain {
+            a_value_is_explained
+            nothing_is_explained
+            a_stale_value_is_explained
+            another_type_is_explained
+            a_kept_failure_is_explained
         }
         flight {
             ten_thousand_callers_share_one_compute
@@ -212,6 +220,7 @@ mod tests {
             ("compute", include_str!("compute.rs")),
             ("concurrent", include_str!("concurrent.rs")),
             ("counters", include_str!("counters.rs")),
+            ("explain", include_str!("explain.rs")),
             ("flight", include_str!("flight.rs")),
             ("grace", include_str!("grace.rs")),
             ("keys", include_str!("keys.rs")),

@@ -99,7 +99,7 @@ local function state(key)
     return 'plain'
   end
   local marks = redis.call('GETRANGE', key, -length, -1)
-  if #marks < 13 then
+  if #marks < 21 then
     return 'dead'
   end
   local namespace = key:sub(1, short(marks, 1))
