@@ -12,6 +12,7 @@ use crate::coherence::Origin;
 use crate::generation::Tags;
 use crate::refusal::Refusal;
 use crate::ttl::Remaining;
+use crate::validator::Validator;
 use crate::value::{Kind, Value};
 
 pub(crate) use draft::Noted;
@@ -34,6 +35,7 @@ pub struct Entry {
     /// Of a copy in memory.
     origin: Origin,
     tags: Option<Arc<Tags>>,
+    validator: Option<Arc<Validator>>,
     bare: bool,
     rearmed: bool,
 }
@@ -53,6 +55,7 @@ impl Entry {
             weight: 0,
             origin: Origin::OWN,
             tags: None,
+            validator: None,
             bare: false,
             rearmed: false,
         }
@@ -168,6 +171,19 @@ impl Entry {
     pub(crate) fn with_tags(mut self, tags: Option<Arc<Tags>>) -> Self {
         self.tags = tags;
         self
+    }
+
+    /// Keeps with it what its origin calls its version.
+    #[must_use]
+    pub fn validated(mut self, validator: Option<Arc<Validator>>) -> Self {
+        self.validator = validator.filter(|validator| !validator.is_empty());
+        self
+    }
+
+    /// What its origin calls its version, where it was said.
+    #[must_use]
+    pub fn validator(&self) -> Option<&Arc<Validator>> {
+        self.validator.as_ref()
     }
 
     /// Its tags.

@@ -47,6 +47,7 @@ mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod ttl;
+mod validator;
 pub mod value;
 #[cfg(feature = "redis")]
 mod wire;
@@ -75,6 +76,7 @@ pub use report::{Report, Source};
 pub use ring::{DistributedRedis, DistributedRedisBuilder};
 pub use stats::Stats;
 pub use ttl::{Remaining, Ttl};
+pub use validator::Validator;
 pub use value::{Cacheable, Kind, Value};
 #[cfg(feature = "redis")]
 pub use wire::NodeStatus;

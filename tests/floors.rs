@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("op", 0),
     ("sync", 0),
     ("report", 0),
+    ("validator", 0),
     ("coherence", 1),
     ("key", 1),
     ("refresh", 1),

@@ -112,7 +112,7 @@ where
         let context = Context::new(call.options.clone().into_owned(), previous);
         let said = {
             let context = context.clone();
-            move || (context.options(), context.is_stored())
+            move || context.said()
         };
         let bound = call.options.hard().unwrap_or(MAX_COMPUTE).min(MAX_COMPUTE);
         let led = Led {

@@ -16,7 +16,7 @@ use crate::cache::Cache;
 use crate::cache::ahead::{is_due, refresh};
 use crate::cache::call::{Call, Led, Opened};
 use crate::cache::publish::{Made, publish, publish_failure, rearm};
-use crate::context::Context;
+use crate::context::{Context, Said};
 use crate::core::{Core, MAX_WAIT};
 use crate::error::{Error, ErrorKind};
 use crate::flight::{Landing, Tags};
@@ -93,7 +93,7 @@ where
         Opened::Answer(value) | Opened::Stored(value, _) => return Ok(value),
         Opened::Alone => alone(compute, call.until).await,
         Opened::Lead(led) => {
-            let said = || (call.options.clone().into_owned(), true);
+            let said = || Said::new(call.options.clone().into_owned());
             computed(cache, key, *led, said, compute, call.until).await
         }
     };
@@ -165,7 +165,7 @@ where
         let until = Handle::try_current().is_ok().then_some(until);
         async move {
             let said = context.clone();
-            let said = move || (said.options(), said.is_stored());
+            let said = move || said.said();
             let compute = || compute(context);
             computed(&cache, &key, led, said, compute, until).await
         }
@@ -211,7 +211,7 @@ pub(super) async fn computed<C, T, E, F, Fut>(
     cache: &C,
     key: &str,
     led: Led<T>,
-    said: impl Fn() -> (Options, bool) + Send,
+    said: impl Fn() -> Said + Send,
     compute: F,
     until: Option<Instant>,
 ) -> Result<(Arc<T>, Source), Failed<E>>
@@ -229,7 +229,7 @@ where
         Some(_turn) => {
             count(&core.counters().computes);
             let handing = led.standing.is_handed_on.then(|| led.lead.handing());
-            let call = Call::background(cache, key, said().0);
+            let call = Call::background(cache, key, said().options);
             let hand_on = async {
                 match handing {
                     Some(handing) => call.hand_on::<T>(handing).await,
@@ -246,17 +246,17 @@ where
     // Another's may run while this one's value is stored.
     drop(turn);
     let took = core.now().since(began);
-    let (options, is_stored) = said();
+    let said = said();
     let failed = match value {
         Ok(value) => {
             let value = Arc::new(value);
-            if !is_stored {
+            if !said.stored {
                 led.lead.found(Landing::of(Arc::clone(&value) as _));
                 return Ok((value, Source::Computed));
             }
             let made = Made {
                 value: &value,
-                options: &options,
+                said: &said,
                 took,
                 ticket: led.ticket,
             };
@@ -271,7 +271,7 @@ where
         }
         Err(failed) => failed,
     };
-    match fallen(cache, key, led, failed.why(), &options, until).await {
+    match fallen(cache, key, led, failed.why(), &said.options, until).await {
         Some(value) => Ok((value, Source::Stale)),
         None => Err(failed),
     }

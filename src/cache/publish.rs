@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use crate::cache::Cache;
 use crate::cache::call::{Led, Stale};
 use crate::cache::single::{bounded, check_tags, life, namespace};
+use crate::context::Said;
 use crate::entry::{Draft, Entry, Stored, Ticket};
 use crate::error::Result;
 use crate::failure::Failure;
@@ -20,8 +21,7 @@ use crate::value::{Cacheable, Value};
 /// A computed value, and how it is to be stored.
 pub(super) struct Made<'v, T> {
     pub(super) value: &'v Arc<T>,
-    /// All of them: of the compute, the call and the cache.
-    pub(super) options: &'v Options,
+    pub(super) said: &'v Said,
     pub(super) took: Duration,
     pub(super) ticket: Ticket,
 }
@@ -33,13 +33,14 @@ pub(super) fn computed<T: Cacheable, C: Cache>(
     made: Made<'_, T>,
 ) -> Result<Draft> {
     let core = cache.core();
-    let (options, value) = (made.options, Value::shared(Arc::clone(made.value)));
+    let (options, value) = (&made.said.options, Value::shared(Arc::clone(made.value)));
     let ttl = match value.kind().none_depth(&value) {
         Some(_) => options.ttl_of_none(),
         None => options.ttl,
     };
     let life = life(cache, ttl).map(|life| options.jittered(life, chance()));
     let entry = Entry::new(value, core.now(), life).computed_in(made.took);
+    let entry = entry.validated(made.said.validator.clone());
     // What has no life has no grace.
     let entry = match life {
         Some(life) if life.is_zero() => entry,

@@ -11,7 +11,8 @@ const VERSION: u8 = 1;
 const FLAG_NONE: u8 = 1;
 const FLAG_MARKS: u8 = 2;
 const FLAG_REARMED: u8 = 4;
-const FLAGS: u8 = FLAG_NONE | FLAG_MARKS | FLAG_REARMED;
+const FLAG_VALIDATED: u8 = 8;
+const FLAGS: u8 = FLAG_NONE | FLAG_MARKS | FLAG_REARMED | FLAG_VALIDATED;
 
 /// The length of the header, in bytes.
 pub const HEADER_BYTES: usize = 28;
@@ -27,6 +28,8 @@ pub(super) struct Header {
     pub(super) marked: bool,
     /// Whether the value's life is over, and it was rearmed.
     pub(super) rearmed: bool,
+    /// Whether the payload begins with what the origin calls the value's version.
+    pub(super) validated: bool,
     pub(super) schema: u32,
     pub(super) ring_epoch: u64,
     pub(super) grace_ms: u32,
@@ -62,7 +65,8 @@ impl Writer {
             header.codec,
             u8::from(header.none) * FLAG_NONE
                 + u8::from(header.marked) * FLAG_MARKS
-                + u8::from(header.rearmed) * FLAG_REARMED,
+                + u8::from(header.rearmed) * FLAG_REARMED
+                + u8::from(header.validated) * FLAG_VALIDATED,
         ]);
         head[4..8].copy_from_slice(&header.schema.to_le_bytes());
         head[8..16].copy_from_slice(&header.ring_epoch.to_le_bytes());
@@ -204,6 +208,7 @@ pub(super) fn open<'b>(key: &str, bytes: &'b [u8]) -> Result<(Header, &'b [u8]),
         none: flags & FLAG_NONE != 0,
         marked: flags & FLAG_MARKS != 0,
         rearmed: flags & FLAG_REARMED != 0,
+        validated: flags & FLAG_VALIDATED != 0,
         schema: u32::from_le_bytes([*s0, *s1, *s2, *s3]),
         ring_epoch: u64::from_le_bytes([*e0, *e1, *e2, *e3, *e4, *e5, *e6, *e7]),
         grace_ms: u32::from_le_bytes([*g0, *g1, *g2, *g3]),

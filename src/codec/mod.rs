@@ -1,11 +1,12 @@
 //! How values become bytes at the edge to a network.
 
 mod envelope;
+mod reader;
 
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,8 @@ pub use crate::refusal::Refusal;
 pub use envelope::HEADER_BYTES;
 #[cfg(feature = "redis")]
 pub(crate) use envelope::Marks;
+pub(crate) use reader::Reader;
+use reader::failure_schema;
 
 /// Turns values into bytes and back. [`MessagePack`] is the default; [`Plain`] is for keys shared with other languages.
 ///
@@ -237,11 +240,15 @@ impl Format {
             marked: self.marked,
             schema: self.schema_of(value.kind()),
             rearmed: entry.is_rearmed(),
+            validated: entry.validator().is_some(),
             ring_epoch: entry.ring_epoch(),
             grace_ms: u32::try_from(entry.grace().as_millis()).unwrap_or(u32::MAX),
             compute_us: entry.compute_us(),
         };
         let mut writer = envelope::Writer::new();
+        if let Some(validator) = entry.validator() {
+            validator.write(writer.payload());
+        }
         let none = value.kind().none_depth(value);
         match none {
             Some(depth) => writer.payload().push(depth),
@@ -378,73 +385,6 @@ impl Format {
         self.open(key, &bytes, Some(kind), entry.born())
             .map(Entry::into_value)
     }
-}
-
-/// Reads values of one type.
-pub(crate) struct Reader<'f> {
-    format: &'f Format,
-    kind: &'static Kind,
-    schema: u32,
-}
-
-impl Reader<'_> {
-    /// As [`Format::open`], for a value of this type; and its grace.
-    pub(crate) fn read(
-        &self,
-        key: &str,
-        bytes: &[u8],
-        now: crate::clock::Moment,
-    ) -> Result<(Entry, Duration), Refusal> {
-        let Format {
-            codec,
-            max_value_bytes,
-            ..
-        } = self.format;
-        if bytes.len() > max_value_bytes.saturating_add(envelope::OVERHEAD_BYTES) {
-            return Err(Refusal::TooLarge);
-        }
-        let decoded = |kind, bytes| {
-            let value = codec.decode(kind, bytes);
-            value.map_err(|_| Refusal::Payload)
-        };
-        if !codec.enveloped() {
-            let entry = Entry::new(decoded(self.kind, bytes)?, now, None).bare(true);
-            return Ok((entry, Duration::ZERO));
-        }
-        if bytes.first() != Some(&envelope::MAGIC) {
-            if envelope::lacks_only_magic(bytes) {
-                return Err(Refusal::Foreign);
-            }
-            let value = self.kind.from_plain(bytes).ok_or(Refusal::Foreign)?;
-            return Ok((Entry::new(value, now, None).bare(true), Duration::ZERO));
-        }
-        let (header, payload) = envelope::open(key, bytes)?;
-        let kind = match header.schema {
-            schema if schema == self.schema => self.kind,
-            schema if schema == failure_schema() && header.rearmed => Kind::of::<Failure>(),
-            _ => return Err(Refusal::Schema),
-        };
-        if header.codec != codec.id() {
-            return Err(Refusal::Codec);
-        }
-        let value = match (header.none, payload) {
-            (true, &[depth]) => self.kind.none_at(depth).ok_or(Refusal::Payload)?,
-            (true, _) => return Err(Refusal::Payload),
-            (false, payload) => decoded(kind, payload)?,
-        };
-        let entry = Entry::new(value, now, None).with_wire_fields(
-            header.ring_epoch,
-            header.compute_us,
-            header.rearmed,
-        );
-        Ok((entry, Duration::from_millis(header.grace_ms.into())))
-    }
-}
-
-/// Of a failure that stands in the place of a value, whatever the value's type.
-fn failure_schema() -> u32 {
-    static SCHEMA: LazyLock<u32> = LazyLock::new(|| schema_id("larder.failure", 0));
-    *SCHEMA
 }
 
 /// The low half of xxh3-64 of the name, a zero byte and the version, little endian.

@@ -4,13 +4,14 @@ mod payload;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use larder::codec::{Format, HEADER_BYTES, Plain, Refusal};
 use larder::ring::{Publication, publish};
 use larder::value::Cacheable;
-use larder::{Clock, Entry, Kind, Value};
+use larder::{Clock, Entry, Kind, Validator, Value};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -285,7 +286,7 @@ fn headers_that_this_version_does_not_know_are_refused() {
         let unknown = ByHand { version, ..good() };
         assert_eq!(verdict::<u64>(&unknown), Err(Refusal::Version));
     }
-    for bit in 3..8 {
+    for bit in 4..8 {
         let unknown = ByHand {
             flags: 1 << bit,
             ..good()
@@ -318,6 +319,41 @@ fn headers_that_this_version_does_not_know_are_refused() {
     let rearmed = ByHand { flags: 4, ..stale };
     let entry = open::<u64>(&format(), "k", &rearmed.bytes("k")).expect("a known flag");
     assert!(entry.is_rearmed());
+}
+
+/// What an origin calls a version comes before the value.
+#[test]
+fn a_version_named_by_the_origin_stands_before_the_value() {
+    let validator = Validator {
+        etag: Some("v1".to_owned()),
+        last_modified: None,
+    };
+    let entry = Entry::new(Value::new(42_u64), Clock::default().now(), None);
+    let entry = entry.validated(Some(Arc::new(validator.clone())));
+    let bytes = format().seal("answer", &entry).expect("it has an encoding");
+    let payload = [3, 0, 0, 0, b'v', b'1', 0, 0, 0, 0, 42];
+    let by_hand = |payload| ByHand {
+        flags: 8,
+        ..ByHand::new("example.u64", payload)
+    };
+    assert_eq!(hex(&bytes), hex(&by_hand(&payload).bytes("answer")));
+    assert!(
+        DOCUMENT.contains(&hex(&bytes)),
+        "the document lacks {}",
+        hex(&bytes)
+    );
+    let read = open::<u64>(&format(), "answer", &bytes).expect("a good envelope");
+    assert_eq!(read.validator().map(|kept| &**kept), Some(&validator));
+    assert_eq!(value::<u64>(read), 42);
+    for payload in [&payload[..6], &[], &[42]] {
+        let refused = verdict::<u64>(&by_hand(payload));
+        assert_eq!(refused, Err(Refusal::Payload), "{payload:?}");
+    }
+    // One that says nothing is none.
+    let entry = Entry::new(Value::new(42_u64), Clock::default().now(), None);
+    let entry = entry.validated(Some(Arc::default()));
+    let bytes = format().seal("answer", &entry).expect("it has an encoding");
+    assert_eq!(bytes[3], 0);
 }
 
 #[test]

@@ -181,13 +181,14 @@ fn publish<C: Cache, T: Cacheable>(
     took: Duration,
 ) -> Result<Option<Landed>> {
     let landing = Landing::of(Arc::clone(value) as _);
-    if !context.is_stored() {
+    let said = context.said();
+    if !said.stored {
         led.lead.found(landing);
         return Ok(None);
     }
     let made = Made {
         value,
-        options: &context.options(),
+        said: &said,
         took,
         ticket: led.ticket,
     };

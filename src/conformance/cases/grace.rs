@@ -13,6 +13,7 @@ use crate::error::ErrorKind;
 use crate::options::Options;
 use crate::report::{Report, Source};
 use crate::ttl::Ttl;
+use crate::validator::Validator;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(60);
@@ -344,5 +345,59 @@ pub async fn a_call_tells_where_its_answer_came_from(cache: SharedCache, profile
             Some(Source::Memory | Source::Store) => assert!(!first && t.profile.stores()),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// What the origin calls a version is kept with the value and seen by the next compute, which may answer that nothing changed: the
+/// value lives anew, with its tags.
+pub async fn a_compute_may_answer_that_nothing_changed(cache: SharedCache, profile: Profile) {
+    let t = Trial::patient(cache, profile);
+    let (key, tags) = (t.key("a"), t.cache.keeps_tags());
+    let first = move |context: Context| async move {
+        assert_eq!(context.validator(), None);
+        assert_eq!(context.unchanged::<u32>(), None);
+        context.set_validator(version("1"));
+        if tags {
+            context.tag("t");
+        }
+        Ok::<_, AppError>(1_u32)
+    };
+    let got = t.cache.get_or_set_with(&key, graced(), first);
+    assert_eq!(got.await.unwrap(), 1);
+    // What is said anew counts; where nothing is, what was said before.
+    for (known, anew, ttl) in [
+        ("1", Some("2"), SHORT),
+        ("2", None, SHORT),
+        ("2", None, HOUR),
+    ] {
+        t.expires(&key, Instant::now() + SHORT).await;
+        let stored = t.profile.stores();
+        let next = move |context: Context| async move {
+            assert_eq!(context.validator(), stored.then(|| version(known)));
+            if let Some(anew) = anew {
+                context.set_validator(version(anew));
+            }
+            assert_eq!(context.unchanged::<String>(), None, "of another type");
+            Ok::<_, AppError>(context.unchanged::<u32>().unwrap_or(7))
+        };
+        let got = t
+            .cache
+            .get_or_set_with(&key, Options::ttl(ttl).grace(HOUR), next);
+        assert_eq!(got.await.unwrap(), if stored { 1 } else { 7 });
+    }
+    if t.profile.stores() {
+        t.holds(&key, 1_u32).await;
+    }
+    if tags {
+        t.cache.invalidate_tag("t").await.unwrap();
+        t.lacks::<u32>(&key).await;
+    }
+    t.is_idle();
+}
+
+fn version(etag: &str) -> Validator {
+    Validator {
+        etag: Some(etag.to_owned()),
+        last_modified: Some("Thu, 26 Nov 2026 00:00:00 GMT".to_owned()),
     }
 }

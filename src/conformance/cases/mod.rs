@@ -123,6 +123,7 @@ list! { $
             a_compute_of_its_own_goes_on_past_the_hard_timeout
             a_compute_may_have_its_value_not_stored
             a_call_tells_where_its_answer_came_from
+            a_compute_may_answer_that_nothing_changed
         }
         keys {
             reads_refuse_bad_keys
