@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 
 /// Bytes of this process in memory.
-fn resident() -> u64 {
+pub(crate) fn resident() -> u64 {
     let text = fs::read_to_string("/proc/self/statm").expect("Linux, for the size of this process");
     let pages = text
         .split(' ')

@@ -7,6 +7,7 @@ mod clock;
 mod coherence;
 mod crowd;
 mod flood;
+mod herd;
 mod ledger;
 mod load;
 mod logs;
@@ -14,6 +15,8 @@ mod manager;
 mod memory;
 mod network;
 mod node;
+mod outage;
+mod process;
 mod replies;
 mod report;
 mod ring;
@@ -111,15 +114,24 @@ const ROWS: &[Row] = rows![
     "39" tiers::memory_over_an_old_map,
     "40" manager::manager_down_at_start,
     "41" manager::manager_killed_under_load,
+    "45" herd::eight_processes_at_once,
+    "45" herd::forty_thousand_callers,
+    "48" herd::lease_holder_killed,
+    "48" herd::lease_holder_frozen,
     "50" clock::wall_clock_steps,
     "51" crowd::all_reconnect_at_once,
+    "52" outage::server_away_for_long,
     "53" crowd::too_many_clients,
     "N1" ring::twelve_nodes_in_trouble,
     "N2" ring::fifty_nodes,
     "N4" memory::heard_of_a_write,
+    "N5" outage::no_server_and_a_slow_origin,
 ];
 
 fn main() -> ExitCode {
+    if let Some(done) = process::played() {
+        return done;
+    }
     let Some(names) = arguments() else {
         for row in ROWS {
             println!("{}: test", row.name);
