@@ -29,6 +29,7 @@ impl Lead {
     pub(crate) fn land(mut self, landing: Landing) -> Option<Storing> {
         self.done = true;
         let mut state = lock(&self.flight.state);
+        state.leads -= 1;
         if state.landed.is_some() {
             return None;
         }
@@ -77,6 +78,7 @@ impl Lead {
     fn give_up(&mut self, failure: Option<&str>) {
         self.done = true;
         let mut state = lock(&self.flight.state);
+        state.leads -= 1;
         if state.landed.is_some() || state.failure_text().is_some() {
             return;
         }

@@ -104,6 +104,8 @@ pub(super) struct State {
     pub(super) term: u32,
     /// Whether that leader is still there.
     pub(super) led: bool,
+    /// Leaders that are there, those included that another took over from: each may land.
+    pub(super) leads: usize,
     /// When it began or, once it has landed, when it did.
     pub(super) since: Instant,
     /// Leaders that took over because another was silent.
@@ -150,6 +152,7 @@ impl Flight {
         let state = State {
             term: 1,
             led: true,
+            leads: 1,
             since: now,
             successions: 0,
             waiters: 0,
@@ -177,6 +180,7 @@ impl State {
         self.successions += u32::from(self.led);
         self.term += 1;
         self.led = true;
+        self.leads += 1;
         self.since = now;
         self.term
     }
@@ -223,7 +227,7 @@ impl State {
         let landed = self.landed.is_some() && !self.storing;
         landed
             || self.failure_text().is_some()
-            || (!self.led && self.waiters == 0 && self.landed.is_none())
+            || (self.leads == 0 && self.waiters == 0 && self.landed.is_none())
     }
 
     pub(super) fn failure_text(&self) -> Option<Arc<str>> {

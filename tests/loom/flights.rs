@@ -179,6 +179,18 @@ fn who_goes_away_leaves_the_others_a_leader() {
     });
 }
 
+/// One that takes over from a leader who computes, and goes away: that leader hears of a write still.
+#[test]
+fn who_takes_over_and_goes_away_hides_no_write_from_the_other() {
+    let takes_over = |world: &World| {
+        let impatient = Terms::patient(Duration::ZERO);
+        drop(world.flights.join(KEY, TypeId::of::<u32>(), &impatient));
+    };
+    all([takes_over, gets, writes], |world| {
+        assert_eq!(world.stored.load(SeqCst), 2);
+    });
+}
+
 /// As before, by one who waited already and may have been told to lead.
 #[test]
 fn who_is_told_to_lead_and_goes_away_leaves_it_to_others() {

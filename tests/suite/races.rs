@@ -917,3 +917,34 @@ async fn a_leader_that_was_overtaken_takes_back_its_own_value_alone() {
         store.delete("k").await.unwrap();
     }
 }
+
+/// A leader that another took over from computes still, and hears of writes though that other is gone.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_was_taken_over_from_does_not_outlive_a_delete() {
+    const MS: Duration = Duration::from_millis(1);
+    for deleted in [false, true] {
+        let cache = Moka::builder().leader_patience(MS * 20).build();
+        let first = tokio::spawn({
+            let cache = cache.clone();
+            async move {
+                let compute = || async {
+                    tokio::time::sleep(MS * 100).await;
+                    1_u32
+                };
+                cache.get_or_set("k", HOUR, compute).await
+            }
+        });
+        tokio::time::sleep(MS).await;
+        // It leads once its patience is over, and goes away.
+        let second = cache.get_or_set("k", HOUR, std::future::pending::<u32>);
+        assert!(tokio::time::timeout(MS * 40, second).await.is_err());
+        assert_eq!(cache.stats().computes, 2);
+        if deleted {
+            cache.delete("k").await.unwrap();
+        }
+        assert_eq!(first.await.unwrap().unwrap(), 1);
+        let stored = cache.get::<u32>("k").await.unwrap();
+        assert_eq!(stored, (!deleted).then_some(1));
+        assert_eq!(cache.core().in_flight(), 0);
+    }
+}
