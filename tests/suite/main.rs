@@ -19,6 +19,7 @@ mod placement;
 mod races;
 mod redis_store;
 mod ring;
+mod schedules;
 mod support;
 mod topology;
 mod values;
