@@ -174,6 +174,8 @@ async fn caller(
 
 struct Seen {
     origin: Arc<Origin>,
+    /// Computed, and not stored because of what happened meanwhile.
+    refused: u64,
     times: Vec<Duration>,
 }
 
@@ -201,7 +203,12 @@ async fn herd(url: &str, how: Protection) -> Outcome<Seen> {
     for cache in &processes {
         cache.shutdown().await;
     }
-    Ok(Seen { origin, times })
+    let refused = processes.iter().map(|cache| cache.stats().outrun).sum();
+    Ok(Seen {
+        origin,
+        refused,
+        times,
+    })
 }
 
 fn print(all: &[(&str, Seen)]) {
@@ -222,14 +229,19 @@ fn print(all: &[(&str, Seen)]) {
         }
     }
     println!(
-        "\n\n| | calls of the origin | for the hottest key | at a time | calls | p99 | p99.9 | max |"
+        "\n\n| | calls of the origin | for the hottest key | at a time | not stored | calls | p99 | p99.9 | max |"
     );
-    println!("|-|-|-|-|-|-|-|-|");
-    for (name, Seen { origin, times }) in all {
+    println!("|-|-|-|-|-|-|-|-|-|");
+    for (name, seen) in all {
+        let Seen {
+            origin,
+            refused,
+            times,
+        } = seen;
         let at = |part: f64| times.get((times.len() as f64 * part) as usize);
         let time = |part| at(part).or(times.last()).map_or(0.0, Duration::as_secs_f64) * 1e3;
         println!(
-            "| {name} | {} | {} | {} | {} | {:.1} ms | {:.0} ms | {:.0} ms |",
+            "| {name} | {} | {} | {} | {refused} | {} | {:.1} ms | {:.0} ms | {:.0} ms |",
             Origin::sum(&origin.all),
             Origin::sum(&origin.hottest),
             origin.most.load(Ordering::Relaxed),
@@ -281,8 +293,8 @@ async fn start() -> Outcome<(Server, String)> {
     Ok((server, url))
 }
 
-async fn run() -> Outcome {
-    let (_server, url) = match env::args().nth(1) {
+async fn run(given: Option<String>) -> Outcome {
+    let (_server, url) = match given {
         Some(url) => (None, url),
         None => {
             let (server, url) = start().await?;
@@ -300,7 +312,8 @@ async fn run() -> Outcome {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
+    let given = env::args().nth(1);
+    match run(given).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("herd: {error}");

@@ -153,8 +153,7 @@ impl Options {
     /// answer. One that fails is not tried again for the [`throttle`](Self::throttle) time. At most
     /// [`max_refreshes`](crate::core::Settings::max_refreshes) are under way at a time; a hit that finds as many does nothing.
     ///
-    /// Give the value a [`grace`](Self::grace) too. Without one it is gone at the end of its ttl, which on a server looks as if it had been
-    /// deleted: a refresh that ends later is not stored then.
+    /// Give the value a [`grace`](Self::grace) too: without one, callers wait where the refresh takes longer than the ttl lasts.
     #[must_use]
     pub fn refresh_ahead(mut self, refresh: RefreshAhead) -> Self {
         self.refresh = Some(refresh);

@@ -409,15 +409,15 @@ async fn a_dead_server_costs_a_leased_call_no_more_than_another() {
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
 
-/// A value past its life may be gone when what replaces it is stored; one within its life may be past it, but not gone.
+/// A value may be past its life, or gone, when what replaces it is stored.
 #[tokio::test]
 async fn a_life_that_ends_during_a_compute_is_no_invalidation() {
     let server = Server::start().await;
     let (short, long) = (Duration::from_millis(50), Duration::from_millis(150));
-    for (key, life, grace, stale, stored) in [
-        ("stale, then gone", short, short, true, true),
-        ("alive, then stale", short, HOUR, false, true),
-        ("alive, then gone", short, Duration::ZERO, false, false),
+    for (key, life, grace, stale) in [
+        ("stale, then gone", short, short, true),
+        ("alive, then stale", short, HOUR, false),
+        ("alive, then gone", short, Duration::ZERO, false),
     ] {
         let cache = redis(&server, PATIENT).await;
         cache
@@ -440,7 +440,7 @@ async fn a_life_that_ends_during_a_compute_is_no_invalidation() {
         cache.shutdown().await;
         let cache = redis(&server, PATIENT).await;
         let got = cache.get::<String>(key).await.unwrap();
-        assert_eq!(got.is_some_and(|got| got == "new"), stored, "{key}");
+        assert_eq!(got.as_deref(), Some("new"), "{key}");
     }
 }
 
@@ -643,5 +643,42 @@ async fn a_failure_takes_the_place_of_no_stale_value() {
             lease_of(&server, "a").await.is_none()
         })
         .await;
+    }
+}
+
+/// A value without a grace that ends while it is computed anew makes room for the new one; one that somebody deletes before does not.
+#[tokio::test]
+async fn what_ends_by_itself_while_it_is_computed_is_replaced() {
+    let server = Server::start().await;
+    let ttl = Duration::from_millis(400);
+    let within = RefreshAhead::Within(ttl);
+    for (key, lease, deleted) in [
+        ("a", Duration::ZERO, false),
+        ("b", LEASE, false),
+        ("c", Duration::ZERO, true),
+        ("d", LEASE, true),
+    ] {
+        let cache = redis(&server, PATIENT).await;
+        let options = Options::ttl(ttl).refresh_ahead(within).lease(lease);
+        let origin = Origin::default();
+        let call = async |takes: Duration, options: Options| {
+            let origin = origin.clone();
+            let load = move |_: Context| origin.load(takes);
+            cache.get_or_set_with(key, options, load).await.unwrap()
+        };
+        assert_eq!(call(Duration::ZERO, options).await, 1);
+        // The hit has it computed anew; past the end of the present one, or well before that.
+        let takes = if deleted { ttl / 4 } else { ttl * 2 };
+        let anew = Options::ttl(HOUR).refresh_ahead(within).lease(lease);
+        assert_eq!(call(takes, anew).await, 1);
+        eventually(PATIENT, "it is computed", async || origin.so_far() == 2).await;
+        if deleted {
+            server.raw(0, &["DEL", key]).await;
+        }
+        cache.shutdown().await;
+        let reader = redis(&server, PATIENT).await;
+        let stored = reader.get::<u32>(key).await.unwrap();
+        assert_eq!(stored, (!deleted).then_some(2), "{key}");
+        assert_eq!(cache.stats().outrun, u64::from(deleted), "{key}");
     }
 }

@@ -152,9 +152,15 @@ local function excerpt(key, from, size)
   return size .. ':' .. head .. redis.call('GETRANGE', key, from + size - 2048, from + size - 1)
 end
 
--- What a compute that begins now depends on: what stands there, behind that what it is once that is gone; nothing without its
--- token. What is dead is as good as not there, and what is past its life may be gone, or rearmed, by the time the value is stored:
--- of values of ours the payload counts alone.
+-- The time in milliseconds.
+local function clock()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+-- What a compute that begins now depends on: what stands there; behind that, where it may go by itself, what it is once that is gone, and
+-- when that may be at the earliest; nothing without its token. What is dead is as good as not there, and what is past its life may be
+-- gone, or rearmed, by the time the value is stored: of values of ours the payload counts alone.
 local function fingerprint(key, found)
   local token = redis.call('GET', 'lk:' .. key)
   if not token or not found then
@@ -172,7 +178,15 @@ local function fingerprint(key, found)
   elseif type(size) == 'number' then
     text = excerpt(key, 0, size)
   end
-  local gone = stands == 'stale' and redis.sha1hex(before .. 'dead') or ''
+  local ends, left = 0, -1
+  if stands ~= 'stale' then
+    left = redis.call('PTTL', key)
+    ends = clock() + left
+  end
+  local gone = ''
+  if stands == 'stale' or left >= 0 then
+    gone = redis.sha1hex(before .. 'dead') .. string.format('%.0f', ends)
+  end
   return redis.sha1hex(before .. text) .. gone
 end
 
@@ -182,8 +196,14 @@ local function is_as_it_was(key, found, noted)
   if not now then
     return false
   end
-  local gone = now:sub(41)
-  return noted:find(now:sub(1, 40), 1, true) or gone ~= '' and noted:find(gone, 1, true)
+  local stands, gone = now:sub(1, 40), now:sub(41, 80)
+  if stands == noted:sub(1, 40) then
+    return true
+  end
+  -- Only what is past its life counts as gone though it stands there.
+  local ends = tonumber(now:sub(81))
+  gone = ends == 0 and gone or stands
+  return gone == noted:sub(1, 40) or gone == noted:sub(41, 80) and clock() >= tonumber(noted:sub(81))
 end
 
 -- Who computes a value of this key now must not store it.

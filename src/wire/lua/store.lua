@@ -38,8 +38,7 @@ if ARGV[6] == '1' then
     marks[#marks + 1] = string.char(#tag) .. tag .. now
   end
   -- When, for who asks how old it is.
-  local now = redis.call('TIME')
-  marks[#marks + 1] = struct.pack('<I8', now[1] * 1000 + math.floor(now[2] / 1000))
+  marks[#marks + 1] = struct.pack('<I8', clock())
   marks = table.concat(marks)
   value = value .. marks .. two_bytes(#marks + 2)
 else
