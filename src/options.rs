@@ -147,7 +147,7 @@ impl Options {
     }
 
     /// Computes the value anew before its ttl is over, while callers are answered the present one: in the background, one at a time
-    /// for each key in a process, where a hit finds it due. Never unless set.
+    /// for each key in all processes that share the store, where a hit finds it due. Never unless set.
     ///
     /// The compute must be in a task of its own: it is that of [`get_or_set_with`](crate::Cache::get_or_set_with), other calls only
     /// answer. One that fails is not tried again for the [`throttle`](Self::throttle) time. At most

@@ -7,12 +7,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::backend::Peek;
 use crate::cache::Cache;
 use crate::cache::call::{Call, Led, Standing};
 use crate::cache::compute::computed;
 use crate::cache::lease::Held;
-use crate::cache::single::{fetched, wanted};
 use crate::clock::Moment;
 use crate::context::Context;
 use crate::core::{Core, MAX_WAIT};
@@ -24,6 +22,9 @@ use crate::options::{MAX_COMPUTE, Options};
 use crate::refresh::RefreshAhead;
 use crate::stats::count;
 use crate::value::Cacheable;
+
+/// How long the right to a refresh lasts unless it is renewed, where the call does not say.
+const LEASE: Duration = Duration::from_secs(2);
 
 /// When the life of a value ends, and how long its compute took.
 #[derive(Clone, Copy)]
@@ -119,7 +120,7 @@ where
             lead,
             ticket,
             stale: None,
-            held,
+            held: Some(held),
             standing: Standing {
                 is_handed_on: true,
                 is_spared: true,
@@ -147,27 +148,16 @@ fn still_due(core: &Core, options: &Options, entry: &Entry) -> bool {
 /// What stands there, and the right to compute it anew; or for how long another process has that.
 async fn right<T: Cacheable, C: Cache>(
     call: &Call<'_, C>,
-) -> Result<(Option<Entry>, Ticket, Option<Held>), Duration> {
-    let Some(life) = call.leased() else {
-        // In this order: a compute may answer with what stood there, which is not to be stored if it was invalidated since.
-        let ticket = call.begun().await;
-        return Ok((standing::<T, C>(call.cache, call.key).await, ticket, None));
-    };
+) -> Result<(Option<Entry>, Ticket, Held), Duration> {
+    // Nobody waits for a refresh, so of all processes one is enough, whether its callers chose a lease or not.
+    let life = call.options.leased().unwrap_or(LEASE);
     let claim = call.claimed::<T>(Lease::of(life).anew()).await;
     match claim.map(|claim| (claim.answer.entry, claim.right)) {
         Ok((previous, Right::Granted(ticket))) => {
             let held = Held::new(call.cache, call.key, &ticket, life);
-            Ok((previous, ticket, Some(held)))
+            Ok((previous, ticket, held))
         }
         Ok((_, Right::Held(left))) => Err(left),
         Ok((_, Right::NotNeeded)) | Err(_) => Err(call.options.throttles()),
     }
-}
-
-async fn standing<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Option<Entry> {
-    if let Peek::Hit(entry) = cache.peek(key) {
-        return Some(entry);
-    }
-    let want = wanted::<T, C>(cache).or_stale();
-    fetched(cache, key, want).await.ok()?.entry
 }

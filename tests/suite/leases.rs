@@ -360,11 +360,18 @@ async fn computes_without_a_lease_leave_that_of_others() {
 
 #[tokio::test]
 async fn one_process_refreshes_ahead() {
+    // Whether computes are leased or not.
+    for lease in [HOUR, Duration::ZERO] {
+        refreshed_once(lease).await;
+    }
+}
+
+async fn refreshed_once(lease: Duration) {
     let server = Server::start().await;
     let caches = processes(&server, 4).await;
     let options = || {
         let ahead = RefreshAhead::Within(2 * HOUR);
-        Options::ttl(HOUR).lease(HOUR).refresh_ahead(ahead)
+        Options::ttl(HOUR).lease(lease).refresh_ahead(ahead)
     };
     let first = |_: Context| async { Ok::<_, larder::Error>(1_u32) };
     let stored = caches[0].get_or_set_with("a", options(), first).await;
