@@ -139,8 +139,9 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// As [`fetch`](Self::fetch). Dropped under way, it may leave a lease that ends by itself.
     async fn claim(&self, keys: &[&str], want: Want, lease: Lease) -> Vec<Result<Claim>> {
-        let answers = self.fetch_many(keys, want.or_stale()).await;
+        // In this order: what was invalidated after it was read is not stored again.
         let tickets = self.begin(keys, want.namespace).await;
+        let answers = self.fetch_many(keys, want.or_stale()).await;
         let now = self.core().now();
         let claim = |(answer, ticket): (Result<Answer>, Ticket)| {
             let answer = answer?;

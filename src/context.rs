@@ -140,7 +140,7 @@ impl Context {
     ///             larder::Error::new(larder::ErrorKind::Compute, "not modified since when?")
     ///         }),
     ///         Response::Page { etag, text } => {
-    ///             context.set_validator(Validator { etag: Some(etag), ..Validator::default() });
+    ///             context.set_validator(Validator::new().with_etag(etag));
     ///             Ok(text)
     ///         }
     ///     }

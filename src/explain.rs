@@ -218,8 +218,14 @@ impl Place {
     pub fn of<B: ?Sized>() -> Self {
         let path = type_name::<B>();
         let path = path.split('<').next().unwrap_or(path);
+        Self::named(path.rsplit("::").next().unwrap_or(path))
+    }
+
+    /// The same, in a store of this name.
+    #[must_use]
+    pub fn named(store: &'static str) -> Self {
         Self {
-            store: path.rsplit("::").next().unwrap_or(path),
+            store,
             node: None,
             in_memory: false,
             hears_writes: None,

@@ -5,6 +5,7 @@
 ///
 /// It counts as a part of the value where that has a bound in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Validator {
     /// The name of the version.
     pub etag: Option<String>,
@@ -13,6 +14,26 @@ pub struct Validator {
 }
 
 impl Validator {
+    /// One that says nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same with a name of the version.
+    #[must_use]
+    pub fn with_etag(mut self, etag: impl Into<String>) -> Self {
+        self.etag = Some(etag.into());
+        self
+    }
+
+    /// The same with a date.
+    #[must_use]
+    pub fn with_last_modified(mut self, date: impl Into<String>) -> Self {
+        self.last_modified = Some(date.into());
+        self
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.etag.is_none() && self.last_modified.is_none()
     }

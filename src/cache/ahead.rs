@@ -13,7 +13,7 @@ use crate::cache::compute::computed;
 use crate::cache::lease::Held;
 use crate::clock::Moment;
 use crate::context::Context;
-use crate::core::{Core, MAX_WAIT};
+use crate::core::Core;
 use crate::entry::{Entry, Lease, Right, Ticket};
 use crate::error::Error;
 use crate::flight::{Landing, Seat, Tags, Terms};
@@ -59,9 +59,14 @@ fn is_near(core: &Core, refresh: RefreshAhead, life: Life) -> bool {
     refresh.is_due(clock.now(), life.until, life.took, chance())
 }
 
-/// Computes a value anew in the background, unless somebody does already, too many are, or it failed a short while ago.
-pub(super) fn refresh<C, T, E, F, Fut>(cache: &C, key: &str, options: Options, compute: F)
-where
+/// Computes a value of this life anew in the background, unless somebody does already, too many are, or it failed a short while ago.
+pub(super) fn refresh<C, T, E, F, Fut>(
+    cache: &C,
+    key: &str,
+    life: Life,
+    options: Options,
+    compute: F,
+) where
     C: Cache,
     T: Cacheable,
     E: From<Error> + Debug + Send + 'static,
@@ -86,6 +91,7 @@ where
     core.tasks().spawn(async move {
         let core = own.core();
         let call = Call::background(&own, &key, options);
+        let asked = Instant::now();
         let (previous, ticket, held) = match right::<T, C>(&call).await {
             Ok(right) => right,
             Err(left) => {
@@ -93,21 +99,16 @@ where
                 return core.refreshes().cool(&stored, core.now().after(left));
             }
         };
-        if let Some(entry) = previous
-            .as_ref()
-            .filter(|entry| !still_due(core, &call.options, entry))
-            && let Ok(value) = entry.clone().downcast::<T>()
-        {
-            // Another has done it meanwhile.
-            return lead.found(Landing::of(value));
-        }
         if let Some(entry) = previous.as_ref().filter(|entry| entry.is_live(core.now()))
             && let Ok(value) = entry.clone().downcast::<T>()
         {
+            if is_done(core, &call.options, life, entry) {
+                // Another has done it meanwhile.
+                return lead.found(Landing::of(value));
+            }
             // Where nobody has it in memory, others come by here.
-            let left = entry.remaining(core.now()).duration().unwrap_or(MAX_WAIT);
-            let until = Instant::now() + left.min(MAX_WAIT);
-            lead.hand_out(value, until.min(call.trusted_until()));
+            let left = entry.remaining(core.now());
+            lead.hand_out(value, call.trusted_until(asked, left));
         }
         count(&core.counters().refreshes);
         let context = Context::new(call.options.clone().into_owned(), previous);
@@ -139,10 +140,14 @@ where
     });
 }
 
-/// Whether it is as near its end as it was when it was found due, whatever chance says now.
-fn still_due(core: &Core, options: &Options, entry: &Entry) -> bool {
+/// Two readings of one end differ by less, but for slow answers.
+const CLEARLY: Duration = Duration::from_millis(20);
+
+/// Whether what stands there is another than the one that was found due, or not due any more.
+fn is_done(core: &Core, options: &Options, due: Life, entry: &Entry) -> bool {
     let life = Life::of(entry);
-    core.now() >= life.until.before(options.refreshes().reach(life.took))
+    let reach = options.refreshes().reach(life.took);
+    life.until > due.until.after(CLEARLY) || core.now() < life.until.before(reach)
 }
 
 /// What stands there, and the right to compute it anew; or for how long another process has that.

@@ -23,6 +23,7 @@ use crate::options::Options;
 use crate::refresh::RefreshAhead;
 use crate::report::Source;
 use crate::stats::count;
+use crate::ttl::Remaining;
 use crate::value::Cacheable;
 
 /// One call, and what it wants.
@@ -165,6 +166,20 @@ impl<'c, C: Cache> Call<'c, C> {
         )
     }
 
+    /// It waited for others in vain.
+    pub(super) fn timed_out(&self) -> Error {
+        if self.until.is_some_and(|until| until <= Instant::now()) {
+            return self.too_late();
+        }
+        let why = "two computes of other callers did not finish";
+        self.error(ErrorKind::Timeout, why)
+    }
+
+    /// As many wait as may.
+    pub(super) fn full(&self) -> Error {
+        self.busy("as many callers as may wait for another's compute of this key")
+    }
+
     /// The answer, or the right to compute it. `tags` are those that its value will have.
     pub(super) async fn open<T: Cacheable>(&self, tags: Tags) -> Result<Opened<T>> {
         let core = self.cache.core();
@@ -243,29 +258,41 @@ impl<'c, C: Cache> Call<'c, C> {
     /// The value past its life that stands there still once a ticket was taken: what was read before may have been invalidated in
     /// between, and must not come back.
     pub(super) async fn stale_still<T: Cacheable>(&self, lead: &Lead) -> Option<Stale<T>> {
+        let asked = Instant::now();
         match self.in_time(self.ask::<T>()).await {
-            Ok(Asked::Stale(stale)) => self.offered(lead, stale),
+            Ok(Asked::Stale(stale)) => self.offered(lead, stale, asked),
             _ => None,
         }
     }
 
-    /// Has a value past its life at hand for those who wait, unless a tag of it was invalidated.
-    pub(super) fn offered<T: Cacheable>(&self, lead: &Lead, stale: Stale<T>) -> Option<Stale<T>> {
+    /// Has a value past its life, which was asked for then, at hand for those who wait, unless a tag of it was invalidated.
+    pub(super) fn offered<T: Cacheable>(
+        &self,
+        lead: &Lead,
+        stale: Stale<T>,
+        asked: Instant,
+    ) -> Option<Stale<T>> {
         // Its tags are what they were, whatever those of the call are: who invalidates one closes the flight.
         lead.expect(Tags::Any);
         if !stale.entry.is_current() {
             return None;
         }
-        lead.offer(Arc::clone(&stale.value) as _, self.trusted_until());
+        let kept = stale.entry.kept(self.cache.core().now());
+        let until = self.trusted_until(asked, kept);
+        lead.offer(Arc::clone(&stale.value) as _, until);
         Some(stale)
     }
 
-    /// Until when a value that was just read may be handed out to others: writes by this process are heard of, those by others may
-    /// not be.
-    pub(super) fn trusted_until(&self) -> Instant {
+    /// Until when a value that was asked for then, and of whose time so much is left now, may be handed out to others: writes by this
+    /// process are heard of, those by others may not be.
+    pub(super) fn trusted_until(&self, asked: Instant, left: Remaining) -> Instant {
         let own = self.cache.origin(self.key).is_own();
         let bound = self.cache.core().settings().max_staleness;
-        Instant::now() + if own { MAX_WAIT } else { bound.min(MAX_WAIT) }
+        let trusted = asked + if own { MAX_WAIT } else { bound.min(MAX_WAIT) };
+        match left {
+            Remaining::For(left) => trusted.min(Instant::now() + left.min(MAX_WAIT)),
+            Remaining::Forever => trusted,
+        }
     }
 
     /// Gives others what stands there as long as that is so, while a compute goes on. For ever.
@@ -277,10 +304,28 @@ impl<'c, C: Cache> Call<'c, C> {
         }
         loop {
             tokio::time::sleep(bound / 2).await;
-            let until = self.trusted_until();
-            match self.ask::<T>().await {
-                Ok(Asked::Fresh(value, ..)) => handing.hand_out(value as _, until),
-                Ok(Asked::Stale(Stale { value, .. }) | Asked::Rearmed(value)) => {
+            // What memory has may be as old as it may be already. Whoever asks anew finds it there.
+            if matches!(
+                self.in_memory::<T>(),
+                Some(Asked::Fresh(..) | Asked::Rearmed(_))
+            ) {
+                continue;
+            }
+            let asked = Instant::now();
+            let Ok(answer) = fetched(self.cache, self.key, self.want::<T>()).await else {
+                continue;
+            };
+            let Some(entry) = answer.entry.clone() else {
+                continue;
+            };
+            let now = self.cache.core().now();
+            match self.found::<T>(answer) {
+                Asked::Fresh(value, ..) => {
+                    let until = self.trusted_until(asked, entry.remaining(now));
+                    handing.hand_out(value as _, until);
+                }
+                Asked::Stale(Stale { value, .. }) | Asked::Rearmed(value) => {
+                    let until = self.trusted_until(asked, entry.kept(now));
                     handing.offer(value as _, until);
                 }
                 _ => {}
@@ -319,8 +364,10 @@ impl<'c, C: Cache> Call<'c, C> {
 
     /// How it waits for others.
     pub(super) fn terms(&self) -> Terms {
+        let patience = self.cache.core().settings().leader_patience;
         Terms {
-            patience: self.cache.core().settings().leader_patience,
+            patience,
+            bound: Terms::bound(patience),
             takes: Takes {
                 stale: self.takes_stale(),
                 failures: self.takes_failures(),
@@ -360,10 +407,7 @@ impl<'c, C: Cache> Call<'c, C> {
                 Seat::Lead(lead) => Outcome::Lead(lead),
                 Seat::Wait(waiter) => waiter.wait(terms).await,
                 Seat::Full(Some(stale)) => Outcome::Landed(stale),
-                Seat::Full(None) => {
-                    let why = "as many callers as may wait for another's compute of this key";
-                    return Err(self.busy(why));
-                }
+                Seat::Full(None) => return Err(self.full()),
             };
             match outcome {
                 Outcome::Lead(lead) => return Ok(Ok(lead)),
@@ -374,13 +418,7 @@ impl<'c, C: Cache> Call<'c, C> {
                 }
                 Outcome::Rejoin => {}
                 Outcome::Failed(text) => return Err(self.error(ErrorKind::Compute, &text)),
-                Outcome::TimedOut if self.until.is_some_and(|until| until <= Instant::now()) => {
-                    return Err(self.too_late());
-                }
-                Outcome::TimedOut => {
-                    let why = "two computes of other callers did not finish";
-                    return Err(self.error(ErrorKind::Timeout, why));
-                }
+                Outcome::TimedOut => return Err(self.timed_out()),
             }
         }
     }

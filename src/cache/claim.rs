@@ -34,6 +34,7 @@ impl<C: Cache> Call<'_, C> {
         loop {
             // Before it is asked: what is written after that is heard of.
             let written = core.fence().watch(&stored);
+            let asked = Instant::now();
             let Claim { answer, right } = self.in_time(self.claimed::<T>(lease)).await?;
             let (found, left) = match (self.found(answer), right) {
                 (found @ (Asked::Fresh(..) | Asked::Rearmed(_) | Asked::Failed(_)), right) => {
@@ -46,7 +47,7 @@ impl<C: Cache> Call<'_, C> {
                 (found, Right::Granted(ticket)) => {
                     let is_spared = matches!(found, Asked::Passed);
                     let stale = match found {
-                        Asked::Stale(stale) => self.offered(lead, stale),
+                        Asked::Stale(stale) => self.offered(lead, stale, asked),
                         _ => None,
                     };
                     let held = Held::new(self.cache, self.key, &ticket, life);
@@ -65,15 +66,21 @@ impl<C: Cache> Call<'_, C> {
                 }
                 (found, Right::Held(left)) => (found, left),
             };
+            let is_spared = matches!(found, Asked::Passed);
             let stale = match found {
-                Asked::Stale(stale) => self.offered(lead, stale),
+                Asked::Stale(stale) => self.offered(lead, stale, asked),
                 _ => None,
             };
             let soft = soft.filter(|_| stale.is_some());
             let until = soft.map_or(bound, |soft| soft.min(bound));
             if !watch.look(written, left, until).await {
                 // Without one it is computed here too, and stored by whoever is first.
-                return Ok(stale.map_or(Asked::Nothing, |stale| Asked::Rearmed(stale.value)));
+                let now = core.now();
+                return Ok(match stale.filter(|stale| !stale.entry.is_expired(now)) {
+                    Some(stale) => Asked::Rearmed(stale.value),
+                    None if is_spared => Asked::Passed,
+                    None => Asked::Nothing,
+                });
             }
         }
     }

@@ -139,7 +139,7 @@ where
         Opened::Answer(value) => return Ok(value),
         Opened::Stored(value, life) => {
             if is_due(cache.core(), &call.options, life) {
-                refresh(cache, key, call.options.into_owned(), compute);
+                refresh(cache, key, life, call.options.into_owned(), compute);
             }
             return Ok(value);
         }
@@ -178,7 +178,11 @@ where
                 // Nobody may be there any more to hear of it.
                 let _ = answer.send(task.await);
             });
-            let soft = call.soft().filter(|_| stale.is_some());
+            let soft = call.soft().filter(|soft| {
+                let then = cache.core().now().after(*soft);
+                let stale = stale.as_ref();
+                stale.is_some_and(|stale| !stale.entry.is_expired(then))
+            });
             let soft = soft.map(|soft| Instant::now() + soft.min(MAX_WAIT));
             match soft.into_iter().chain(call.until).min() {
                 None => answered.await.ok(),
@@ -194,7 +198,7 @@ where
             call.told(source);
             Ok(value)
         }
-        (Some(Err(Failed::Late)), Some(stale)) => {
+        (Some(Err(Failed::Late)), Some(stale)) if !stale.entry.is_expired(cache.core().now()) => {
             call.told(Source::Stale);
             Ok(stale.value)
         }
@@ -286,8 +290,10 @@ pub(super) async fn fallen<C: Cache, T: Cacheable>(
     options: &Options,
     until: Option<Instant>,
 ) -> Option<Arc<T>> {
-    let (counters, Why { text, passing }) = (cache.core().counters(), why);
-    if let Some(stale) = led.stale.take() {
+    let (core, Why { text, passing }) = (cache.core(), why);
+    let counters = core.counters();
+    let stale = led.stale.take();
+    if let Some(stale) = stale.filter(|stale| !stale.entry.is_expired(core.now())) {
         count(&counters.compute_failures);
         tracing::warn!(target: "larder", event = "compute_failed", key = key.escape_debug().to_string(), error = text);
         let value = Arc::clone(&stale.value);

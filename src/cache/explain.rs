@@ -42,32 +42,29 @@ pub(super) async fn get_with<T: Cacheable, C: Cache>(
     if trace.answer.is_err() {
         count(&core.counters().read_errors);
     }
-    let value = match found(&trace) {
-        Some(entry) if Failure::of(entry.value()).is_some() => {
+    let mut value = None;
+    if let Some(entry) = found(&trace) {
+        if Failure::of(entry.value()).is_some() {
             trace.refuse(Why::ComputeFailed);
-            core.counters().misses.add(1);
-            None
+        } else {
+            match of_type::<T, C>(cache, key, entry) {
+                Ok(found) => value = Some(Arc::unwrap_or_clone(found)),
+                Err(why) => trace.refuse(Why::Refused(why)),
+            }
         }
-        Some(entry) => {
-            let live = entry.is_live(core.now());
-            of_type::<T, C>(cache, key, entry)
-                .inspect(|_| {
-                    if !live {
-                        count(&core.counters().stale);
-                    }
-                })
-                .inspect_err(|why| trace.refuse(Why::Refused(*why)))
-                .ok()
-        }
-        None => {
-            core.counters().misses.add(1);
-            None
-        }
+    }
+    let explanation = trace.explained(cache.stored_key(key).into_owned());
+    let counters = core.counters();
+    let counter = match explanation.place() {
+        Some(place) if place.in_memory => &counters.memory_hits,
+        Some(_) => &counters.store_hits,
+        None => &counters.misses,
     };
-    Ok(Lookup {
-        value: value.map(Arc::unwrap_or_clone),
-        explanation: trace.explained(cache.stored_key(key).into_owned()),
-    })
+    counter.add(1);
+    if explanation.is_stale() {
+        count(&counters.stale);
+    }
+    Ok(Lookup { value, explanation })
 }
 
 fn found(trace: &Trace) -> Option<Entry> {
@@ -80,6 +77,6 @@ async fn traced<C: Cache>(cache: &C, key: &str, want: Want) -> Trace {
     let traced = bounded(cache.core(), trace).await;
     traced.unwrap_or_else(|late| {
         let now = cache.core().now();
-        Trace::of(Place::of::<C>(), Err(late), want, now)
+        Trace::of(Place::named("the store"), Err(late), want, now)
     })
 }

@@ -398,8 +398,10 @@ pub trait Cache: Backend + Clone {
         let options = options.into();
         match single::at_hand_for_now::<T, _>(self, key, &options) {
             Some((value, life)) => {
-                if life.is_some_and(|life| ahead::is_due(self.core(), &options, life)) {
-                    ahead::refresh(self, key, options, compute);
+                if let Some(life) = life
+                    && ahead::is_due(self.core(), &options, life)
+                {
+                    ahead::refresh(self, key, life, options, compute);
                 }
                 Op::ready(Ok(T::clone(&value)))
             }

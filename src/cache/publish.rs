@@ -80,11 +80,7 @@ pub(super) async fn publish<T: Cacheable, C: Cache>(
         count(&cache.core().counters().outrun);
         return Ok(false);
     };
-    let draft = draft?;
-    if draft.entry.is_expired(cache.core().now()) {
-        return Ok(false);
-    }
-    keep(cache, key, &storing, draft).await
+    keep(cache, key, &storing, draft?).await
 }
 
 /// Tells those who wait that a compute failed, and keeps that for so long.
@@ -164,6 +160,9 @@ async fn rearmed<T: Cacheable, C: Cache>(
 /// Stores what has landed, and tells whether it is.
 async fn keep<C: Cache>(cache: &C, key: &str, storing: &Storing, draft: Draft) -> Result<bool> {
     let (core, stored) = (cache.core(), cache.stored_key(key));
+    if draft.entry.is_expired(core.now()) {
+        return Ok(false);
+    }
     let stake = draft.clone();
     let write = core.fence().write(&stored);
     let store = unless_overtaken([storing], bounded(core, cache.store(key, draft)));

@@ -154,7 +154,15 @@ fn some_of_type<T: Cacheable, C: Cache>(
         cache.core().counters().misses.add(1);
         return None;
     };
-    of_type(cache, key, entry).ok()
+    let value = of_type(cache, key, entry);
+    let counters = cache.core().counters();
+    let counter = if value.is_ok() {
+        &counters.store_hits
+    } else {
+        &counters.misses
+    };
+    counter.add(1);
+    value.ok()
 }
 
 /// The value of an entry, or why it is none of this type.
@@ -163,18 +171,10 @@ pub(super) fn of_type<T: Cacheable, C: Cache>(
     key: &str,
     entry: Entry,
 ) -> Result<Arc<T>, Refusal> {
-    let value = match entry.downcast() {
+    match entry.downcast() {
         Ok(value) => Ok(value),
         Err(entry) => converted(cache, key, &entry),
-    };
-    let counters = cache.core().counters();
-    let counter = if value.is_ok() {
-        &counters.store_hits
-    } else {
-        &counters.misses
-    };
-    counter.add(1);
-    value
+    }
 }
 
 /// Checks a key with all its prefixes.

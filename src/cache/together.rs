@@ -1,5 +1,6 @@
 //! Many keys at a time, computed together where nothing is stored.
 
+mod claims;
 mod elsewhere;
 mod landed;
 mod round;

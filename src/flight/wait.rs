@@ -19,6 +19,8 @@ const SHORTEST: Duration = Duration::from_millis(1);
 pub(crate) struct Terms {
     /// For a leader that neither finishes nor goes away.
     pub(crate) patience: Duration,
+    /// When it gives up, however many flights it has waited in by then.
+    pub(crate) bound: Instant,
     pub(crate) takes: Takes,
     /// For how long it leaves a compute time, counted from its beginning, before it takes such a one.
     pub(crate) soft: Option<Duration>,
@@ -33,11 +35,17 @@ impl Terms {
     pub(crate) fn patient(patience: Duration) -> Self {
         Self {
             patience,
+            bound: Self::bound(patience),
             takes: Takes::default(),
             soft: None,
             until: None,
             max_waiters: usize::MAX,
         }
+    }
+
+    /// When one gives up who begins to wait now.
+    pub(crate) fn bound(patience: Duration) -> Instant {
+        Instant::now() + patience.min(MAX_PATIENCE) * PATIENCE_TIMES
     }
 }
 
@@ -68,8 +76,9 @@ impl Waiter {
     /// Outside a tokio runtime there is no timer, and patience has no end.
     pub(crate) async fn wait(self, terms: Terms) -> Outcome {
         let timed = tokio::runtime::Handle::try_current().is_ok();
-        let bound = Instant::now() + terms.patience.min(MAX_PATIENCE) * PATIENCE_TIMES;
-        let bound = terms.until.map_or(bound, |until| until.min(bound));
+        let bound = terms
+            .until
+            .map_or(terms.bound, |until| until.min(terms.bound));
         loop {
             let changed = self.flight.changed.notified();
             tokio::pin!(changed);

@@ -138,18 +138,24 @@ async fn store_batch(
     known: bool,
 ) -> Vec<Result<Stored>> {
     let command = |(key, draft): &&(String, Draft)| {
-        let storing = storing(core, key, draft)?;
-        Ok(storing.map_or_else(|| unlink(&[key]), |storing| storing.command(known, key)))
+        Ok(match storing(core, key, draft)? {
+            Some(storing) => Some(storing.command(known, key)),
+            // What is over by now must not take away what came meanwhile.
+            None if draft.computed => None,
+            None => Some(unlink(&[key])),
+        })
     };
-    let commands: Vec<Result<Cmd>> = drafts.iter().map(command).collect();
+    let commands: Vec<Result<Option<Cmd>>> = drafts.iter().map(command).collect();
     let mut pipeline = Pipeline::with_capacity(commands.len());
-    commands.iter().flatten().for_each(|command| {
+    commands.iter().flatten().flatten().for_each(|command| {
         pipeline.add_command(command.clone());
     });
     let sent = connection.run_pipeline("set", &pipeline).await;
     let mut replies = sent.map(Vec::into_iter);
-    let answer = |command: Result<Cmd>| {
-        command?;
+    let answer = |command: Result<Option<Cmd>>| {
+        if command?.is_none() {
+            return Ok(Stored::Outrun);
+        }
         match &mut replies {
             Ok(replies) => {
                 let reply = checked(connection, "set", replies.next().unwrap_or(Value::Nil))?;

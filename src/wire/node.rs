@@ -233,6 +233,10 @@ impl Node {
                 if draft.when == When::IfAbsent && self.contains(key).await? {
                     return Ok(Stored::Present);
                 }
+                if draft.computed {
+                    // What is over by now must not take away what came meanwhile.
+                    return Ok(Stored::Outrun);
+                }
                 let _: i64 = connection.run("unlink", &unlink(&[key])).await?;
                 return Ok(Stored::Done);
             };

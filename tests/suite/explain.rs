@@ -140,7 +140,7 @@ async fn each_tier_is_told() {
     let told = cache.explain("k").await.unwrap();
     assert_eq!(places(&told), [("Moka", None)]);
     assert!(told.hit().unwrap().age.is_some_and(|age| age < SOON));
-    assert!(cache.stats().store_hits > before.store_hits);
+    assert!(cache.stats().memory_hits > before.memory_hits);
     // Nobody tells of writes any more: memory is not believed, and then the node is known to be down.
     server.kill();
     eventually(SOON, "memory is not believed", async || {
@@ -213,4 +213,26 @@ async fn a_ring_tells_which_node_has_a_key() {
     let told = cache.explain(key).await.unwrap();
     assert_eq!(told.places[0].node, None);
     assert_eq!(told.why(), Some(Why::NodeDown), "{told}");
+}
+
+/// To explain copies nothing into memory, whatever stands behind it; reads that tell of themselves are counted as others are.
+#[tokio::test]
+async fn to_explain_changes_nothing() {
+    let (l1, l2) = (Moka::new(10), Moka::new(10));
+    let cache = Tiered::new(l1, l2.clone());
+    l2.set("k", text(), MINUTE).await.unwrap();
+    let both = [("Moka", Some(Why::Absent)), ("Moka", None)];
+    for _ in 0..2 {
+        assert_eq!(places(&cache.explain("k").await.unwrap()), both);
+    }
+    let counted = || {
+        let stats = cache.stats();
+        (stats.memory_hits, stats.store_hits, stats.misses)
+    };
+    assert_eq!(counted(), (0, 0, 0));
+    for _ in 0..2 {
+        assert_eq!(why(&cache, "k").await, None);
+    }
+    assert_eq!(why(&cache, "none").await, Some(Why::Absent));
+    assert_eq!(counted(), (2, 0, 1));
 }

@@ -324,10 +324,7 @@ fn headers_that_this_version_does_not_know_are_refused() {
 /// What an origin calls a version comes before the value.
 #[test]
 fn a_version_named_by_the_origin_stands_before_the_value() {
-    let validator = Validator {
-        etag: Some("v1".to_owned()),
-        last_modified: None,
-    };
+    let validator = Validator::new().with_etag("v1");
     let entry = Entry::new(Value::new(42_u64), Clock::default().now(), None);
     let entry = entry.validated(Some(Arc::new(validator.clone())));
     let bytes = format().seal("answer", &entry).expect("it has an encoding");

@@ -689,3 +689,111 @@ async fn what_ends_by_itself_while_it_is_computed_is_replaced() {
         assert_eq!(cache.stats().outrun, u64::from(deleted), "{key}");
     }
 }
+
+/// What is handed on while a value is computed anew is not past its ttl.
+#[tokio::test]
+async fn nothing_is_handed_on_past_its_life() {
+    let server = Server::start().await;
+    let ttl = Duration::from_millis(400);
+    let cache = Redis::builder(&server.url(0)).max_staleness(ttl / 2);
+    let cache = cache.leader_patience(PATIENT).connect().await.unwrap();
+    let origin = Origin::default();
+    let call = async |takes: Duration| {
+        let origin = origin.clone();
+        let ahead = RefreshAhead::Within(ttl);
+        let load = move |_: Context| origin.load(takes);
+        let options = Options::ttl(ttl).refresh_ahead(ahead);
+        cache.get_or_set_with("k", options, load).await.unwrap()
+    };
+    assert_eq!(call(Duration::ZERO).await, 1);
+    let stored = Instant::now();
+    assert_eq!(call(ttl * 2).await, 1);
+    loop {
+        let (asked, value) = (stored.elapsed(), call(ttl).await);
+        assert!(value == 2 || asked <= ttl, "{value} after {asked:?}");
+        if value == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A compute that errs when the grace is over has no stale value to answer, nor to put back over what came meanwhile.
+#[tokio::test]
+async fn what_is_past_its_grace_is_neither_answered_nor_put_back() {
+    let server = Server::start().await;
+    let (cache, other) = (redis(&server, PATIENT).await, redis(&server, PATIENT).await);
+    let short = Duration::from_millis(60);
+    for lease in [Duration::ZERO, LEASE] {
+        let options = Options::ttl(short).grace(short * 5).lease(lease);
+        cache
+            .set("k", "old".to_owned(), options.clone())
+            .await
+            .unwrap();
+        tokio::time::sleep(short * 3 / 2).await;
+        let failing = {
+            let cache = cache.clone();
+            tokio::spawn(async move {
+                let load = move |_: Context| async move {
+                    tokio::time::sleep(short * 8).await;
+                    Err::<String, _>(larder::Error::new(ErrorKind::Compute, "down"))
+                };
+                cache.get_or_set_with("k", options, load).await
+            })
+        };
+        tokio::time::sleep(short).await;
+        other.set("k", "new".to_owned(), HOUR).await.unwrap();
+        let failed = failing.await.unwrap().unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Compute);
+        let stands = other.get::<String>("k").await.unwrap();
+        assert_eq!(stands.as_deref(), Some("new"));
+    }
+}
+
+/// What looks like a lease and has no end is nobody's, and what is no token at all is none.
+#[tokio::test]
+async fn what_is_no_lease_holds_nobody_up() {
+    let server = Server::start().await;
+    let cache = redis(&server, PATIENT).await;
+    server.raw(0, &["SET", "lk:a", "0123456789abcdef"]).await;
+    server.raw(0, &["RPUSH", "lk:b", "0123456789abcdef"]).await;
+    server.raw(0, &["RPUSH", "lk:c", "0123456789abcdef"]).await;
+    let began = Instant::now();
+    for (key, options) in [("a", leased()), ("b", leased()), ("c", Options::ttl(HOUR))] {
+        let got = cache.get_or_set(key, options, || async { "new".to_owned() });
+        assert_eq!(got.await.unwrap(), "new");
+        let stored = cache.get::<String>(key).await.unwrap();
+        assert_eq!(stored.as_deref(), Some("new"), "{key}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+/// Many keys under which something rests that is nothing to the call are leased, too.
+#[tokio::test]
+async fn many_keys_of_kept_failures_are_computed_once_in_the_fleet() {
+    let server = Server::start().await;
+    let caches = processes(&server, 4).await;
+    let failing =
+        |_: Context| async { Err::<u32, _>(larder::Error::new(ErrorKind::Compute, "down")) };
+    let kept = Options::ttl(HOUR).error_ttl(HOUR);
+    let failed = caches[0].get_or_set_with("k", kept, failing).await;
+    failed.unwrap_err();
+    let (origin, mut calls) = (Origin::default(), JoinSet::new());
+    for cache in &caches {
+        let (cache, origin) = (cache.clone(), origin.clone());
+        calls.spawn(async move {
+            let compute = |keys: Vec<String>| {
+                let origin = origin.clone();
+                async move {
+                    let value = origin.load(Duration::from_millis(100)).await.unwrap();
+                    keys.into_iter().map(|key| (key, value)).collect()
+                }
+            };
+            cache
+                .get_or_set_many(&["k"], leased(), compute)
+                .await
+                .unwrap()
+        });
+    }
+    assert_eq!(calls.join_all().await, vec![vec![Some(1)]; 4]);
+}

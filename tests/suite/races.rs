@@ -948,3 +948,62 @@ async fn a_leader_that_was_taken_over_from_does_not_outlive_a_delete() {
         assert_eq!(cache.core().in_flight(), 0);
     }
 }
+
+/// A caller of many keys that waits while one leader after the other goes away computes in the end; it does not say that its keys were
+/// left out.
+#[tokio::test(start_paused = true)]
+async fn a_caller_of_many_keys_computes_what_leader_after_leader_lost() {
+    let cache = Moka::builder().leader_patience(HOUR).build();
+    let call = |computes: bool| {
+        let cache = cache.clone();
+        tokio::spawn(async move {
+            let compute = move |keys: Vec<String>| async move {
+                if !computes {
+                    std::future::pending::<()>().await;
+                }
+                keys.into_iter().map(|key| (key, 2_u32)).collect()
+            };
+            cache.get_or_set_many(&["k"], HOUR, compute).await
+        })
+    };
+    let mut hanging = Vec::new();
+    for _ in 0..2 {
+        hanging.push(call(false));
+        sleep(ms(1)).await;
+    }
+    let last = call(true);
+    sleep(ms(1)).await;
+    // Who waits begins anew once the leader of a flight is lost that was cut off.
+    cache.delete("k").await.unwrap();
+    for other in hanging {
+        other.abort();
+        sleep(ms(1)).await;
+    }
+    assert_eq!(last.await.unwrap().unwrap(), [Some(2)]);
+    assert_eq!(cache.core().in_flight(), 0);
+}
+
+/// Whoever waits for a compute of many keys that fails is told so, however many there are.
+#[tokio::test(start_paused = true)]
+async fn a_failing_compute_of_many_keys_is_told_to_all() {
+    let cache = Moka::new(10);
+    let calls = (0..6).map(|_| {
+        let cache = cache.clone();
+        tokio::spawn(async move {
+            let compute = |keys: Vec<String>, _| async move {
+                sleep(ms(10)).await;
+                let failed = || larder::Error::new(larder::ErrorKind::Compute, "down");
+                keys.into_iter()
+                    .map(|key| (key, Err::<u32, _>(failed())))
+                    .collect()
+            };
+            cache.get_or_set_many_with(&["k"], HOUR, compute).await
+        })
+    });
+    let calls: Vec<_> = calls.collect();
+    for call in calls {
+        let answers = call.await.unwrap().unwrap();
+        assert!(matches!(&answers[..], [Some(Err(_))]), "{answers:?}");
+    }
+    assert!(cache.stats().computes <= 3, "they do not pile up");
+}

@@ -576,3 +576,34 @@ async fn a_store_takes_no_places_in_turn() {
     let names = server.raw(0, &["CLIENT", "LIST"]).await;
     assert!(format!("{names:?}").matches("name=larder").count() >= 2);
 }
+
+/// Without an envelope, bytes are what they are: also those that begin like one.
+#[tokio::test]
+async fn bytes_that_only_look_like_an_envelope_are_stored_and_end_computes() {
+    let server = Server::start().await;
+    let cache = Redis::builder(&server.url(0)).codec(Plain);
+    let cache = cache.connect().await.unwrap();
+    let short = Duration::from_millis(60);
+    for bytes in [&[0xC1_u8][..], &[0xC1, 0, 0, 4], &[0xC1, 1, 1, 7, 0]] {
+        let computing = {
+            let cache = cache.clone();
+            tokio::spawn(async move {
+                let compute = || async {
+                    tokio::time::sleep(short * 4).await;
+                    b"computed".to_vec()
+                };
+                cache.get_or_set("k", MINUTE, compute).await
+            })
+        };
+        tokio::time::sleep(short).await;
+        let other = Redis::builder(&server.url(0)).codec(Plain);
+        let other = other.connect().await.unwrap();
+        other.set("k", bytes.to_vec(), short).await.unwrap();
+        assert_eq!(
+            other.get::<Vec<u8>>("k").await.unwrap().as_deref(),
+            Some(bytes)
+        );
+        assert_eq!(computing.await.unwrap().unwrap(), b"computed");
+        assert_eq!(other.get::<Vec<u8>>("k").await.unwrap(), None, "{bytes:?}");
+    }
+}

@@ -74,6 +74,7 @@ type Answer = Result<u64, Failed>;
 enum Failed {
     Origin,
     Cache(ErrorKind),
+    LeftOut,
 }
 
 impl From<larder::Error> for Failed {
@@ -172,7 +173,8 @@ impl World {
                 match answers {
                     Ok(answers) => {
                         let each = answers.into_iter().enumerate();
-                        each.filter_map(|(key, answer)| Some((key, answer?)))
+                        // No compute leaves a key out.
+                        each.map(|(key, answer)| (key, answer.unwrap_or(Err(Failed::LeftOut))))
                             .collect()
                     }
                     Err(failed) => one(Err(failed.into())),
@@ -217,6 +219,7 @@ impl World {
                         deleted[*key]
                     ));
                 }
+                Err(Failed::LeftOut) => return Err(format!("key {key} has no answer")),
                 _ => {}
             }
         }

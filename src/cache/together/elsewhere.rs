@@ -21,6 +21,8 @@ pub(super) struct Elsewhere<T> {
     pub(super) key: String,
     pub(super) lead: Lead,
     pub(super) stale: Option<Stale<T>>,
+    /// Something past its life stands there, for others.
+    pub(super) is_spared: bool,
     pub(super) left: Duration,
 }
 
@@ -97,8 +99,10 @@ impl<'c, C: Cache, T: Cacheable> Waits<'c, C, T> {
 
     /// Answers what is past its life.
     fn take_stale(&mut self) {
-        for waiting in std::mem::take(&mut self.waiting) {
-            let Some(stale) = waiting.stale else {
+        let now = self.calls.cache.core().now();
+        for mut waiting in std::mem::take(&mut self.waiting) {
+            let stale = waiting.stale.take();
+            let Some(stale) = stale.filter(|stale| !stale.entry.is_expired(now)) else {
                 self.waiting.push(waiting);
                 continue;
             };
@@ -116,7 +120,7 @@ impl<'c, C: Cache, T: Cacheable> Waits<'c, C, T> {
             key: waiting.key,
             lead: waiting.lead,
             stale: false,
-            is_spared: false,
+            is_spared: waiting.is_spared,
         });
         let mut round = Round::<T>::of(ByKey::default());
         round.begin(self.calls, begin.collect()).await;

@@ -9,15 +9,15 @@ use std::time::Duration;
 use futures_util::future::{Either, join_all, select};
 use tokio::time::Instant;
 
+use super::claims::asked;
 use super::elsewhere::{Elsewhere, Waits};
 use super::{Answers, ByKey, Calls};
 use crate::cache::Cache;
-use crate::cache::bulk::bounded_many;
 use crate::cache::call::{Asked, Led, Stale, Standing};
 use crate::cache::lease::Held;
-use crate::cache::single::{begun, begun_without, checked, wanted};
-use crate::entry::{Answer, Claim, Lease, Right, Ticket};
-use crate::error::{Error, Result};
+use crate::cache::single::{begun, begun_without, checked};
+use crate::entry::{Answer, Right, Ticket};
+use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Landing, Lead, Outcome, Seat, Tags, Waiter};
 use crate::report::Source;
 use crate::stats::count;
@@ -35,9 +35,6 @@ pub(super) struct Round<T> {
     /// Nobody coordinates them: keys that cannot be cached.
     pub(super) alone: Vec<String>,
 }
-
-/// What stands under a key, with who may compute it, where that is leased for so long.
-type Asking = Result<(Answer, Option<(Right, Duration)>)>;
 
 /// A key that this call computes, before it is noted how things stand.
 pub(super) struct Begin {
@@ -108,8 +105,7 @@ impl<T: Cacheable> Round<T> {
                 Seat::Wait(waiter) => round.waiters.push((own, waiter)),
                 Seat::Full(stale) => {
                     let stale = stale.and_then(|stale| call.landed::<T>(stale));
-                    let full = || Err(call.busy("as many callers wait for this key as may"));
-                    let answer = stale.unwrap_or_else(full);
+                    let answer = stale.unwrap_or_else(|| Err(call.full()));
                     answers.insert(own, answer.map_err(E::from));
                 }
             }
@@ -125,13 +121,14 @@ impl<T: Cacheable> Round<T> {
     ) -> Result<()> {
         let leads: Vec<(String, Lead)> = self.leads.drain().collect();
         let keys: Vec<&str> = leads.iter().map(|(key, _)| key.as_str()).collect();
-        let asked = asked::<T, C>(calls, &keys).await;
+        let since = Instant::now();
+        let asked = asked::<T, C>(calls, &keys, false).await;
         let mut begin = Vec::new();
         let core = calls.cache.core();
         for ((key, lead), asked) in leads.into_iter().zip(asked) {
             match asked {
                 Ok((answer, right)) => {
-                    begin.extend(self.sort(calls, answers, (key, lead), answer, right));
+                    begin.extend(self.sort(calls, answers, (key, lead), answer, right, since));
                 }
                 Err(error) => {
                     count(&core.counters().read_errors);
@@ -145,6 +142,7 @@ impl<T: Cacheable> Round<T> {
                 }
             }
         }
+        let begin = self.claim_anew(calls, begin).await;
         self.begin(calls, begin).await;
         Ok(())
     }
@@ -157,6 +155,7 @@ impl<T: Cacheable> Round<T> {
         (key, lead): (String, Lead),
         answer: Answer,
         right: Option<(Right, Duration)>,
+        since: Instant,
     ) -> Option<Begin> {
         let call = calls.of(&key);
         let found = call.found::<T>(answer);
@@ -178,7 +177,7 @@ impl<T: Cacheable> Round<T> {
                 answers.insert(key, Err(error.into()));
                 return None;
             }
-            Asked::Stale(stale) => call.offered(&lead, stale),
+            Asked::Stale(stale) => call.offered(&lead, stale, since),
             Asked::Passed | Asked::Nothing | Asked::Granted(_) => None,
         };
         match right {
@@ -197,6 +196,7 @@ impl<T: Cacheable> Round<T> {
                     key,
                     lead,
                     stale,
+                    is_spared,
                     left,
                 };
                 self.elsewhere.push(waiting);
@@ -211,7 +211,13 @@ impl<T: Cacheable> Round<T> {
         }
     }
 
-    fn lead(&mut self, key: String, lead: Lead, ticket: Ticket, standing: Standing) -> &mut Led<T> {
+    pub(super) fn lead(
+        &mut self,
+        key: String,
+        lead: Lead,
+        ticket: Ticket,
+        standing: Standing,
+    ) -> &mut Led<T> {
         let led = Led {
             lead,
             ticket,
@@ -244,7 +250,8 @@ impl<T: Cacheable> Round<T> {
     }
 
     /// Waits for what others compute, for all keys at once. What they lost is for another round: a lead that falls to
-    /// this call meanwhile is passed on, since nobody may wait for others while others wait for it. The last round waits for all.
+    /// this call meanwhile is passed on, since nobody may wait for others while others wait for it. The last round waits for all, and
+    /// leads what falls to it.
     pub(super) async fn wait<C: Cache, E: From<Error> + Send>(
         self,
         calls: &Calls<'_, C>,
@@ -254,6 +261,9 @@ impl<T: Cacheable> Round<T> {
     ) -> Result<Vec<String>> {
         let keys: Vec<String> = self.waiters.iter().map(|(key, _)| key.clone()).collect();
         let waits = self.waiters.into_iter().map(|(key, waiter)| async move {
+            if last {
+                return waited::<T, C>(calls, &key, waiter).await;
+            }
             match waiter.wait(calls.of(&key).terms()).await {
                 // At once, not when all are done.
                 Outcome::Lead(lead) => {
@@ -281,51 +291,54 @@ impl<T: Cacheable> Round<T> {
             return Ok(keys.into_iter().chain(left).collect());
         };
         let mut lost: Vec<String> = left.collect();
+        let mut begin = Vec::new();
         for (key, outcome) in keys.into_iter().zip(outcomes) {
             let call = calls.of(&key);
             let late = || calls.until.is_some_and(|until| until <= Instant::now());
             let answer = match outcome {
                 Outcome::Landed(landing) => call.landed::<T>(landing),
-                Outcome::TimedOut if late() => Some(Err(call.too_late())),
-                _ => None,
+                Outcome::Failed(text) => Some(Err(call.error(ErrorKind::Compute, &text))),
+                Outcome::TimedOut if last || late() => Some(Err(call.timed_out())),
+                Outcome::Lead(lead) => {
+                    begin.push(Begin {
+                        key,
+                        lead,
+                        stale: false,
+                        is_spared: false,
+                    });
+                    continue;
+                }
+                Outcome::Rejoin | Outcome::TimedOut => None,
             };
             match answer {
                 Some(answer) => answers.insert(key, answer.map_err(E::from)),
                 None => lost.push(key),
             }
         }
+        let mut own = Self::of(ByKey::default());
+        own.begin(calls, begin).await;
+        led.extend(own.led);
         Ok(lost)
     }
 }
 
-/// What stands under keys, and who may compute each if that is leased.
-async fn asked<T: Cacheable, C: Cache>(calls: &Calls<'_, C>, keys: &[&str]) -> Vec<Asking> {
-    let Some(first) = keys.first() else {
-        return Vec::new();
-    };
-    let (cache, core, any) = (calls.cache, calls.cache.core(), calls.of(first));
-    let failed = |error: Error| keys.iter().map(|_| Err(error.clone())).collect();
-    let Some(life) = any.leased() else {
-        let fetched = cache.fetch_many(keys, any.want::<T>());
-        let fetched = async { Ok(bounded_many(core, keys.len(), fetched).await) };
-        let unleased = |answer: Result<Answer>| answer.map(|answer| (answer, None));
-        return match any.in_time(fetched).await {
-            Ok(answers) => answers.into_iter().map(unleased).collect(),
-            Err(error) => failed(error),
+/// Waits until there is an answer, or this call leads.
+async fn waited<T: Cacheable, C: Cache>(
+    calls: &Calls<'_, C>,
+    key: &str,
+    waiter: Waiter,
+) -> Outcome {
+    let (stored, terms) = (calls.cache.stored_key(key), calls.of(key).terms());
+    let mut outcome = waiter.wait(terms).await;
+    while let Outcome::Rejoin = outcome {
+        let flights = calls.cache.core().flights();
+        outcome = match flights.join(&stored, TypeId::of::<T>(), &terms) {
+            Seat::Lead(lead) => Outcome::Lead(lead),
+            Seat::Wait(waiter) => waiter.wait(terms).await,
+            Seat::Full(Some(stale)) => Outcome::Landed(stale),
+            // Whoever leads is waited for already.
+            Seat::Full(None) => Outcome::TimedOut,
         };
-    };
-    let before: Vec<_> = keys.iter().map(|key| calls.of(key).before()).collect();
-    let claims = cache.claim(keys, wanted::<T, C>(cache).or_stale(), Lease::of(life));
-    let claims = async { Ok(bounded_many(core, keys.len(), claims).await) };
-    let leased = |(claim, before): (Result<Claim>, _)| {
-        let Claim { answer, mut right } = claim?;
-        if let Right::Granted(ticket) = &mut right {
-            ticket.before = before;
-        }
-        Ok((answer, Some((right, life))))
-    };
-    match any.in_time(claims).await {
-        Ok(claims) => claims.into_iter().zip(before).map(leased).collect(),
-        Err(error) => failed(error),
     }
+    outcome
 }

@@ -396,8 +396,6 @@ pub async fn a_compute_may_answer_that_nothing_changed(cache: SharedCache, profi
 }
 
 fn version(etag: &str) -> Validator {
-    Validator {
-        etag: Some(etag.to_owned()),
-        last_modified: Some("Thu, 26 Nov 2026 00:00:00 GMT".to_owned()),
-    }
+    let date = "Thu, 26 Nov 2026 00:00:00 GMT";
+    Validator::new().with_etag(etag).with_last_modified(date)
 }

@@ -4,7 +4,7 @@ local answers = {}
 for at, key in ipairs(KEYS) do
   local namespace = key:sub(1, tonumber(ARGV[1]))
   local found = drawn(namespace, ARGV[2])
-  local token = redis.call('GET', 'lk:' .. key)
+  local token = token_of(key)
   -- One of 16 bytes is a lease, which lives as long as its holder has it.
   if not token then
     redis.call('SET', 'lk:' .. key, ARGV[3], 'PX', ARGV[4])

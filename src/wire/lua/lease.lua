@@ -12,9 +12,11 @@ for at, key in ipairs(KEYS) do
   -- What was rearmed is not to be computed yet.
   local rests = stands == 'alive' or stands == 'plain' or stands == 'stale' and answer[2] > grace
   if ARGV[5] == '1' or not rests then
-    local token = redis.call('GET', lease)
-    if token and #token == 16 then
-      answer[3] = redis.call('PTTL', lease)
+    local token = token_of(key)
+    local left = redis.call('PTTL', lease)
+    -- One without an end is nobody's.
+    if token and #token == 16 and left >= 0 then
+      answer[3] = left
     else
       local namespace = key:sub(1, tonumber(ARGV[1]))
       local found = drawn(namespace, ARGV[2])

@@ -158,11 +158,17 @@ local function clock()
   return now[1] * 1000 + math.floor(now[2] / 1000)
 end
 
+-- What is noted of those who compute a key.
+local function token_of(key)
+  local token = redis.pcall('GET', 'lk:' .. key)
+  return type(token) == 'string' and token or nil
+end
+
 -- What a compute that begins now depends on: what stands there; behind that, where it may go by itself, what it is once that is gone, and
 -- when that may be at the earliest; nothing without its token. What is dead is as good as not there, and what is past its life may be
 -- gone, or rearmed, by the time the value is stored: of values of ours the payload counts alone.
 local function fingerprint(key, found)
-  local token = redis.call('GET', 'lk:' .. key)
+  local token = token_of(key)
   if not token or not found then
     return false
   end

@@ -50,7 +50,7 @@ else
   redis.call('SET', key, value, 'PX', life)
 end
 -- That a compute failed, as what is rearmed tells, is no reason to refuse another's value.
-if value:byte(1) ~= 193 or value:byte(4) % 8 < 4 then
+if ARGV[6] ~= '1' or value:byte(4) % 8 < 4 then
   void(key)
 end
 return 0

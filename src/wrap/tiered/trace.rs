@@ -23,7 +23,10 @@ impl<L1: Backend, L2: Backend> Inner<L1, L2> {
         let mut second = self.l2.trace(key, self.wanted(want)).await;
         match &second.answer {
             Ok(answer) => {
-                self.fill(key, noted, answer).await;
+                // Who asks for no type wants to know, not to have.
+                if want.kind.is_some() {
+                    self.fill(key, noted, answer).await;
+                }
                 second.after(first.expired().places)
             }
             // As in a read, what is here is all there is.
