@@ -1,6 +1,6 @@
 //! Modules import only from floors below their own, and from the module that defines the thing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -163,4 +163,24 @@ fn the_check_sees_what_it_is_for() {
         code("a // crate::b\n#[cfg(test)]\nmod tests { crate::c }").trim(),
         "a"
     );
+}
+
+/// docs/EVENTS.md has each event that is told of, and no other.
+#[test]
+fn events_are_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    let mut told = BTreeSet::new();
+    for file in files {
+        let text = fs::read_to_string(file).expect("a source");
+        let calls = text.split("event = \"").skip(1);
+        told.extend(calls.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+    }
+    let page = fs::read_to_string(root.join("docs/EVENTS.md")).expect("the page");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let documented: BTreeSet<String> = rows
+        .filter_map(|row| Some(row.split_once('`')?.0.to_owned()))
+        .collect();
+    assert_eq!(told, documented);
 }

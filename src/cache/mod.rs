@@ -6,6 +6,7 @@ mod call;
 mod claim;
 mod compute;
 mod explain;
+mod hand;
 mod lease;
 mod publish;
 mod single;

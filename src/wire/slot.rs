@@ -373,7 +373,7 @@ impl Shared {
     }
 
     fn tell_down(&self, error: &Error) {
-        tracing::warn!(name: "node_down", target: "larder::wire", node = %self.label, error = %error, "node_down");
+        tracing::warn!(target: "larder::wire", event = "node_down", node = %self.label, error = %error);
     }
 }
 

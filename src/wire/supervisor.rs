@@ -162,7 +162,7 @@ fn publish(shared: &Shared, term: u64, link: &Arc<Link>) -> bool {
         if let Some(published) = &shared.settings.published {
             published.tell(link.place());
         }
-        tracing::info!(name: "node_up", target: "larder::wire", node = %shared.label, "node_up");
+        tracing::info!(target: "larder::wire", event = "node_up", node = %shared.label);
     }
     published
 }

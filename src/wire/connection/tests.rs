@@ -813,7 +813,7 @@ mod events {
                 }
             }
             let metadata = event.metadata();
-            let mut text = Text(format!("{} {}", metadata.target(), metadata.name()));
+            let mut text = Text(metadata.target().to_owned());
             event.record(&mut text);
             self.0.lock().unwrap().push_str(&(text.0 + "\n"));
         }
@@ -837,15 +837,12 @@ mod events {
         wrong.ready().await.unwrap_err();
         let text = log.0.lock().unwrap().clone();
         let names: Vec<_> = text.lines().map(|l| l.split(' ').nth(1).unwrap()).collect();
-        assert_eq!(
-            names,
-            ["node_up", "node_down", "node_up", "node_down"],
-            "{text}"
-        );
+        let [up, down] = ["event=\"node_up\"", "event=\"node_down\""];
+        assert_eq!(names, [up, down, up, down], "{text}");
         let label = conn.label();
         assert!(
             text.lines()
-                .all(|l| l.starts_with("larder::wire node_") && l.contains(label))
+                .all(|l| l.starts_with("larder::wire event=") && l.contains(label))
         );
         assert!(
             !text.contains("canary") && !text.contains("somekey"),
