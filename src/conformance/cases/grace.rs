@@ -384,6 +384,12 @@ pub async fn a_compute_may_answer_that_nothing_changed(cache: SharedCache, profi
             .cache
             .get_or_set_with(&key, Options::ttl(ttl).grace(HOUR), next);
         assert_eq!(got.await.unwrap(), if stored { 1 } else { 7 });
+        // What is not stored is seen by nobody who computes next.
+        let stats = t.cache.stats();
+        assert_eq!(
+            (stats.outrun, stats.write_errors, stats.read_errors),
+            (0, 0, 0)
+        );
     }
     if t.profile.stores() {
         t.holds(&key, 1_u32).await;
