@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::core::Core;
 use crate::entry::{Entry, Lease, Right, Ticket};
 use crate::error::Error;
-use crate::flight::{Landing, Seat, Tags, Terms};
+use crate::flight::{Landing, Lead, Seat, Tags, Terms};
 use crate::generation::chance;
 use crate::options::{MAX_COMPUTE, Options};
 use crate::refresh::RefreshAhead;
@@ -89,55 +89,65 @@ pub(super) fn refresh<C, T, E, F, Fut>(
     let stored = stored.into_owned();
     let (own, key) = (cache.clone(), key.to_owned());
     core.tasks().spawn(async move {
-        let core = own.core();
         let call = Call::background(&own, &key, options);
-        let asked = Instant::now();
-        let (previous, ticket, held) = match right::<T, C>(&call).await {
-            Ok(right) => right,
-            Err(left) => {
-                // Another process does it: it is not asked again before its lease may end.
-                return core.refreshes().cool(&stored, core.now().after(left));
-            }
-        };
-        if let Some(entry) = previous.as_ref().filter(|entry| entry.is_live(core.now()))
-            && let Ok(value) = entry.clone().downcast::<T>()
-        {
-            if is_done(core, &call.options, life, entry) {
-                // Another has done it meanwhile.
-                return lead.found(Landing::of(value));
-            }
-            // Where nobody has it in memory, others come by here.
-            let left = entry.remaining(core.now());
-            lead.hand_out(value, call.trusted_until(asked, left));
-        }
-        count(&core.counters().refreshes);
-        let context = Context::new(call.options.clone().into_owned(), previous);
-        let said = {
-            let context = context.clone();
-            move || context.said()
-        };
-        let bound = call.options.hard().unwrap_or(MAX_COMPUTE).min(MAX_COMPUTE);
-        let led = Led {
-            lead,
-            ticket,
-            stale: None,
-            held: Some(held),
-            standing: Standing {
-                is_handed_on: true,
-                is_spared: true,
-            },
-        };
-        let compute = || compute(context);
-        let until = Some(Instant::now() + bound);
-        if computed::<C, T, E, _, _>(&own, &key, led, said, compute, until)
-            .await
-            .is_err()
-        {
-            let until = core.now().after(call.options.throttles());
-            core.refreshes().cool(&stored, until);
+        if let Some(left) = refreshed(&call, lead, life, compute).await {
+            let core = own.core();
+            core.refreshes().cool(&stored, core.now().after(left));
         }
         drop(place);
     });
+}
+
+/// Computes a value anew, if it is this process that does; or for how long that is not to be tried again.
+async fn refreshed<C, T, E, F, Fut>(
+    call: &Call<'_, C>,
+    lead: Lead,
+    life: Life,
+    compute: F,
+) -> Option<Duration>
+where
+    C: Cache,
+    T: Cacheable,
+    E: From<Error> + Debug + Send + 'static,
+    F: FnOnce(Context) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+{
+    let (cache, asked) = (call.cache, Instant::now());
+    let core = cache.core();
+    let (previous, ticket, held) = match right::<T, C>(call).await {
+        Ok(right) => right,
+        // Another process does it: it is not asked again before its lease may end.
+        Err(left) => return Some(left),
+    };
+    if let Some(entry) = previous.as_ref().filter(|entry| entry.is_live(core.now()))
+        && let Ok(value) = entry.clone().downcast::<T>()
+    {
+        if is_done(core, &call.options, life, entry) {
+            // Another has done it meanwhile.
+            lead.found(Landing::of(value));
+            return None;
+        }
+        // Where nobody has it in memory, others come by here.
+        let left = entry.remaining(core.now());
+        lead.hand_out(value, call.trusted_until(asked, left));
+    }
+    count(&core.counters().refreshes);
+    let context = Context::new(call.options.clone().into_owned(), previous);
+    let said = context.clone();
+    let led = Led {
+        lead,
+        ticket,
+        stale: None,
+        held: Some(held),
+        standing: Standing {
+            is_handed_on: true,
+            is_spared: true,
+        },
+    };
+    let bound = call.options.hard().unwrap_or(MAX_COMPUTE).min(MAX_COMPUTE);
+    let (until, compute) = (Some(Instant::now() + bound), || compute(context));
+    let computed = computed::<C, T, E, _, _>(cache, call.key, led, || said.said(), compute, until);
+    computed.await.is_err().then(|| call.options.throttles())
 }
 
 /// Two readings of one end differ by less, but for slow answers.

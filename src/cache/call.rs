@@ -199,6 +199,11 @@ impl<'c, C: Cache> Call<'c, C> {
             Some(life) => self.claim::<T>(life, &lead).await,
             None => self.in_time(self.ask::<T>()).await,
         };
+        self.opened(lead, found).await
+    }
+
+    /// What becomes of the lead of a key under which this was found.
+    async fn opened<T: Cacheable>(&self, lead: Lead, found: Result<Asked<T>>) -> Result<Opened<T>> {
         let mut led = Led {
             lead,
             ticket: Ticket::default(),
@@ -241,7 +246,7 @@ impl<'c, C: Cache> Call<'c, C> {
                 (led.ticket, led.stale, led.held) = (ticket, stale, Some(held));
                 led.standing.is_spared = is_spared;
             }
-            Err(error) if core.settings().strict => {
+            Err(error) if self.cache.core().settings().strict => {
                 led.lead.fail(&error.to_string());
                 return Err(error);
             }

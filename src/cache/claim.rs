@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::cache::Cache;
-use crate::cache::call::{Asked, Call, Granted};
+use crate::cache::call::{Asked, Call, Granted, Stale};
 use crate::cache::lease::{Held, Watch};
 use crate::cache::single::{before, bounded, wanted};
 use crate::coherence::Before;
@@ -36,20 +36,32 @@ impl<C: Cache> Call<'_, C> {
             let written = core.fence().watch(&stored);
             let asked = Instant::now();
             let Claim { answer, right } = self.in_time(self.claimed::<T>(lease)).await?;
-            let (found, left) = match (self.found(answer), right) {
-                (found @ (Asked::Fresh(..) | Asked::Rearmed(_) | Asked::Failed(_)), right) => {
-                    if let Right::Granted(ticket) = right {
-                        // It came meanwhile: the lease is given back.
-                        drop(Held::new(self.cache, self.key, &ticket, life));
-                    }
-                    return Ok(found);
+            let found = self.found(answer);
+            if let Asked::Fresh(..) | Asked::Rearmed(_) | Asked::Failed(_) = found {
+                if let Right::Granted(ticket) = right {
+                    // It came meanwhile: the lease is given back.
+                    drop(Held::new(self.cache, self.key, &ticket, life));
                 }
-                (found, Right::Granted(ticket)) => {
-                    let is_spared = matches!(found, Asked::Passed);
-                    let stale = match found {
-                        Asked::Stale(stale) => self.offered(lead, stale, asked),
-                        _ => None,
-                    };
+                return Ok(found);
+            }
+            let right = match right {
+                Right::Granted(ticket) => Ok(ticket),
+                Right::Held(left) => Err(left),
+                Right::NotNeeded if lease.anew => return Ok(found),
+                Right::NotNeeded => {
+                    // What rests there is nothing to this call.
+                    lease = lease.anew();
+                    continue;
+                }
+            };
+            let is_spared = matches!(found, Asked::Passed);
+            let stale = match found {
+                Asked::Stale(stale) => self.offered(lead, stale, asked),
+                _ => None,
+            };
+            let left = match right {
+                Err(left) => left,
+                Ok(ticket) => {
                     let held = Held::new(self.cache, self.key, &ticket, life);
                     return Ok(Asked::Granted(Box::new(Granted {
                         ticket,
@@ -58,30 +70,23 @@ impl<C: Cache> Call<'_, C> {
                         is_spared,
                     })));
                 }
-                (_, Right::NotNeeded) if lease.anew => return Ok(Asked::Nothing),
-                (_, Right::NotNeeded) => {
-                    // What rests there is nothing to this call.
-                    lease = lease.anew();
-                    continue;
-                }
-                (found, Right::Held(left)) => (found, left),
-            };
-            let is_spared = matches!(found, Asked::Passed);
-            let stale = match found {
-                Asked::Stale(stale) => self.offered(lead, stale, asked),
-                _ => None,
             };
             let soft = soft.filter(|_| stale.is_some());
             let until = soft.map_or(bound, |soft| soft.min(bound));
             if !watch.look(written, left, until).await {
-                // Without one it is computed here too, and stored by whoever is first.
-                let now = core.now();
-                return Ok(match stale.filter(|stale| !stale.entry.is_expired(now)) {
-                    Some(stale) => Asked::Rearmed(stale.value),
-                    None if is_spared => Asked::Passed,
-                    None => Asked::Nothing,
-                });
+                return Ok(self.given_up(stale, is_spared));
             }
+        }
+    }
+
+    /// What a call has that waits for another process no longer. Without a value it is computed here too, and stored by whoever is
+    /// first.
+    fn given_up<T>(&self, stale: Option<Stale<T>>, is_spared: bool) -> Asked<T> {
+        let now = self.cache.core().now();
+        match stale.filter(|stale| !stale.entry.is_expired(now)) {
+            Some(stale) => Asked::Rearmed(stale.value),
+            None if is_spared => Asked::Passed,
+            None => Asked::Nothing,
         }
     }
 

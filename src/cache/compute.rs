@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::cache::Cache;
 use crate::cache::ahead::{is_due, refresh};
-use crate::cache::call::{Call, Led, Opened};
+use crate::cache::call::{Call, Led, Opened, Stale};
 use crate::cache::publish::{Made, publish, publish_failure, rearm};
 use crate::context::{Context, Said};
 use crate::core::{Core, MAX_WAIT};
@@ -34,6 +34,9 @@ pub(super) enum Failed<E> {
     /// Too many others ran.
     Busy,
 }
+
+/// What a compute came to: its value, or the stale one in its place.
+type Computed<T, E> = Result<(Arc<T>, Source), Failed<E>>;
 
 /// The same in words.
 #[derive(Clone)]
@@ -108,10 +111,7 @@ where
 }
 
 /// Computes for this caller alone.
-async fn alone<T, E, F, Fut>(
-    compute: F,
-    until: Option<Instant>,
-) -> Result<(Arc<T>, Source), Failed<E>>
+async fn alone<T, E, F, Fut>(compute: F, until: Option<Instant>) -> Computed<T, E>
 where
     F: FnOnce() -> Fut + Send,
     Fut: Future<Output = Result<T, E>> + Send,
@@ -153,45 +153,10 @@ where
         Opened::Lead(led) => *led,
     };
     let stale = led.stale.clone();
-    let entry = stale.as_ref().map(|stale| stale.entry.clone());
-    let context = Context::new(call.options.clone().into_owned(), entry);
-    let task = {
-        let (cache, key) = (cache.clone(), key.to_owned());
-        // What is not waited for any more must end some time.
-        let until = match call.until {
-            Some(until) if !call.options.goes_on() => until,
-            _ => Instant::now() + MAX_COMPUTE,
-        };
-        let until = Handle::try_current().is_ok().then_some(until);
-        async move {
-            let said = context.clone();
-            let said = move || said.said();
-            let compute = || compute(context);
-            computed(&cache, &key, led, said, compute, until).await
-        }
-    };
+    let task = in_a_task(&call, led, compute);
     let outcome = match Handle::try_current() {
         Err(_) => Some(task.await),
-        Ok(_) => {
-            let (answer, answered) = oneshot::channel();
-            cache.core().tasks().spawn(async move {
-                // Nobody may be there any more to hear of it.
-                let _ = answer.send(task.await);
-            });
-            let soft = call.soft().filter(|soft| {
-                let then = cache.core().now().after(*soft);
-                let stale = stale.as_ref();
-                stale.is_some_and(|stale| !stale.entry.is_expired(then))
-            });
-            let soft = soft.map(|soft| Instant::now() + soft.min(MAX_WAIT));
-            match soft.into_iter().chain(call.until).min() {
-                None => answered.await.ok(),
-                Some(until) => match timeout_at(until, answered).await {
-                    Ok(answered) => answered.ok(),
-                    Err(_) => Some(Err(Failed::Late)),
-                },
-            }
-        }
+        Ok(_) => awaited(&call, stale.as_ref(), task).await,
     };
     match (outcome, stale) {
         (Some(Ok((value, source))), _) => {
@@ -210,6 +175,62 @@ where
     }
 }
 
+/// The compute of a call, for a task of its own.
+fn in_a_task<C, T, E, F, Fut>(
+    call: &Call<'_, C>,
+    led: Led<T>,
+    compute: F,
+) -> impl Future<Output = Computed<T, E>> + Send + 'static + use<C, T, E, F, Fut>
+where
+    C: Cache,
+    T: Cacheable,
+    E: From<Error> + Debug + Send + 'static,
+    F: FnOnce(Context) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+{
+    let previous = led.stale.as_ref().map(|stale| stale.entry.clone());
+    let context = Context::new(call.options.clone().into_owned(), previous);
+    let (cache, key) = (call.cache.clone(), call.key.to_owned());
+    // What is not waited for any more must end some time.
+    let until = match call.until {
+        Some(until) if !call.options.goes_on() => until,
+        _ => Instant::now() + MAX_COMPUTE,
+    };
+    let until = Handle::try_current().is_ok().then_some(until);
+    async move {
+        let said = context.clone();
+        let said = move || said.said();
+        let compute = || compute(context);
+        computed(&cache, &key, led, said, compute, until).await
+    }
+}
+
+/// Waits for a compute in a task of its own, as long as its caller wants to; nothing where the runtime ends.
+async fn awaited<C: Cache, T: Cacheable, E: Send + 'static>(
+    call: &Call<'_, C>,
+    stale: Option<&Stale<T>>,
+    task: impl Future<Output = Computed<T, E>> + Send + 'static,
+) -> Option<Computed<T, E>> {
+    let core = call.cache.core();
+    let (answer, answered) = oneshot::channel();
+    core.tasks().spawn(async move {
+        // Nobody may be there any more to hear of it.
+        let _ = answer.send(task.await);
+    });
+    let soft = call.soft().filter(|soft| {
+        let then = core.now().after(*soft);
+        stale.is_some_and(|stale| !stale.entry.is_expired(then))
+    });
+    let soft = soft.map(|soft| Instant::now() + soft.min(MAX_WAIT));
+    match soft.into_iter().chain(call.until).min() {
+        None => answered.await.ok(),
+        Some(until) => match timeout_at(until, answered).await {
+            Ok(answered) => answered.ok(),
+            Err(_) => Some(Err(Failed::Late)),
+        },
+    }
+}
+
 /// Computes, gives the value to all who wait, and stores it as is `said`. Where that fails, a stale value at hand is the answer.
 pub(super) async fn computed<C, T, E, F, Fut>(
     cache: &C,
@@ -218,7 +239,7 @@ pub(super) async fn computed<C, T, E, F, Fut>(
     said: impl Fn() -> Said + Send,
     compute: F,
     until: Option<Instant>,
-) -> Result<(Arc<T>, Source), Failed<E>>
+) -> Computed<T, E>
 where
     C: Cache,
     T: Cacheable,
@@ -232,18 +253,8 @@ where
     let value = match &turn {
         Some(_turn) => {
             count(&core.counters().computes);
-            let handing = led.standing.is_handed_on.then(|| led.lead.handing());
             let call = Call::background(cache, key, said().options);
-            let hand_on = async {
-                match handing {
-                    Some(handing) => call.hand_on::<T>(handing).await,
-                    None => std::future::pending().await,
-                }
-            };
-            match select(pin!(run(compute, until)), pin!(hand_on)).await {
-                Either::Left((value, _)) => value,
-                Either::Right(((), run)) => run.await,
-            }
+            handing_on(&call, &led, run(compute, until)).await
         }
         None => Err(Failed::Busy),
     };
@@ -252,12 +263,13 @@ where
     let took = core.now().since(began);
     let said = said();
     let failed = match value {
+        Ok(value) if !said.stored => {
+            let value = Arc::new(value);
+            led.lead.found(Landing::of(Arc::clone(&value) as _));
+            return Ok((value, Source::Computed));
+        }
         Ok(value) => {
             let value = Arc::new(value);
-            if !said.stored {
-                led.lead.found(Landing::of(Arc::clone(&value) as _));
-                return Ok((value, Source::Computed));
-            }
             let made = Made {
                 value: &value,
                 said: &said,
@@ -278,6 +290,22 @@ where
     match fallen(cache, key, led, failed.why(), &said.options, until).await {
         Some(value) => Ok((value, Source::Stale)),
         None => Err(failed),
+    }
+}
+
+/// Runs a compute; meanwhile others are given what stands there, if they are to be.
+async fn handing_on<C: Cache, T: Cacheable, R>(
+    call: &Call<'_, C>,
+    led: &Led<T>,
+    run: impl Future<Output = R> + Send,
+) -> R {
+    if !led.standing.is_handed_on {
+        return run.await;
+    }
+    let hand_on = call.hand_on::<T>(led.lead.handing());
+    match select(pin!(run), pin!(hand_on)).await {
+        Either::Left((value, _)) => value,
+        Either::Right(((), run)) => run.await,
     }
 }
 

@@ -41,6 +41,7 @@ pub struct Claim {
 
 /// The right to compute a value.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Right {
     /// A value within its life stands there.
     NotNeeded,

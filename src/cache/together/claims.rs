@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use super::Calls;
-use super::elsewhere::Elsewhere;
 use super::round::{Begin, Round};
 use crate::cache::Cache;
 use crate::cache::bulk::bounded_many;
-use crate::cache::call::Standing;
-use crate::cache::lease::Held;
 use crate::cache::single::wanted;
 use crate::entry::{Answer, Claim, Lease, Right};
 use crate::error::{Error, Result};
@@ -31,45 +28,12 @@ impl<T: Cacheable> Round<T> {
         let asked = asked::<T, C>(calls, &keys, true).await;
         let mut unleased = Vec::new();
         for (begin, asked) in begin.into_iter().zip(asked) {
-            let Ok((_, Some((right, life)))) = asked else {
+            let Ok((_, right)) = asked else {
                 unleased.push(begin);
                 continue;
             };
-            let call = calls.of(&begin.key);
-            let stale = match begin.stale {
-                true => call.stale_still(&begin.lead).await,
-                false => None,
-            };
-            let Begin {
-                key,
-                lead,
-                is_spared,
-                ..
-            } = begin;
-            match right {
-                Right::Granted(ticket) => {
-                    let held = Held::new(calls.cache, &key, &ticket, life);
-                    let standing = Standing {
-                        is_spared,
-                        ..Standing::default()
-                    };
-                    let led = self.lead(key, lead, ticket, standing);
-                    (led.stale, led.held) = (stale, Some(held));
-                }
-                Right::Held(left) => self.elsewhere.push(Elsewhere {
-                    key,
-                    lead,
-                    stale,
-                    is_spared,
-                    left,
-                }),
-                Right::NotNeeded => unleased.push(Begin {
-                    key,
-                    lead,
-                    stale: stale.is_some(),
-                    is_spared,
-                }),
-            }
+            let stale = begin.still(calls).await;
+            unleased.extend(self.settle(calls, begin, stale, right));
         }
         unleased
     }

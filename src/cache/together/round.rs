@@ -13,7 +13,7 @@ use super::claims::asked;
 use super::elsewhere::{Elsewhere, Waits};
 use super::{Answers, ByKey, Calls};
 use crate::cache::Cache;
-use crate::cache::call::{Asked, Led, Stale, Standing};
+use crate::cache::call::{Asked, Call, Led, Stale, Standing};
 use crate::cache::lease::Held;
 use crate::cache::single::{begun, begun_without, checked};
 use crate::entry::{Answer, Right, Ticket};
@@ -43,6 +43,19 @@ pub(super) struct Begin {
     /// Something past its life stands there: for this call, or for others.
     pub(super) stale: bool,
     pub(super) is_spared: bool,
+}
+
+impl Begin {
+    /// The value past its life that stands there still, if there was one for this call.
+    pub(super) async fn still<C: Cache, T: Cacheable>(
+        &self,
+        calls: &Calls<'_, C>,
+    ) -> Option<Stale<T>> {
+        match self.stale {
+            true => calls.of(&self.key).stale_still(&self.lead).await,
+            false => None,
+        }
+    }
 }
 
 impl<T: Cacheable> Round<T> {
@@ -138,7 +151,7 @@ impl<T: Cacheable> Round<T> {
                     }
                     tracing::warn!(target: "larder", event = "read_failed", error = %error);
                     let ticket = begun_without(calls.cache, &key, error);
-                    self.lead(key, lead, ticket, Standing::default());
+                    self.lead(key, lead, ticket, false);
                 }
             }
         }
@@ -180,35 +193,39 @@ impl<T: Cacheable> Round<T> {
             Asked::Stale(stale) => call.offered(&lead, stale, since),
             Asked::Passed | Asked::Nothing | Asked::Granted(_) => None,
         };
+        let begin = Begin {
+            key,
+            lead,
+            stale: stale.is_some(),
+            is_spared,
+        };
+        self.settle(calls, begin, stale, right)
+    }
+
+    /// Who computes a key: this call, with a lease, or another process. The answer is one that this call computes without.
+    pub(super) fn settle<C: Cache>(
+        &mut self,
+        calls: &Calls<'_, C>,
+        begin: Begin,
+        stale: Option<Stale<T>>,
+        right: Option<(Right, Duration)>,
+    ) -> Option<Begin> {
         match right {
+            None | Some((Right::NotNeeded, _)) => return Some(begin),
             Some((Right::Granted(ticket), life)) => {
-                let held = Held::new(calls.cache, &key, &ticket, life);
-                let standing = Standing {
-                    is_spared,
-                    ..Standing::default()
-                };
-                let led = self.lead(key, lead, ticket, standing);
+                let held = Held::new(calls.cache, &begin.key, &ticket, life);
+                let led = self.lead(begin.key, begin.lead, ticket, begin.is_spared);
                 (led.stale, led.held) = (stale, Some(held));
-                None
             }
-            Some((Right::Held(left), _)) => {
-                let waiting = Elsewhere {
-                    key,
-                    lead,
-                    stale,
-                    is_spared,
-                    left,
-                };
-                self.elsewhere.push(waiting);
-                None
-            }
-            Some((Right::NotNeeded, _)) | None => Some(Begin {
-                key,
-                lead,
-                stale: stale.is_some(),
-                is_spared,
+            Some((Right::Held(left), _)) => self.elsewhere.push(Elsewhere {
+                key: begin.key,
+                lead: begin.lead,
+                stale,
+                is_spared: begin.is_spared,
+                left,
             }),
         }
+        None
     }
 
     pub(super) fn lead(
@@ -216,8 +233,12 @@ impl<T: Cacheable> Round<T> {
         key: String,
         lead: Lead,
         ticket: Ticket,
-        standing: Standing,
+        is_spared: bool,
     ) -> &mut Led<T> {
+        let standing = Standing {
+            is_spared,
+            ..Standing::default()
+        };
         let led = Led {
             lead,
             ticket,
@@ -236,16 +257,14 @@ impl<T: Cacheable> Round<T> {
         }
         let tickets = begun(calls.cache, &keys).await;
         for (begin, ticket) in begin.into_iter().zip(tickets) {
-            let Begin { key, lead, .. } = begin;
-            let stale: Option<Stale<T>> = match begin.stale {
-                true => calls.of(&key).stale_still(&lead).await,
-                false => None,
-            };
-            let standing = Standing {
-                is_spared: begin.is_spared,
-                ..Standing::default()
-            };
-            self.lead(key, lead, ticket, standing).stale = stale;
+            let stale = begin.still(calls).await;
+            let Begin {
+                key,
+                lead,
+                is_spared,
+                ..
+            } = begin;
+            self.lead(key, lead, ticket, is_spared).stale = stale;
         }
     }
 
@@ -293,26 +312,15 @@ impl<T: Cacheable> Round<T> {
         let mut lost: Vec<String> = left.collect();
         let mut begin = Vec::new();
         for (key, outcome) in keys.into_iter().zip(outcomes) {
-            let call = calls.of(&key);
-            let late = || calls.until.is_some_and(|until| until <= Instant::now());
-            let answer = match outcome {
-                Outcome::Landed(landing) => call.landed::<T>(landing),
-                Outcome::Failed(text) => Some(Err(call.error(ErrorKind::Compute, &text))),
-                Outcome::TimedOut if last || late() => Some(Err(call.timed_out())),
-                Outcome::Lead(lead) => {
-                    begin.push(Begin {
-                        key,
-                        lead,
-                        stale: false,
-                        is_spared: false,
-                    });
-                    continue;
-                }
-                Outcome::Rejoin | Outcome::TimedOut => None,
-            };
-            match answer {
-                Some(answer) => answers.insert(key, answer.map_err(E::from)),
-                None => lost.push(key),
+            match answered::<T, C>(&calls.of(&key), outcome, last) {
+                Ok(Some(answer)) => answers.insert(key, answer.map_err(E::from)),
+                Ok(None) => lost.push(key),
+                Err(lead) => begin.push(Begin {
+                    key,
+                    lead,
+                    stale: false,
+                    is_spared: false,
+                }),
             }
         }
         let mut own = Self::of(ByKey::default());
@@ -320,6 +328,22 @@ impl<T: Cacheable> Round<T> {
         led.extend(own.led);
         Ok(lost)
     }
+}
+
+/// The answer that waiting for others came to, if it is none that was lost; or the lead that fell to this call.
+fn answered<T: Cacheable, C: Cache>(
+    call: &Call<'_, C>,
+    outcome: Outcome,
+    last: bool,
+) -> Result<Option<Result<Arc<T>>>, Lead> {
+    let late = || call.until.is_some_and(|until| until <= Instant::now());
+    Ok(match outcome {
+        Outcome::Landed(landing) => call.landed::<T>(landing),
+        Outcome::Failed(text) => Some(Err(call.error(ErrorKind::Compute, &text))),
+        Outcome::TimedOut if last || late() => Some(Err(call.timed_out())),
+        Outcome::Lead(lead) => return Err(lead),
+        Outcome::Rejoin | Outcome::TimedOut => None,
+    })
 }
 
 /// Waits until there is an answer, or this call leads.
