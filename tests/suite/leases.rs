@@ -653,35 +653,47 @@ async fn a_failure_takes_the_place_of_no_stale_value() {
     }
 }
 
+/// The same where the call gave up waiting for another process.
+#[tokio::test]
+async fn a_failure_after_waiting_in_vain_takes_the_place_of_no_stale_value() {
+    let server = Server::start().await;
+    let cache = redis(&server, LEASE).await;
+    let graced = past_its_life(&cache, "a").await;
+    someone_computes(&server, "a", HOUR).await;
+    let kept = Options::ttl(HOUR).error_ttl(HOUR).lease(LEASE);
+    fails(&cache, "a", kept).await.unwrap_err();
+    assert_eq!(fails(&cache, "a", graced).await.unwrap(), 7);
+}
+
 /// A value without a grace that ends while it is computed anew makes room for the new one; one that somebody deletes before does not.
 #[tokio::test]
 async fn what_ends_by_itself_while_it_is_computed_is_replaced() {
     let server = Server::start().await;
-    let ttl = Duration::from_millis(400);
-    let within = RefreshAhead::Within(ttl);
     for (key, lease, deleted) in [
         ("a", Duration::ZERO, false),
         ("b", LEASE, false),
         ("c", Duration::ZERO, true),
         ("d", LEASE, true),
     ] {
-        let cache = redis(&server, PATIENT).await;
-        let options = Options::ttl(ttl).refresh_ahead(within).lease(lease);
-        let origin = Origin::default();
-        let call = async |takes: Duration, options: Options| {
-            let origin = origin.clone();
-            let load = move |_: Context| origin.load(takes);
-            cache.get_or_set_with(key, options, load).await.unwrap()
-        };
-        assert_eq!(call(Duration::ZERO, options).await, 1);
-        // The hit has it computed anew; past the end of the present one, or well before that.
-        let takes = if deleted { ttl / 4 } else { ttl * 2 };
+        let (cache, stop) = (redis(&server, PATIENT).await, Stop::new());
+        let ttl = if deleted { HOUR } else { LEASE * 2 };
+        let stored = cache.get_or_set(key, ttl, || async { 1_u32 });
+        assert_eq!(stored.await.unwrap(), 1);
+        // The hit has it computed anew.
+        let within = RefreshAhead::Within(2 * HOUR);
         let anew = Options::ttl(HOUR).refresh_ahead(within).lease(lease);
-        assert_eq!(call(takes, anew).await, 1);
-        eventually(PATIENT, "it is computed", async || origin.so_far() == 2).await;
+        let inside = stop.clone();
+        let hit = cache.get_or_set_with(key, anew, move |_: Context| inside.compute(2));
+        assert_eq!(hit.await.unwrap(), 1);
+        stop.entered().await;
         if deleted {
             server.raw(0, &["DEL", key]).await;
         }
+        eventually(PATIENT, "it is gone", async || {
+            server.raw(0, &["EXISTS", key]).await == Value::Int(0)
+        })
+        .await;
+        stop.on();
         cache.shutdown().await;
         let reader = redis(&server, PATIENT).await;
         let stored = reader.get::<u32>(key).await.unwrap();

@@ -16,6 +16,7 @@ mod limits;
 mod manager;
 mod memory;
 mod placement;
+mod processes;
 mod races;
 mod redis_store;
 mod ring;

@@ -1007,3 +1007,38 @@ async fn a_failing_compute_of_many_keys_is_told_to_all() {
     }
     assert!(cache.stats().computes <= 3, "they do not pile up");
 }
+
+/// Who waits in flight after flight, each of which loses its leader, gives up no later than in one.
+#[tokio::test(start_paused = true)]
+async fn a_caller_gives_up_once_however_many_flights_it_waits_in() {
+    let cache = Moka::builder().leader_patience(ms(20)).build();
+    let hanging = || {
+        let cache = cache.clone();
+        tokio::spawn(async move {
+            let answer = cache.get_or_set("k", HOUR, std::future::pending::<u32>);
+            answer.await
+        })
+    };
+    let mut leader = hanging();
+    sleep(ms(1)).await;
+    let began = Instant::now();
+    let waiter = {
+        let cache = cache.clone();
+        tokio::spawn(async move {
+            let answer = cache.get_or_set("k", HOUR, || async { 1_u32 }).await;
+            (answer, began.elapsed())
+        })
+    };
+    while !waiter.is_finished() {
+        sleep(ms(7)).await;
+        // Its flight is cut off, and another is led before it loses its leader.
+        cache.delete("k").await.unwrap();
+        let next = hanging();
+        sleep(ms(7)).await;
+        std::mem::replace(&mut leader, next).abort();
+        assert!(began.elapsed() < ms(200), "it waits still");
+    }
+    let (answer, waited) = waiter.await.unwrap();
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::Timeout);
+    assert!(waited >= ms(80) && waited <= ms(100), "{waited:?}");
+}

@@ -583,26 +583,32 @@ async fn bytes_that_only_look_like_an_envelope_are_stored_and_end_computes() {
     let server = Server::start().await;
     let cache = Redis::builder(&server.url(0)).codec(Plain);
     let cache = cache.connect().await.unwrap();
-    let short = Duration::from_millis(60);
+    let other = Redis::builder(&server.url(0)).codec(Plain);
+    let other = other.connect().await.unwrap();
     for bytes in [&[0xC1_u8][..], &[0xC1, 0, 0, 4], &[0xC1, 1, 1, 7, 0]] {
+        let (began, begins) = tokio::sync::oneshot::channel();
+        let (end, ends) = tokio::sync::oneshot::channel::<()>();
         let computing = {
             let cache = cache.clone();
             tokio::spawn(async move {
                 let compute = || async {
-                    tokio::time::sleep(short * 4).await;
+                    began.send(()).unwrap();
+                    ends.await.unwrap();
                     b"computed".to_vec()
                 };
                 cache.get_or_set("k", MINUTE, compute).await
             })
         };
-        tokio::time::sleep(short).await;
-        let other = Redis::builder(&server.url(0)).codec(Plain);
-        let other = other.connect().await.unwrap();
-        other.set("k", bytes.to_vec(), short).await.unwrap();
-        assert_eq!(
-            other.get::<Vec<u8>>("k").await.unwrap().as_deref(),
-            Some(bytes)
-        );
+        begins.await.unwrap();
+        let half = Duration::from_millis(500);
+        other.set("k", bytes.to_vec(), half).await.unwrap();
+        let read = other.get::<Vec<u8>>("k").await.unwrap();
+        assert_eq!(read.as_deref(), Some(bytes));
+        eventually(MINUTE, "it is gone", async || {
+            server.raw(0, &["EXISTS", "k"]).await == Value::Int(0)
+        })
+        .await;
+        end.send(()).unwrap();
         assert_eq!(computing.await.unwrap().unwrap(), b"computed");
         assert_eq!(other.get::<Vec<u8>>("k").await.unwrap(), None, "{bytes:?}");
     }

@@ -1,9 +1,15 @@
 //! What happens in a schedule, all of it from its seed.
 
+#[path = "../../model/random.rs"]
+#[allow(dead_code, reason = "the model uses all of it")]
+mod random;
+
 use std::time::Duration;
 
 use larder::testing::Fault;
 use larder::{Options, RefreshAhead};
+
+use random::Random;
 
 pub(super) const KEYS: usize = 2;
 pub(super) const PATIENCE: Duration = Duration::from_millis(40);
@@ -12,7 +18,7 @@ pub(super) const TICK: Duration = Duration::from_millis(5);
 pub(super) const LONG: Duration = Duration::from_secs(3600);
 
 /// Of everything that begins by itself.
-const SPAN_MS: u64 = 150;
+const SPAN_MS: usize = 150;
 
 pub(super) fn name(key: usize) -> String {
     format!("key:{key}")
@@ -80,11 +86,14 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn of(seed: u64) -> Self {
-        let mut chance = Chance(seed);
-        let store = chance.of(&[Store::Memory, Store::Remote, Store::Tiers]);
+        let chance = &mut Random::new(seed, 0);
+        let store = one_of(chance, &[Store::Memory, Store::Remote, Store::Tiers]);
         let writes = (0..chance.below(4)).map(|_| {
-            let write = chance.of(&[Write::Delete, Write::Delete, Write::Set, Write::Clear]);
-            (chance.span(SPAN_MS), write, chance.index(KEYS))
+            let write = one_of(
+                chance,
+                &[Write::Delete, Write::Delete, Write::Set, Write::Clear],
+            );
+            (span(chance, SPAN_MS), write, chance.below(KEYS))
         });
         let writes = writes.collect();
         let faults = match store {
@@ -100,7 +109,7 @@ impl Plan {
                 "fetch_many",
                 "store_many",
             ];
-            let late = Fault::Delay(chance.span(80));
+            let late = Fault::Delay(span(chance, 80));
             let faults = [
                 Fault::Fail,
                 Fault::LoseAnswer,
@@ -108,21 +117,19 @@ impl Plan {
                 Fault::StallAnswer,
                 late,
             ];
-            let operation = chance.of(&operations);
+            let operation = one_of(chance, &operations);
             (
-                chance.span(SPAN_MS),
-                chance.span(SPAN_MS),
+                span(chance, SPAN_MS),
+                span(chance, SPAN_MS),
                 operation,
-                chance.of(&faults),
+                one_of(chance, &faults),
             )
         });
         let faults = faults.collect();
         Self {
             store,
-            max_computes: chance.of(&[usize::MAX, usize::MAX, 1, 2]),
-            calls: (0..2 + chance.below(9))
-                .map(|_| Call::of(&mut chance))
-                .collect(),
+            max_computes: one_of(chance, &[usize::MAX, usize::MAX, 1, 2]),
+            calls: (0..2 + chance.below(9)).map(|_| Call::of(chance)).collect(),
             writes,
             faults,
         }
@@ -130,7 +137,7 @@ impl Plan {
 }
 
 impl Call {
-    fn of(chance: &mut Chance) -> Self {
+    fn of(chance: &mut Random) -> Self {
         let acts = [
             Act::Borrowing,
             Act::Borrowing,
@@ -146,79 +153,57 @@ impl Call {
             Ends::Panic,
             Ends::Never,
         ];
-        let away = Fate::GoesAway(chance.span(60));
+        let away = Fate::GoesAway(span(chance, 60));
         Self {
-            at: chance.span(SPAN_MS),
-            act: chance.of(&acts),
-            key: chance.index(KEYS),
+            at: span(chance, SPAN_MS),
+            act: one_of(chance, &acts),
+            key: chance.below(KEYS),
             options: options(chance),
-            ends: chance.of(&ends),
-            after: chance.span(60),
-            fate: chance.of(&[Fate::Waits, Fate::Waits, Fate::Waits, away, Fate::Parks]),
+            ends: one_of(chance, &ends),
+            after: span(chance, 60),
+            fate: one_of(
+                chance,
+                &[Fate::Waits, Fate::Waits, Fate::Waits, away, Fate::Parks],
+            ),
         }
     }
 }
 
-fn options(chance: &mut Chance) -> Options {
+fn options(chance: &mut Random) -> Options {
     let short = Duration::from_millis(20);
-    let mut options = Options::ttl(chance.of(&[short, short * 4, LONG]));
-    if chance.once_in(2) {
-        options = options.grace(chance.of(&[short, LONG]));
+    let mut options = Options::ttl(one_of(chance, &[short, short * 4, LONG]));
+    if chance.below(2) == 0 {
+        options = options.grace(one_of(chance, &[short, LONG]));
         options = options.throttle(short);
     }
-    if chance.once_in(3) {
-        options = options.soft_timeout(chance.span(40));
+    if chance.below(3) == 0 {
+        options = options.soft_timeout(span(chance, 40));
     }
-    if chance.once_in(3) {
+    if chance.below(3) == 0 {
         options = options
-            .hard_timeout(chance.span(120))
-            .go_on(chance.once_in(2));
+            .hard_timeout(span(chance, 120))
+            .go_on(chance.below(2) == 0);
     }
-    if chance.once_in(3) {
+    if chance.below(3) == 0 {
         let ahead = [RefreshAhead::XFetch(1.0), RefreshAhead::Within(short)];
-        options = options.refresh_ahead(chance.of(&ahead));
+        options = options.refresh_ahead(one_of(chance, &ahead));
     }
-    if chance.once_in(4) {
+    if chance.below(4) == 0 {
         options = options.error_ttl(short);
     }
-    if chance.once_in(4) {
+    if chance.below(4) == 0 {
         options = options.lease(short);
     }
-    if chance.once_in(5) {
-        options = options.max_waiters(chance.index(3));
+    if chance.below(5) == 0 {
+        options = options.max_waiters(chance.below(3));
     }
     options
 }
 
-/// SplitMix64, by Steele, Lea and Flood: the same numbers for the same seed on every machine.
-struct Chance(u64);
+fn span(chance: &mut Random, most_ms: usize) -> Duration {
+    chance.millis(1, most_ms + 1)
+}
 
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn index(&mut self, bound: usize) -> usize {
-        usize::try_from(self.below(bound as u64)).expect("a small number")
-    }
-
-    fn once_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-
-    fn span(&mut self, most_ms: u64) -> Duration {
-        Duration::from_millis(1 + self.below(most_ms))
-    }
-
-    fn of<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices[self.index(choices.len())].clone()
-    }
+fn one_of<T: Clone>(chance: &mut Random, choices: &[T]) -> T {
+    choices[chance.below(choices.len())].clone()
 }
