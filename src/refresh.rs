@@ -5,6 +5,21 @@ use std::time::Duration;
 use crate::clock::Moment;
 
 /// When a value that is still within its ttl is computed anew, in the background, while it is answered.
+///
+/// ```
+/// use std::time::Duration;
+/// use larder::{Cache, Options, RefreshAhead};
+/// # #[cfg(feature = "moka")]
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let minute = Duration::from_secs(60);
+/// // Half a minute before its end the next hit has it computed anew, and waits for nothing.
+/// let options = Options::ttl(minute).refresh_ahead(RefreshAhead::Within(minute / 2));
+/// let cache = larder::Moka::builder().options(options).build();
+/// let load = |_| async { Ok::<_, larder::Error>(42) };
+/// let answer: u32 = cache.get_or_set_with("answer", minute, load).await.unwrap();
+/// # assert_eq!(answer, 42);
+/// # });
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum RefreshAhead {
@@ -15,7 +30,7 @@ pub enum RefreshAhead {
     Within(Duration),
     /// By chance, the more likely the less is left, and the earlier the longer its compute took: XFetch, from "Optimal Probabilistic
     /// Cache Stampede Prevention" (Vattani, Chierichetti, Lowenstein, 2015). The number is the paper's beta: 1 is the optimum, more
-    /// is earlier. So processes that do not know of each other refresh at different times, and mostly one does.
+    /// is earlier. So callers refresh at different times, and mostly one does.
     XFetch(f64),
 }
 

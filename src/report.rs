@@ -6,6 +6,21 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// Tells a caller where its answer came from: given to a call with [`Options::report`](crate::Options::report), and read when that has returned.
 ///
 /// Clones are the same report. One that is given to several calls tells of the one that was answered last.
+///
+/// ```
+/// use std::time::Duration;
+/// use larder::{Cache, Options, Report, Source};
+/// # #[cfg(feature = "moka")]
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let cache = larder::Moka::new(100);
+/// let report = Report::new();
+/// for source in [Source::Computed, Source::Memory] {
+///     let options = Options::ttl(Duration::from_secs(60)).report(&report);
+///     let answer = cache.get_or_set("answer", options, || async { 42 }).await.unwrap();
+///     assert_eq!((answer, report.source()), (42, Some(source)));
+/// }
+/// # });
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Report(Arc<AtomicU8>);
 

@@ -3,7 +3,13 @@
 /// What an origin calls the version of a value that it gave, kept with the value to ask later whether there is another: the HTTP headers
 /// `ETag` and `Last-Modified`, or what is like them. Kept as given, and sent back as it is.
 ///
-/// It counts as a part of the value where that has a bound in bytes.
+/// It counts as a part of the value where that has a bound in bytes. [`Context::unchanged`](crate::Context::unchanged) has a whole example.
+///
+/// ```
+/// use larder::Validator;
+/// let validator = Validator::new().with_etag("\"33a64df5\"");
+/// assert_eq!(validator.etag.as_deref(), Some("\"33a64df5\""));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Validator {
