@@ -1,5 +1,6 @@
 //! What every store owns: its settings, flights, fence and counters.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +50,9 @@ pub struct Settings {
     pub max_computes: usize,
     /// How many values are [refreshed ahead](Options::refresh_ahead) at a time. 64 unless set.
     pub max_refreshes: usize,
+    /// What the keys of memoized functions, of cached views, and of [`prefixed`](crate::Cache::prefixed) handles begin with; no others.
+    /// Nothing unless set. Applications that share a store choose different ones.
+    pub key_prefix: Cow<'static, str>,
     /// Where the time is read.
     pub clock: Clock,
 }
@@ -65,6 +69,7 @@ impl Default for Settings {
             options: Options::default(),
             max_computes: usize::MAX,
             max_refreshes: 64,
+            key_prefix: Cow::Borrowed(""),
             clock: Clock::default(),
         }
     }
@@ -366,6 +371,13 @@ macro_rules! setting_methods {
         /// Sets how many values are refreshed ahead at a time. 64 unless set.
         pub fn max_refreshes(mut self, count: usize) -> Self {
             self.$($field).+.max_refreshes = count;
+            self
+        }
+
+        /// Sets what the keys of memoized functions, of cached views, and of [`prefixed`](crate::Cache::prefixed) handles begin
+        /// with: one for each application that shares the store. Plain `get`, `set` and the like take keys as they are.
+        pub fn key_prefix(mut self, prefix: impl Into<std::borrow::Cow<'static, str>>) -> Self {
+            self.$($field).+.key_prefix = prefix.into();
             self
         }
 

@@ -28,8 +28,8 @@ const MAX_DEPTH: usize = 8;
 /// | `tiered:L1,L2` | [`Tiered`]; `tiered?l1_ttl=30:L1,L2` bounds copies in `L1`, in seconds; also `outage_ttl_ms=` |
 /// | `prefixed:PREFIX,URL` | [`Prefixed`] |
 ///
-/// Every store takes `ttl=` (the default, in seconds; 0 and below for ever), `strict=true`, `schema=` (version) and
-/// `max_staleness_ms=` too; a tier has those of its `L2`.
+/// Every store takes `ttl=` (the default, in seconds; 0 and below for ever), `strict=true`, `schema=` (version),
+/// `max_staleness_ms=` and `key_prefix=` too; a tier has those of its `L2`.
 /// An `L1` that is a `tiered:` or `prefixed:` itself stands in parentheses; an `L2` needs none. Prefix, path and map may be percent-encoded.
 ///
 /// ```
@@ -281,7 +281,7 @@ fn wrong_value(name: &'static str, expected: &'static str) -> Error {
 }
 
 /// What every store takes.
-const COMMON: [&str; 4] = ["ttl", "strict", "schema", "max_staleness_ms"];
+const COMMON: [&str; 5] = ["ttl", "strict", "schema", "max_staleness_ms", "key_prefix"];
 
 /// The part of a url after its `?`. Values are never repeated in errors: a misplaced one may be a password.
 struct Parameters<'u>(Vec<(&'u str, &'u str)>);
@@ -334,6 +334,9 @@ impl<'u> Parameters<'u> {
         settings.strict = self.switch("strict")?.unwrap_or(false);
         if let Some(ms) = self.number("max_staleness_ms")? {
             settings.max_staleness = Duration::from_millis(ms);
+        }
+        if let Some(prefix) = self.take("key_prefix") {
+            settings.key_prefix = decoded(prefix, "key_prefix")?.into();
         }
         if let Some(version) = self.number("schema")? {
             let version = u32::try_from(version)

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::cache::Cache;
 use crate::cache::ahead::{is_due, refresh};
 use crate::cache::call::{Call, Led, Opened, Stale};
-use crate::cache::publish::{Made, publish, publish_failure, rearm};
+use crate::cache::publish::{Kept, Made, publish, publish_failure, rearm};
 use crate::context::{Context, Said};
 use crate::core::{Core, MAX_WAIT};
 use crate::error::{Error, ErrorKind};
@@ -36,7 +36,22 @@ pub(super) enum Failed<E> {
 }
 
 /// What a compute came to: its value, or the stale one in its place.
-type Computed<T, E> = Result<(Arc<T>, Source), Failed<E>>;
+pub(super) struct Computed<T> {
+    pub(super) value: Arc<T>,
+    pub(super) source: Source,
+    /// It was to be stored, and is not, and no write by this process is the reason.
+    pub(super) is_outrun: bool,
+}
+
+impl<T> Computed<T> {
+    fn new(value: Arc<T>, source: Source) -> Self {
+        Self {
+            value,
+            source,
+            is_outrun: false,
+        }
+    }
+}
 
 /// The same in words.
 #[derive(Clone)]
@@ -100,24 +115,32 @@ where
             computed(cache, key, *led, said, compute, call.until).await
         }
     };
+    answered(&call, computed)
+}
+
+/// The answer of a call whose compute ran in it.
+pub(super) fn answered<C: Cache, T, E: From<Error> + Debug>(
+    call: &Call<'_, C>,
+    computed: Result<Computed<T>, Failed<E>>,
+) -> Result<Arc<T>, E> {
     match computed {
-        Ok((value, source)) => {
-            call.told(source);
-            Ok(value)
+        Ok(computed) => {
+            call.told(computed.source);
+            Ok(computed.value)
         }
         Err(Failed::Panicked(panic)) => resume_unwind(panic),
-        Err(failed) => Err(failed.told(&call)),
+        Err(failed) => Err(failed.told(call)),
     }
 }
 
 /// Computes for this caller alone.
-async fn alone<T, E, F, Fut>(compute: F, until: Option<Instant>) -> Computed<T, E>
+pub(super) async fn alone<T, E, F, Fut>(compute: F, until: Option<Instant>) -> Result<Computed<T>, Failed<E>>
 where
     F: FnOnce() -> Fut + Send,
     Fut: Future<Output = Result<T, E>> + Send,
 {
     let value = run(compute, until).await?;
-    Ok((Arc::new(value), Source::Computed))
+    Ok(Computed::new(Arc::new(value), Source::Computed))
 }
 
 /// As [`resolve`], with a compute in a task of its own, which goes on if its caller goes away.
@@ -147,7 +170,7 @@ where
             let context = Context::new(call.options.clone().into_owned(), None);
             let computed = alone(|| compute(context), call.until).await;
             return computed
-                .map(|(value, _)| value)
+                .map(|computed| computed.value)
                 .map_err(|failed| failed.told(&call));
         }
         Opened::Lead(led) => *led,
@@ -159,9 +182,9 @@ where
         Ok(_) => awaited(&call, stale.as_ref(), task).await,
     };
     match (outcome, stale) {
-        (Some(Ok((value, source))), _) => {
-            call.told(source);
-            Ok(value)
+        (Some(Ok(computed)), _) => {
+            call.told(computed.source);
+            Ok(computed.value)
         }
         (Some(Err(Failed::Late)), Some(stale)) if !stale.entry.is_expired(cache.core().now()) => {
             call.told(Source::Stale);
@@ -180,7 +203,7 @@ fn in_a_task<C, T, E, F, Fut>(
     call: &Call<'_, C>,
     led: Led<T>,
     compute: F,
-) -> impl Future<Output = Computed<T, E>> + Send + 'static + use<C, T, E, F, Fut>
+) -> impl Future<Output = Result<Computed<T>, Failed<E>>> + Send + 'static + use<C, T, E, F, Fut>
 where
     C: Cache,
     T: Cacheable,
@@ -209,8 +232,8 @@ where
 async fn awaited<C: Cache, T: Cacheable, E: Send + 'static>(
     call: &Call<'_, C>,
     stale: Option<&Stale<T>>,
-    task: impl Future<Output = Computed<T, E>> + Send + 'static,
-) -> Option<Computed<T, E>> {
+    task: impl Future<Output = Result<Computed<T>, Failed<E>>> + Send + 'static,
+) -> Option<Result<Computed<T>, Failed<E>>> {
     let core = call.cache.core();
     let (answer, answered) = oneshot::channel();
     core.tasks().spawn(async move {
@@ -239,7 +262,7 @@ pub(super) async fn computed<C, T, E, F, Fut>(
     said: impl Fn() -> Said + Send,
     compute: F,
     until: Option<Instant>,
-) -> Computed<T, E>
+) -> Result<Computed<T>, Failed<E>>
 where
     C: Cache,
     T: Cacheable,
@@ -266,7 +289,7 @@ where
         Ok(value) if !said.stored => {
             let value = Arc::new(value);
             led.lead.found(Landing::of(Arc::clone(&value) as _));
-            return Ok((value, Source::Computed));
+            return Ok(Computed::new(value, Source::Computed));
         }
         Ok(value) => {
             let value = Arc::new(value);
@@ -277,18 +300,21 @@ where
                 ticket: led.ticket,
             };
             let published = in_time(until, publish(cache, key, led.lead, made)).await;
-            if let (Some(Ok(true)), Some(held)) = (&published, led.held) {
+            if let (Some(Ok(Kept::Stored)), Some(held)) = (&published, led.held) {
                 held.done();
             }
             return match published {
                 Some(Err(error)) if core.settings().strict => Err(Failed::Erred(error.into())),
-                _ => Ok((value, Source::Computed)),
+                _ => Ok(Computed {
+                    is_outrun: !matches!(published, Some(Ok(Kept::Stored | Kept::Written))),
+                    ..Computed::new(value, Source::Computed)
+                }),
             };
         }
         Err(failed) => failed,
     };
     match fallen(cache, key, led, failed.why(), &said.options, until).await {
-        Some(value) => Ok((value, Source::Stale)),
+        Some(value) => Ok(Computed::new(value, Source::Stale)),
         None => Err(failed),
     }
 }

@@ -1,6 +1,7 @@
 //! The typed cache that applications use.
 
 mod ahead;
+mod anew;
 mod bulk;
 mod call;
 mod claim;
@@ -25,6 +26,7 @@ use crate::options::Options;
 use crate::stats::Stats;
 use crate::ttl::{Remaining, Ttl};
 use crate::value::Cacheable;
+use crate::wrap::prefixed::Prefixed;
 
 use single::Look;
 
@@ -414,6 +416,52 @@ pub trait Cache: Backend + Clone {
         }
     }
 
+    /// Computes the value anew, whatever stands there, and stores it: to warm a cache, or to replace what is known to be out of date
+    /// without anybody having to wait. Meanwhile the others are answered what stands there.
+    ///
+    /// The compute begins after this call did, and runs in it; two calls at the same time are two computes. Once this has returned,
+    /// no later read through this cache, its clones or tiers answers a value that was computed from before it: where another process
+    /// stored one meanwhile, the key is removed. It is removed, too, where the new value cannot be stored, or has no life. A compute that errs leaves
+    /// everything as it is, and so does one that said [`do_not_store`](Context::do_not_store).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use larder::{Cache, Error};
+    /// # #[cfg(feature = "moka")]
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let cache = larder::Moka::new(100);
+    /// cache.set("rate", 7, Duration::from_secs(60)).await.unwrap();
+    /// let rate = cache.refresh("rate", Duration::from_secs(60), |_| async { Ok::<_, Error>(8) }).await.unwrap();
+    /// assert_eq!((rate, cache.get("rate").await.unwrap()), (8, Some(8)));
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// That of the compute, and those of [`try_get_or_set`](Self::try_get_or_set); of a strict cache those of the store. A store that fails costs nothing else.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped under way, it leaves what stands there, and what others computed meanwhile is not stored.
+    fn refresh<'a, T, E, F, Fut>(
+        &'a self,
+        key: &'a str,
+        options: impl Into<Options>,
+        compute: F,
+    ) -> Op<'a, Result<T, E>>
+    where
+        T: Cacheable,
+        E: From<Error> + Debug + Send + 'a,
+        F: FnOnce(Context) -> Fut + Send + 'a,
+        Fut: Future<Output = Result<T, E>> + Send + 'a,
+    {
+        let options = options.into();
+        Op::wait(async move {
+            let value = anew::refresh(self, key, options, compute).await?;
+            Ok(Arc::unwrap_or_clone(value))
+        })
+    }
+
     /// Makes every value nothing that has this tag and was stored by a cache with this cache's prefix, wherever it is: one
     /// small write to each node, whatever it covers.
     ///
@@ -536,6 +584,26 @@ pub trait Cache: Backend + Clone {
             let owned = |value: Result<Arc<T>, E>| value.map(Arc::unwrap_or_clone);
             Ok(answers.map(|answer| answer.map(owned)).collect())
         })
+    }
+
+    /// A handle whose keys begin with the cache's [`key_prefix`](crate::core::Settings::key_prefix), as those of memoized functions and cached views do. Its
+    /// `clear` and tags cover that prefix alone.
+    ///
+    /// ```
+    /// use larder::{Cache, Ttl};
+    /// # #[cfg(feature = "moka")]
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let cache = larder::Moka::builder().key_prefix("shop:").build();
+    /// cache.prefixed().set("a", 1, Ttl::Default).await.unwrap();
+    /// assert_eq!(cache.get("shop:a").await.unwrap(), Some(1));
+    /// # });
+    /// ```
+    fn prefixed(&self) -> Prefixed<Self>
+    where
+        Self: Sized,
+    {
+        let prefix = self.core().settings().key_prefix.clone();
+        Prefixed::new(self.clone(), prefix)
     }
 
     /// A snapshot of this store's counters.

@@ -149,6 +149,7 @@ impl Flights {
             flights: Arc::clone(self),
             key: key.into(),
             storing: slot.storing.clone(),
+            ended: false,
         }
     }
 

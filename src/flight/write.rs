@@ -1,10 +1,11 @@
 //! Writing a key: its flights are cut off, and those that store are waited for.
 
+use std::any::TypeId;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Flights;
+use super::{Flights, Lead, Slot};
 use super::state::{Flight, lock};
 use crate::sync::atomic::Ordering;
 
@@ -14,6 +15,7 @@ pub(crate) struct Writing {
     pub(super) flights: Arc<Flights>,
     pub(super) key: Box<str>,
     pub(super) storing: Vec<Arc<Flight>>,
+    pub(super) ended: bool,
 }
 
 impl Writing {
@@ -21,14 +23,39 @@ impl Writing {
     pub(crate) async fn settled(&mut self, deadline: Instant) {
         settled(std::mem::take(&mut self.storing), deadline).await;
     }
+
+    /// Ends the write and opens a flight in one step: whatever was computed before is not stored, and no other flight of this type
+    /// comes between.
+    pub(crate) fn lead(mut self, type_id: TypeId) -> Lead {
+        let flights = Arc::clone(&self.flights);
+        let mut shard = flights.shard(&self.key);
+        let clearing = flights.clears_cover(&self.key);
+        let slot = shard.entry(self.key.clone()).or_default();
+        self.ended = true;
+        slot.ended();
+        let flight = Flight::new(type_id, Instant::now(), slot.writers > 0 || clearing);
+        let flight = Arc::new(flight);
+        slot.flights.push(Arc::clone(&flight));
+        flights.lead(&self.key, flight, 1)
+    }
+}
+
+impl Slot {
+    /// A write is over.
+    fn ended(&mut self) {
+        self.writers = self.writers.saturating_sub(1);
+        self.detach();
+    }
 }
 
 impl Drop for Writing {
     fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
         let mut shard = self.flights.shard(&self.key);
         if let Some(slot) = shard.get_mut(&*self.key) {
-            slot.writers -= 1;
-            slot.detach();
+            slot.ended();
             if slot.is_empty() {
                 shard.remove(&*self.key);
             }

@@ -809,3 +809,46 @@ async fn many_keys_of_kept_failures_are_computed_once_in_the_fleet() {
     }
     assert_eq!(calls.join_all().await, vec![vec![Some(1)]; 4]);
 }
+
+/// What another process began to compute before a refresh, and stores before it ends, does not outlive the refresh. Nor does what it
+/// stores after it.
+#[tokio::test]
+async fn a_refresh_leaves_no_older_compute_of_another_process() {
+    let server = Server::start().await;
+    for stores_first in [true, false] {
+        let caches = processes(&server, 2).await;
+        let (other, own) = (caches[0].clone(), &caches[1]);
+        let key = if stores_first { "first" } else { "last" };
+        let (began, ends) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let older = tokio::spawn({
+            let (began, ends) = (Arc::clone(&began), Arc::clone(&ends));
+            async move {
+                let load = || async {
+                    began.add_permits(1);
+                    let _ended = ends.acquire().await;
+                    "old".to_owned()
+                };
+                other.get_or_set(key, HOUR, load).await
+            }
+        });
+        let _began = began.acquire().await.unwrap();
+        let load = |_| async {
+            if stores_first {
+                ends.add_permits(1);
+                let stored = async {
+                    while !own.has(key).await.unwrap() {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                tokio::time::timeout(PATIENT, stored).await.unwrap();
+            }
+            Ok::<_, larder::Error>("new".to_owned())
+        };
+        assert_eq!(own.refresh(key, HOUR, load).await.unwrap(), "new");
+        ends.add_permits(1);
+        assert_eq!(older.await.unwrap().unwrap(), "old");
+        let left = own.get::<String>(key).await.unwrap();
+        let want = (!stores_first).then(|| "new".to_owned());
+        assert_eq!(left, want, "{key}");
+    }
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::missing_panics_doc)]
 
 pub mod ahead;
+pub mod anew;
 pub mod basics;
 pub mod compute;
 pub mod concurrent;
@@ -47,6 +48,14 @@ list! { $
             a_failed_refresh_is_not_tried_again_for_a_while
             a_delete_wins_over_a_refresh
             shutdown_waits_for_refreshes
+        }
+        anew {
+            a_refresh_replaces_a_value
+            a_refresh_that_stores_nothing_leaves_the_value
+            a_refreshed_value_without_a_life_removes_the_older
+            a_refresh_holds_nobody_up
+            a_refresh_wins_over_an_older_compute
+            a_delete_wins_over_a_refresh_under_way
         }
         basics {
             an_absent_key_holds_nothing
