@@ -28,6 +28,8 @@ mod flight;
 #[cfg_attr(not(all(feature = "moka", feature = "redis")), allow(dead_code))]
 mod generation;
 pub mod key;
+#[cfg(feature = "macros")]
+pub mod memoize;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod op;
@@ -67,6 +69,8 @@ pub use context::{Context, Contexts};
 pub use entry::{Answer, Draft, Entry, Stored, Ticket, Want, When};
 pub use error::{Error, ErrorKind, Result};
 pub use explain::{Explanation, Lookup, Why};
+#[cfg(feature = "macros")]
+pub use larder_macros::memoize;
 pub use op::Op;
 pub use open::open;
 pub use options::Options;

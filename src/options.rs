@@ -73,6 +73,8 @@ pub struct Options {
     error_ttl: Option<Duration>,
     max_waiters: Option<usize>,
     report: Option<Report>,
+    /// The caller has no way to say that it has an error.
+    lenient: bool,
 }
 
 impl Options {
@@ -310,6 +312,29 @@ impl Options {
 
     pub(crate) fn told(&self) -> Option<&Report> {
         self.report.as_ref()
+    }
+
+    /// For a caller who cannot be answered an error: a strict cache is none to it, and no timeout is hard.
+    #[cfg(feature = "macros")]
+    pub(crate) fn lenient(mut self) -> Self {
+        self.lenient = true;
+        self.hard_timeout = Some(Duration::MAX);
+        self
+    }
+
+    /// Whether the caller has the store's errors, in a cache that is strict or is not.
+    pub(crate) fn is_strict(&self, cache: bool) -> bool {
+        cache && !self.lenient
+    }
+
+    /// Stores no `None`, unless these or those below have a ttl for it.
+    #[cfg(feature = "macros")]
+    pub(crate) fn without_none(mut self, below: &Self) -> Self {
+        self.none_ttl = self
+            .none_ttl
+            .or(below.none_ttl)
+            .or(Some(Ttl::After(Duration::ZERO)));
+        self
     }
 
     pub(crate) fn set_grace(&mut self, grace: Duration) {

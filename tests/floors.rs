@@ -41,6 +41,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("wrap::prefixed", 8),
     ("ring", 9),
     ("cache", 10),
+    ("memoize", 11),
     ("open", 11),
     ("metrics", 11),
     ("testing", 11),

@@ -28,7 +28,7 @@ const LEASE: Duration = Duration::from_secs(2);
 
 /// When the life of a value ends, and how long its compute took.
 #[derive(Clone, Copy)]
-pub(super) struct Life {
+pub(crate) struct Life {
     until: Moment,
     took: Duration,
 }
@@ -45,7 +45,7 @@ impl Life {
 
 /// Whether a value that lives so long is to be computed anew.
 #[inline]
-pub(super) fn is_due(core: &Core, options: &Options, life: Life) -> bool {
+pub(crate) fn is_due(core: &Core, options: &Options, life: Life) -> bool {
     let refresh = options.refreshes_or(&core.settings().options);
     refresh != RefreshAhead::Never && life.until != Moment::NEVER && is_near(core, refresh, life)
 }
@@ -60,7 +60,7 @@ fn is_near(core: &Core, refresh: RefreshAhead, life: Life) -> bool {
 }
 
 /// Computes a value of this life anew in the background, unless somebody does already, too many are, or it failed a short while ago.
-pub(super) fn refresh<C, T, E, F, Fut>(
+pub(crate) fn refresh<C, T, E, F, Fut>(
     cache: &C,
     key: &str,
     life: Life,

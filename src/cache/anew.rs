@@ -24,7 +24,7 @@ use crate::value::Cacheable;
 const LEASE: Duration = Duration::from_secs(2);
 
 /// Computes a value that is younger than this call, and has it stand in the place of all older ones.
-pub(super) async fn refresh<C, T, E, F, Fut>(
+pub(crate) async fn refresh<C, T, E, F, Fut>(
     cache: &C,
     key: &str,
     options: Options,
@@ -40,7 +40,7 @@ where
     let call = Call::new(cache, key, options);
     let said = call.options.clone().into_owned();
     if let Err(error) = checked(cache, key, "refresh") {
-        if cache.core().settings().strict {
+        if call.is_strict() {
             return Err(error.into());
         }
         tracing::warn!(target: "larder", event = "bad_key", error = %error);
@@ -57,7 +57,7 @@ where
     {
         // What stands there now may have been computed from before this call. An empty key is never wrong.
         if let Err(error) = delete(cache, key).await {
-            if cache.core().settings().strict {
+            if call.is_strict() {
                 return Err(error.into());
             }
             tracing::warn!(target: "larder", event = "write_failed", error = %error);
@@ -106,7 +106,7 @@ impl<C: Cache> Call<'_, C> {
                 }
                 claim.answer.entry
             }
-            Err(error) if core.settings().strict => return Err(error),
+            Err(error) if self.is_strict() => return Err(error),
             Err(error) => {
                 tracing::warn!(target: "larder", event = "read_failed", error = %error);
                 led.ticket = begun_without(cache, self.key, error);

@@ -118,6 +118,11 @@ impl<'c, C: Cache> Call<'c, C> {
         }
     }
 
+    /// Whether its caller has the store's errors.
+    pub(super) fn is_strict(&self) -> bool {
+        self.options.is_strict(self.cache.core().settings().strict)
+    }
+
     /// Whether it takes a value past its life.
     pub(super) fn takes_stale(&self) -> bool {
         !self.options.graces().is_zero()
@@ -181,10 +186,9 @@ impl<'c, C: Cache> Call<'c, C> {
 
     /// The answer, or the right to compute it. `tags` are those that its value will have.
     pub(super) async fn open<T: Cacheable>(&self, tags: Tags) -> Result<Opened<T>> {
-        let core = self.cache.core();
         if let Err(error) = checked(self.cache, self.key, "get_or_set") {
             // The application must go on: the value is computed, for this caller alone.
-            if core.settings().strict {
+            if self.is_strict() {
                 return Err(error);
             }
             tracing::warn!(target: "larder", event = "bad_key", error = %error);
@@ -246,7 +250,7 @@ impl<'c, C: Cache> Call<'c, C> {
                 (led.ticket, led.stale, led.held) = (ticket, stale, Some(held));
                 led.standing.is_spared = is_spared;
             }
-            Err(error) if self.cache.core().settings().strict => {
+            Err(error) if self.is_strict() => {
                 led.lead.fail(&error.to_string());
                 return Err(error);
             }

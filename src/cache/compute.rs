@@ -91,8 +91,9 @@ impl<E: From<Error> + Debug> Failed<E> {
     }
 }
 
-/// The stored value or the computed one, with the waiting, leading and storing in between. The compute runs in this call.
-pub(super) async fn resolve<C, T, E, F, Fut>(
+/// The stored value or the computed one, with the waiting, leading and storing in between. The compute runs in this call, and adds no
+/// tags.
+pub(crate) async fn resolve<C, T, E, F, Fut>(
     cache: &C,
     key: &str,
     options: Options,
@@ -102,17 +103,23 @@ where
     C: Cache,
     T: Cacheable,
     E: From<Error> + Debug + Send,
-    F: FnOnce() -> Fut + Send,
+    F: FnOnce(Context) -> Fut + Send,
     Fut: Future<Output = Result<T, E>> + Send,
 {
     let call = Call::new(cache, key, options);
     let tags = Tags::These(call.options.tags.as_slice().into());
     let computed = match call.open::<T>(tags).await? {
         Opened::Answer(value) | Opened::Stored(value, _) => return Ok(value),
-        Opened::Alone => alone(compute, call.until).await,
+        Opened::Alone => {
+            let context = Context::new(call.options.clone().into_owned(), None);
+            alone(|| compute(context), call.until).await
+        }
         Opened::Lead(led) => {
-            let said = || Said::new(call.options.clone().into_owned());
-            computed(cache, key, *led, said, compute, call.until).await
+            let previous = led.stale.as_ref().map(|stale| stale.entry.clone());
+            let context = Context::new(call.options.clone().into_owned(), previous);
+            let said = context.clone();
+            let compute = || compute(context);
+            computed(cache, key, *led, || said.said(), compute, call.until).await
         }
     };
     answered(&call, computed)
@@ -134,7 +141,10 @@ pub(super) fn answered<C: Cache, T, E: From<Error> + Debug>(
 }
 
 /// Computes for this caller alone.
-pub(super) async fn alone<T, E, F, Fut>(compute: F, until: Option<Instant>) -> Result<Computed<T>, Failed<E>>
+pub(super) async fn alone<T, E, F, Fut>(
+    compute: F,
+    until: Option<Instant>,
+) -> Result<Computed<T>, Failed<E>>
 where
     F: FnOnce() -> Fut + Send,
     Fut: Future<Output = Result<T, E>> + Send,
@@ -144,7 +154,7 @@ where
 }
 
 /// As [`resolve`], with a compute in a task of its own, which goes on if its caller goes away.
-pub(super) async fn apart<C, T, E, F, Fut>(
+pub(crate) async fn apart<C, T, E, F, Fut>(
     cache: &C,
     key: &str,
     options: Options,
@@ -304,7 +314,9 @@ where
                 held.done();
             }
             return match published {
-                Some(Err(error)) if core.settings().strict => Err(Failed::Erred(error.into())),
+                Some(Err(error)) if said.options.is_strict(core.settings().strict) => {
+                    Err(Failed::Erred(error.into()))
+                }
                 _ => Ok(Computed {
                     is_outrun: !matches!(published, Some(Ok(Kept::Stored | Kept::Written))),
                     ..Computed::new(value, Source::Computed)

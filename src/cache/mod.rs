@@ -30,6 +30,14 @@ use crate::wrap::prefixed::Prefixed;
 
 use single::Look;
 
+#[cfg(feature = "macros")]
+pub(crate) use self::{
+    ahead::{Life, is_due, refresh as refresh_ahead},
+    anew::refresh,
+    compute::{apart, resolve},
+    single::{at_hand_for_now, get as look_up},
+};
+
 /// What each of many keys came to, in the order asked: nothing for one that the compute left out.
 pub type Each<T, E> = Vec<Option<Result<T, E>>>;
 
@@ -289,7 +297,7 @@ pub trait Cache: Backend + Clone {
         match single::at_hand::<T, _>(self, key, &options) {
             Some(value) => Op::ready(Ok(T::clone(&value))),
             None => Op::wait(async move {
-                let compute = || async move { Ok::<T, Error>(compute().await) };
+                let compute = |_| async move { Ok::<T, Error>(compute().await) };
                 compute::resolve(self, key, options, compute)
                     .await
                     .map(Arc::unwrap_or_clone)
@@ -313,7 +321,7 @@ pub trait Cache: Backend + Clone {
         match single::at_hand::<T, _>(self, key, &options) {
             Some(value) => Op::ready(Ok(value)),
             None => Op::wait(async move {
-                let compute = || async move { Ok::<T, Error>(compute().await) };
+                let compute = |_| async move { Ok::<T, Error>(compute().await) };
                 compute::resolve(self, key, options, compute).await
             }),
         }
@@ -339,7 +347,7 @@ pub trait Cache: Backend + Clone {
         match single::at_hand::<T, _>(self, key, &options) {
             Some(value) => Op::ready(Ok(T::clone(&value))),
             None => Op::wait(async move {
-                compute::resolve(self, key, options, compute)
+                compute::resolve(self, key, options, |_| compute())
                     .await
                     .map(Arc::unwrap_or_clone)
             }),
@@ -362,7 +370,7 @@ pub trait Cache: Backend + Clone {
         let options = options.into();
         match single::at_hand::<T, _>(self, key, &options) {
             Some(value) => Op::ready(Ok(value)),
-            None => Op::wait(compute::resolve(self, key, options, compute)),
+            None => Op::wait(compute::resolve(self, key, options, |_| compute())),
         }
     }
 

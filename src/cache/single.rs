@@ -66,7 +66,7 @@ pub(super) fn look<T: Cacheable, C: Cache>(
 
 /// The answer of a call that would compute, if memory has it.
 #[inline]
-pub(super) fn at_hand<T: Cacheable, C: Cache>(
+pub(crate) fn at_hand<T: Cacheable, C: Cache>(
     cache: &C,
     key: &str,
     options: &Options,
@@ -76,7 +76,7 @@ pub(super) fn at_hand<T: Cacheable, C: Cache>(
 
 /// The same, with the life of what is within it.
 #[inline]
-pub(super) fn at_hand_for_now<T: Cacheable, C: Cache>(
+pub(crate) fn at_hand_for_now<T: Cacheable, C: Cache>(
     cache: &C,
     key: &str,
     options: &Options,
@@ -201,7 +201,7 @@ pub(super) fn wanted<T: Cacheable, C: Cache>(cache: &C) -> Want {
     Want::of(Kind::of::<T>()).within(namespace(cache))
 }
 
-pub(super) async fn get<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<Option<Arc<T>>> {
+pub(crate) async fn get<T: Cacheable, C: Cache>(cache: &C, key: &str) -> Result<Option<Arc<T>>> {
     checked(cache, key, "get")?;
     match fetched(cache, key, wanted::<T, C>(cache)).await {
         Ok(answer) => Ok(typed(cache, key, answer)),

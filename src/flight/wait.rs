@@ -1,6 +1,7 @@
 //! Waiting in a flight.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -87,8 +88,16 @@ impl Waiter {
                 Ok(outcome) => return outcome,
                 Err(pause) => pause,
             };
+            // Whichever comes first: the flight is looked at again.
+            let over = Instant::now() + pause;
+            let changed = std::future::poll_fn(|cx| {
+                match changed.as_mut().poll(cx) {
+                    // A caller that blocks its thread may keep the timer from being turned.
+                    Poll::Pending if Instant::now() < over => Poll::Pending,
+                    _ => Poll::Ready(()),
+                }
+            });
             if timed {
-                // Whichever comes first: the flight is looked at again.
                 let _ = tokio::time::timeout(pause, changed).await;
             } else {
                 changed.await;

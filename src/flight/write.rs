@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Flights, Lead, Slot};
 use super::state::{Flight, lock};
+use super::{Flights, Lead, Slot};
 use crate::sync::atomic::Ordering;
 
 /// A write of one key under way.

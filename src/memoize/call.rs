@@ -1,0 +1,417 @@
+//! One call of a memoized function.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+
+use super::blocking::{InProcess, wait_for};
+use super::key::{Key, tag_of_instance};
+use super::name::Name;
+use crate::cache::{
+    Cache, Life, apart, at_hand_for_now, is_due, look_up, refresh, refresh_ahead, resolve,
+};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::op::Op;
+use crate::options::Options;
+use crate::stats::count;
+use crate::value::Cacheable;
+
+/// A cache, or what stands for one: a `LazyLock`, a reference.
+pub trait Handle {
+    /// The cache.
+    fn larder_cache(&self) -> &Self;
+}
+
+impl<C: Cache> Handle for C {
+    fn larder_cache(&self) -> &Self {
+        self
+    }
+}
+
+/// What can be a part of a key.
+#[diagnostic::on_unimplemented(
+    message = "an argument of type `{Self}` cannot be a part of the key",
+    label = "this argument is not `Serialize`",
+    note = "derive `serde::Serialize` for its type, leave it out of the key with `skip(...)`, or give the key with `key = \"...\"`"
+)]
+pub trait KeyPart: Serialize {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + ?Sized> KeyPart for T {}
+
+/// The error of a memoized function.
+#[diagnostic::on_unimplemented(
+    message = "a memoized function cannot fail with `{Self}` alone",
+    label = "`From<larder::Error>` is missing for this error",
+    note = "who waits for another caller's compute may have to be told that it failed: implement `From<larder::Error>` for the error, or give `map_err = |error| ...`"
+)]
+pub trait MemoizedError: Sized {
+    /// Of an error of the cache.
+    fn from_larder(error: Error) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: From<Error>> MemoizedError for E {
+    fn from_larder(error: Error) -> Self {
+        error.into()
+    }
+}
+
+/// What a function that may fail answers.
+pub trait Fallible {
+    /// What is cached.
+    type Value;
+    /// What is not.
+    type Error;
+}
+
+impl<T, E> Fallible for Result<T, E> {
+    type Value = T;
+    type Error = E;
+}
+
+/// Asks a value something.
+#[inline]
+pub fn asked<T>(value: &T, question: impl Fn(&T) -> bool) -> bool {
+    question(value)
+}
+
+/// Runs a call on this thread.
+#[inline]
+pub fn block_on<C: InProcess, R>(_cache: &C, call: impl Future<Output = R>) -> R {
+    wait_for(call)
+}
+
+/// A shared value as the function returns it.
+#[inline]
+pub fn owned<T: Clone>(value: Arc<T>) -> T {
+    Arc::unwrap_or_clone(value)
+}
+
+/// The error of a compute, or the cache's own.
+enum Failure<E> {
+    Own(E),
+    Cache(Error),
+}
+
+impl<E: fmt::Debug> fmt::Debug for Failure<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(error) => error.fmt(f),
+            Self::Cache(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E> From<Error> for Failure<E> {
+    fn from(error: Error) -> Self {
+        Self::Cache(error)
+    }
+}
+
+/// One call: where its value is, and how it is stored.
+#[allow(missing_debug_implementations)]
+pub struct Call<'c, C> {
+    cache: &'c C,
+    key: Result<Key>,
+    options: Options,
+}
+
+/// What a function does with values, as its attribute says.
+#[allow(missing_debug_implementations)]
+pub struct Run<S, D> {
+    /// It computes, whatever stands there.
+    pub force: bool,
+    /// Whether a value is stored.
+    pub store_if: S,
+    /// Whether a value that stands there is to be replaced.
+    pub stale_if: Option<D>,
+}
+
+/// A value that is to be computed anew before its life ends.
+#[allow(missing_debug_implementations)]
+pub struct Due<T> {
+    /// The value.
+    pub value: Arc<T>,
+    life: Option<Life>,
+}
+
+impl<'c, C: Cache> Call<'c, C> {
+    /// A call of a function that caches a `None` or does not.
+    #[inline]
+    pub fn new(
+        cache: &'c C,
+        key: Result<Key>,
+        options: impl Into<Options>,
+        caches_none: bool,
+    ) -> Self {
+        let mut options = options.into();
+        if !caches_none {
+            options = options.without_none(&cache.core().settings().options);
+        }
+        Self {
+            cache,
+            key,
+            options,
+        }
+    }
+
+    /// The value, if memory has it.
+    #[inline]
+    pub fn hit<T: Cacheable>(&self) -> Option<Due<T>> {
+        let key = self.key.as_ref().ok()?;
+        let (value, life) = at_hand_for_now(self.cache, key.as_str(), &self.options)?;
+        Some(Due { value, life })
+    }
+
+    /// Whether what was found is to be computed anew.
+    #[inline]
+    pub fn is_due<T>(&self, found: &Due<T>) -> bool {
+        found
+            .life
+            .is_some_and(|life| is_due(self.cache.core(), &self.options, life))
+    }
+
+    /// Adds the tags that the value will have.
+    pub fn tags(&mut self, tags: impl IntoIterator<Item = String>) {
+        let own = self.key.as_ref().ok().filter(|_| self.cache.keeps_tags());
+        let own = own.into_iter().flat_map(Key::tags);
+        for tag in own.chain(tags) {
+            self.options.add(tag.into());
+        }
+    }
+
+    /// The key, if there is one; computing goes on without.
+    fn keyed(&self) -> Option<String> {
+        match &self.key {
+            Ok(key) => Some(key.as_str().to_owned()),
+            Err(error) => {
+                count(&self.cache.core().counters().bad_keys);
+                tracing::warn!(target: "larder", event = "bad_key", error = %error);
+                None
+            }
+        }
+    }
+
+    /// The value, by a compute that may fail.
+    pub fn fallible<T, E, S, D, F, Fut>(
+        self,
+        run: Run<S, D>,
+        from_larder: impl FnOnce(Error) -> E + Send + 'c,
+        compute: F,
+    ) -> Op<'c, Result<Arc<T>, E>>
+    where
+        T: Cacheable,
+        E: fmt::Debug + Send + 'c,
+        S: Fn(&T) -> bool + Send + 'c,
+        D: Fn(&T) -> bool + Send + 'c,
+        F: FnOnce() -> Fut + Send + 'c,
+        Fut: Future<Output = Result<T, E>> + Send + 'c,
+    {
+        Op::wait(async move {
+            match self.ran(run, compute).await {
+                Ok(value) => Ok(value),
+                Err(Failure::Own(error)) => Err(error),
+                Err(Failure::Cache(error)) => Err(from_larder(error)),
+            }
+        })
+    }
+
+    async fn ran<T, E, S, D, F, Fut>(self, run: Run<S, D>, compute: F) -> Result<Arc<T>, Failure<E>>
+    where
+        T: Cacheable,
+        E: fmt::Debug + Send,
+        S: Fn(&T) -> bool + Send,
+        D: Fn(&T) -> bool + Send,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
+    {
+        let Some(key) = self.keyed() else {
+            return compute().await.map(Arc::new).map_err(Failure::Own);
+        };
+        let store_if = run.store_if;
+        let compute = |context: Context| async move {
+            let value = compute().await.map_err(Failure::Own)?;
+            if !store_if(&value) {
+                context.do_not_store();
+            }
+            Ok(value)
+        };
+        let forced = run.force || is_stale(self.cache, &key, run.stale_if).await;
+        if forced {
+            refresh(self.cache, &key, self.options, compute).await
+        } else {
+            resolve(self.cache, &key, self.options, compute).await
+        }
+    }
+
+    /// The value, by a compute that cannot fail: whatever the cache comes to, it is computed.
+    pub fn infallible<T, S, D, F, Fut>(mut self, run: Run<S, D>, compute: F) -> Op<'c, Arc<T>>
+    where
+        T: Cacheable,
+        S: Fn(&T) -> bool + Send + 'c,
+        D: Fn(&T) -> bool + Send + 'c,
+        F: FnOnce() -> Fut + Send + 'c,
+        Fut: Future<Output = T> + Send + 'c,
+    {
+        self.options = self.options.lenient();
+        Op::wait(async move {
+            let mut slot = Some(compute);
+            let once = || {
+                let compute = slot.take();
+                async move {
+                    match compute {
+                        Some(compute) => Ok(compute().await),
+                        None => Err(()),
+                    }
+                }
+            };
+            match (self.ran(run, once).await, slot) {
+                (Ok(value), _) => value,
+                (Err(error), Some(compute)) => {
+                    // Others computed it, or were to, and it came to nothing.
+                    tracing::warn!(target: "larder", event = "computed_alone", error = ?error);
+                    Arc::new(compute().await)
+                }
+                // A compute that was begun and has no value panicked, and that was passed on.
+                (Err(error), None) => {
+                    panic!("the compute of a memoized function was lost: {error:?}")
+                }
+            }
+        })
+    }
+
+    /// The value, by a compute in a task of its own.
+    pub fn in_task<T, E, S, D, F, Fut>(
+        self,
+        run: Run<S, D>,
+        from_larder: impl FnOnce(Error) -> E + Send + 'c,
+        compute: F,
+    ) -> Op<'c, Result<Arc<T>, E>>
+    where
+        T: Cacheable,
+        E: fmt::Debug + Send + 'static,
+        S: Fn(&T) -> bool + Send + 'static,
+        D: Fn(&T) -> bool + Send + 'c,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        Op::wait(async move {
+            let Some(key) = self.keyed() else {
+                return compute().await.map(Arc::new);
+            };
+            let compute = tasked(run.store_if, compute);
+            let forced = run.force || is_stale(self.cache, &key, run.stale_if).await;
+            let value = if forced {
+                refresh(self.cache, &key, self.options, compute).await
+            } else {
+                apart(self.cache, &key, self.options, compute).await
+            };
+            match value {
+                Ok(value) => Ok(value),
+                Err(Failure::Own(error)) => Err(error),
+                Err(Failure::Cache(error)) => Err(from_larder(error)),
+            }
+        })
+    }
+
+    /// Computes a value anew, in the background, that was found due.
+    pub fn ahead<T, E, S, F, Fut>(self, found: Due<T>, store_if: S, compute: F) -> Arc<T>
+    where
+        T: Cacheable,
+        E: fmt::Debug + Send + 'static,
+        S: Fn(&T) -> bool + Send + 'static,
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        if let (Ok(key), Some(life)) = (&self.key, found.life) {
+            let compute = tasked(store_if, compute);
+            refresh_ahead(self.cache, key.as_str(), life, self.options, compute);
+        }
+        found.value
+    }
+
+    /// The key of the call.
+    ///
+    /// # Errors
+    ///
+    /// Of kind `Key`, where there is none.
+    pub fn key(self) -> Result<String> {
+        self.key.map(|key| key.as_str().to_owned())
+    }
+
+    /// Removes the value of the call.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::delete`].
+    pub async fn delete(self) -> Result<bool> {
+        let key = self.key?;
+        self.cache.delete(key.as_str()).await
+    }
+}
+
+/// A compute that says whether its value is stored.
+fn tasked<T, E, S, F, Fut>(
+    store_if: S,
+    compute: F,
+) -> impl FnOnce(Context) -> BoxFuture<'static, Result<T, Failure<E>>> + Send + 'static
+where
+    T: Cacheable,
+    E: fmt::Debug + Send + 'static,
+    S: Fn(&T) -> bool + Send + 'static,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T, E>> + Send + 'static,
+{
+    move |context| {
+        Box::pin(async move {
+            let value = compute().await.map_err(Failure::Own)?;
+            if !store_if(&value) {
+                context.do_not_store();
+            }
+            Ok(value)
+        })
+    }
+}
+
+/// Whether there is a value, and it is to be replaced. Where nobody can say, it is not.
+async fn is_stale<C: Cache, T: Cacheable>(
+    cache: &C,
+    key: &str,
+    stale_if: Option<impl Fn(&T) -> bool + Send>,
+) -> bool {
+    let Some(stale_if) = stale_if else {
+        return false;
+    };
+    match look_up::<T, C>(cache, key).await {
+        Ok(Some(value)) => stale_if(&value),
+        Ok(None) | Err(_) => false,
+    }
+}
+
+/// Makes everything nothing that a function has in this cache.
+///
+/// # Errors
+///
+/// As [`Cache::invalidate_tag`].
+pub async fn delete_all<C: Cache>(cache: &C, name: Name) -> Result<()> {
+    let tag = name.tag(&cache.core().settings().key_prefix);
+    cache.invalidate_tag(&tag).await
+}
+
+/// Makes everything nothing that a function has for one instance.
+///
+/// # Errors
+///
+/// As [`Cache::invalidate_tag`]; [`ErrorKind::Key`](crate::ErrorKind::Key) if the instance cannot be encoded.
+pub async fn delete_instance<C: Cache, T: Serialize + Sync + ?Sized>(
+    cache: &C,
+    name: Name,
+    instance: &T,
+) -> Result<()> {
+    let tag = tag_of_instance(name, &cache.core().settings().key_prefix, instance)?;
+    cache.invalidate_tag(&tag).await
+}
