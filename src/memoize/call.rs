@@ -9,9 +9,7 @@ use serde::Serialize;
 use super::blocking::{InProcess, wait_for};
 use super::key::{Key, tag_of_instance};
 use super::name::Name;
-use crate::cache::{
-    Cache, Life, apart, at_hand_for_now, is_due, look_up, refresh, refresh_ahead, resolve,
-};
+use crate::cache::{Cache, Life, apart, is_due, look_up, refresh, refresh_ahead, resolve};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -58,6 +56,12 @@ impl<E: From<Error>> MemoizedError for E {
     fn from_larder(error: Error) -> Self {
         error.into()
     }
+}
+
+/// Asks that an argument can be a part of a key.
+#[inline]
+pub fn part<T: KeyPart + ?Sized>(argument: &T) -> &T {
+    argument
 }
 
 /// What a function that may fail answers.
@@ -116,7 +120,7 @@ impl<E> From<Error> for Failure<E> {
 #[allow(missing_debug_implementations)]
 pub struct Call<'c, C> {
     cache: &'c C,
-    key: Result<Key>,
+    key: Key,
     options: Options,
 }
 
@@ -136,18 +140,13 @@ pub struct Run<S, D> {
 pub struct Due<T> {
     /// The value.
     pub value: Arc<T>,
-    life: Option<Life>,
+    pub(super) life: Option<Life>,
 }
 
 impl<'c, C: Cache> Call<'c, C> {
     /// A call of a function that caches a `None` or does not.
     #[inline]
-    pub fn new(
-        cache: &'c C,
-        key: Result<Key>,
-        options: impl Into<Options>,
-        caches_none: bool,
-    ) -> Self {
+    pub fn new(cache: &'c C, key: Key, options: impl Into<Options>, caches_none: bool) -> Self {
         let mut options = options.into();
         if !caches_none {
             options = options.without_none(&cache.core().settings().options);
@@ -159,26 +158,10 @@ impl<'c, C: Cache> Call<'c, C> {
         }
     }
 
-    /// The value, if memory has it.
-    #[inline]
-    pub fn hit<T: Cacheable>(&self) -> Option<Due<T>> {
-        let key = self.key.as_ref().ok()?;
-        let (value, life) = at_hand_for_now(self.cache, key.as_str(), &self.options)?;
-        Some(Due { value, life })
-    }
-
-    /// Whether what was found is to be computed anew.
-    #[inline]
-    pub fn is_due<T>(&self, found: &Due<T>) -> bool {
-        found
-            .life
-            .is_some_and(|life| is_due(self.cache.core(), &self.options, life))
-    }
-
     /// Adds the tags that the value will have.
     pub fn tags(&mut self, tags: impl IntoIterator<Item = String>) {
-        let own = self.key.as_ref().ok().filter(|_| self.cache.keeps_tags());
-        let own = own.into_iter().flat_map(Key::tags);
+        let own = self.cache.keeps_tags().then(|| self.key.tags());
+        let own = own.into_iter().flatten();
         for tag in own.chain(tags) {
             self.options.add(tag.into());
         }
@@ -186,8 +169,8 @@ impl<'c, C: Cache> Call<'c, C> {
 
     /// The key, if there is one; computing goes on without.
     fn keyed(&self) -> Option<String> {
-        match &self.key {
-            Ok(key) => Some(key.as_str().to_owned()),
+        match self.key.checked() {
+            Ok(key) => Some(key.to_owned()),
             Err(error) => {
                 count(&self.cache.core().counters().bad_keys);
                 tracing::warn!(target: "larder", event = "bad_key", error = %error);
@@ -327,30 +310,11 @@ impl<'c, C: Cache> Call<'c, C> {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
-        if let (Ok(key), Some(life)) = (&self.key, found.life) {
+        if let (Ok(key), Some(life)) = (self.key.checked(), found.life) {
             let compute = tasked(store_if, compute);
-            refresh_ahead(self.cache, key.as_str(), life, self.options, compute);
+            refresh_ahead(self.cache, key, life, self.options, compute);
         }
         found.value
-    }
-
-    /// The key of the call.
-    ///
-    /// # Errors
-    ///
-    /// Of kind `Key`, where there is none.
-    pub fn key(self) -> Result<String> {
-        self.key.map(|key| key.as_str().to_owned())
-    }
-
-    /// Removes the value of the call.
-    ///
-    /// # Errors
-    ///
-    /// As [`Cache::delete`].
-    pub async fn delete(self) -> Result<bool> {
-        let key = self.key?;
-        self.cache.delete(key.as_str()).await
     }
 }
 
@@ -390,6 +354,21 @@ async fn is_stale<C: Cache, T: Cacheable>(
         Ok(Some(value)) => stale_if(&value),
         Ok(None) | Err(_) => false,
     }
+}
+
+/// Whether what was found is to be computed anew.
+pub fn due<C: Cache, T>(cache: &C, options: &Options, found: &Due<T>) -> bool {
+    let core = cache.core();
+    found.life.is_some_and(|life| is_due(core, options, life))
+}
+
+/// Removes the value of a call.
+///
+/// # Errors
+///
+/// As [`Cache::delete`].
+pub async fn delete<C: Cache>(cache: &C, key: Key) -> Result<bool> {
+    cache.delete(key.checked()?).await
 }
 
 /// Makes everything nothing that a function has in this cache.

@@ -14,9 +14,6 @@ use smallvec::SmallVec;
 /// Most arguments together fit into so many bytes.
 const ON_STACK: usize = 128;
 
-/// A key, or a part of it. Most fit.
-pub(super) type Text = SmallVec<[u8; 192]>;
-
 /// The bytes of a list of arguments.
 #[derive(Default)]
 pub(super) struct Canon {
@@ -128,34 +125,6 @@ impl Canon {
     fn variant(&mut self, name: &str) {
         self.tag(b'v').text(name);
     }
-}
-
-/// Writes out the integer or boolean that the first of these bytes are. What is left of them is handed back; nothing if they are
-/// something else.
-pub(super) fn plain<'b>(bytes: &'b [u8], text: &mut Text) -> Option<&'b [u8]> {
-    let (tag, rest) = bytes.split_first()?;
-    match tag {
-        b't' => text.extend_from_slice(b"true"),
-        b'f' => text.extend_from_slice(b"false"),
-        b'u' | b'n' => {
-            let len = rest.iter().position(|byte| byte & 0x80 == 0)? + 1;
-            if *tag == b'n' {
-                text.push(b'-');
-            }
-            let seven = |byte: &u8| byte & 0x7f;
-            let digits = rest[..len].iter().rev().map(seven);
-            let mut buffer = itoa::Buffer::new();
-            let written = if len <= 9 {
-                buffer.format(digits.fold(0_u64, |sum, digit| (sum << 7) | u64::from(digit)))
-            } else {
-                buffer.format(digits.fold(0_u128, |sum, digit| (sum << 7) | u128::from(digit)))
-            };
-            text.extend_from_slice(written.as_bytes());
-            return Some(&rest[len..]);
-        }
-        _ => return None,
-    }
-    Some(rest)
 }
 
 /// What several values are, one after the other.
@@ -457,13 +426,6 @@ mod tests {
         canon.bytes().to_vec()
     }
 
-    fn written<T: Serialize + ?Sized>(value: &T) -> Option<String> {
-        let (bytes, mut text) = (canon(value), SmallVec::new());
-        let rest = plain(&bytes, &mut text)?;
-        assert!(rest.is_empty());
-        Some(String::from_utf8(text.to_vec()).unwrap())
-    }
-
     #[derive(Serialize)]
     struct Query<'q> {
         text: &'q str,
@@ -558,19 +520,6 @@ mod tests {
         ];
         let distinct: HashSet<_> = lists.iter().collect();
         assert_eq!(distinct.len(), lists.len());
-    }
-
-    #[test]
-    fn integers_and_booleans_are_written_out() {
-        assert_eq!(written(&0_u8).as_deref(), Some("0"));
-        assert_eq!(written(&i32::MIN).as_deref(), Some("-2147483648"));
-        for most in [u128::from(u64::MAX) / 2, u128::from(u64::MAX), u128::MAX] {
-            assert_eq!(written(&most), Some(most.to_string()));
-        }
-        assert_eq!(written(&true).as_deref(), Some("true"));
-        for nothing in [written(&"7"), written(&'7'), written(&1.0)] {
-            assert_eq!(nothing, None);
-        }
     }
 
     #[test]

@@ -1,74 +1,80 @@
 //! The key of one call: `prefix NAME [<types and source>] (arguments)`.
 
-use std::fmt::Write as _;
+use std::sync::LazyLock;
 
+use arrayvec::ArrayString;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::call::KeyPart;
-use super::canon::{Canon, Text, plain};
+use super::call::{Due, KeyPart};
+use super::canon::Canon;
 use super::name::{Name, Site, normal};
-use crate::cache::Cache;
+use super::plain::Plain;
+use super::text::Text;
+use crate::cache::{Cache, at_hand_for_now};
 use crate::error::{Error, ErrorKind, Result};
+use crate::options::Options;
+use crate::value::Cacheable;
 
 /// Arguments that are written out have so many bytes at most.
 const MAX_PLAIN: usize = 96;
 
-/// Puts the key of a call together. Made by the macro's code.
-#[doc(hidden)]
+/// And text that was given in their place.
+const MAX_CUSTOM: usize = 192;
+
+/// A hash as it stands in a key.
+type Hash = ArrayString<33>;
+
+/// Puts the key of a call together: the function, then its types and source, then its arguments. Made by the macro's code.
+///
+/// A hit is all there is to most calls, so this is filled where it is, and moved nowhere.
 #[allow(missing_debug_implementations)]
-pub struct KeyBuilder {
-    site: &'static Site,
-    name: Name,
+pub struct Key {
     text: Text,
+    /// What of it the prefix is.
     prefix: usize,
-    /// Of types and source, if anything went in.
-    seed: Option<Box<Xxh3>>,
-    canon: Canon,
-    custom: Option<String>,
-    instance: Option<String>,
+    name: Name,
+    site: &'static Site,
+    /// What most functions have nothing of.
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Default)]
+struct Rest {
+    /// Of types and source.
+    seed: Option<Xxh3>,
+    /// Of what tells the instance from others.
+    instance: Option<Hash>,
     problem: Option<String>,
 }
 
-/// What a call is cached under. Made by the macro's code.
-#[doc(hidden)]
-#[allow(missing_debug_implementations)]
-pub struct Key {
-    pub(super) text: Text,
-    /// What of it the prefix is.
-    pub(super) prefix: usize,
-    pub(super) name: Name,
-    pub(super) instance: Option<String>,
-}
-
-impl KeyBuilder {
+impl Key {
     /// That of a function, in a cache.
     #[inline]
     #[must_use]
     pub fn new<C: Cache>(site: &'static Site, name: Name, cache: &C) -> Self {
         let prefix = &*cache.core().settings().key_prefix;
-        let mut text = Text::new();
-        text.extend_from_slice(prefix.as_bytes());
-        let mut builder = Self {
-            site,
-            name,
-            text,
+        let mut key = Self {
+            text: Text::default(),
             prefix: prefix.len(),
-            seed: None,
-            canon: Canon::default(),
-            custom: None,
-            instance: None,
-            problem: None,
+            name,
+            site,
+            rest: None,
         };
-        if let Some(types) = name.write(&mut builder.text) {
-            builder.seed_with(types.as_bytes());
+        key.text.push(prefix);
+        if let Some(types) = name.write(&mut key.text) {
+            key.seed_with(types.as_bytes());
         }
-        builder
+        key
+    }
+
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
     }
 
     fn seed_with(&mut self, bytes: &[u8]) {
-        let seed = self.seed.get_or_insert_default();
+        let seed = self.rest().seed.get_or_insert_default();
         seed.update(&(bytes.len() as u64).to_le_bytes());
         seed.update(bytes);
     }
@@ -80,10 +86,8 @@ impl KeyBuilder {
 
     /// A constant that the function was given.
     pub fn constant<T: Serialize>(&mut self, value: &T) {
-        let mut canon = Canon::default();
-        let encoded = canon.add(value);
-        self.seed_with(canon.bytes());
-        self.note(encoded);
+        let bytes = self.canon(value);
+        self.seed_with(bytes.bytes());
     }
 
     /// What the function's text comes to.
@@ -93,136 +97,131 @@ impl KeyBuilder {
 
     /// What tells the instance from others whose method is called.
     pub fn instance<T: KeyPart + ?Sized>(&mut self, value: &T) {
-        let mut canon = Canon::default();
-        let encoded = canon.add(value);
-        self.note(encoded);
-        self.instance = Some(hash_of(canon.bytes()));
-        self.argument(value);
+        let hash = hash_of(self.canon(value).bytes());
+        self.rest().instance = Some(hash);
     }
 
-    /// An argument.
+    fn canon<T: Serialize + ?Sized>(&mut self, value: &T) -> Canon {
+        let mut canon = Canon::default();
+        if let Err(why) = canon.add(value) {
+            self.rest().problem = Some(why.to_string());
+        }
+        canon
+    }
+
+    /// The arguments, as a tuple.
     #[inline]
-    pub fn argument<T: KeyPart + ?Sized>(&mut self, value: &T) {
-        let encoded = self.canon.add(value);
-        self.note(encoded);
+    pub fn arguments<T: Serialize>(&mut self, arguments: &T) {
+        let begin = self.open();
+        let is_plain = arguments.serialize(&mut Plain::new(&mut self.text)).is_ok();
+        if !is_plain || self.text.len() > begin + MAX_PLAIN {
+            self.text.truncate(begin);
+            let hash = hash_of(self.canon(arguments).bytes());
+            self.text.push(&hash);
+        }
+        self.text.push(")");
     }
 
     /// Text in place of the arguments.
-    pub fn custom(&mut self, text: impl Into<String>) {
-        self.custom = Some(text.into());
-    }
-
-    #[inline]
-    fn note(&mut self, encoded: Result<(), impl std::fmt::Display>) {
-        if let Err(why) = encoded {
-            self.problem = Some(why.to_string());
+    pub fn custom(&mut self, text: impl AsRef<str>) {
+        let text = text.as_ref();
+        self.open();
+        // What begins like a hash would be taken for one.
+        let fits = text.len() <= MAX_CUSTOM && !text.starts_with('#');
+        if fits && !text.chars().any(char::is_control) {
+            self.text.push(text);
+        } else {
+            self.text.push(&hash_of(text.as_bytes()));
         }
+        self.text.push(")");
     }
 
-    /// The key.
+    /// Puts down what comes before the arguments, and tells where they begin.
+    #[inline]
+    fn open(&mut self) -> usize {
+        if !self.site.is_alone(&self.text.as_str()[self.prefix..]) {
+            let why = "another memoized function has the same name";
+            self.rest().problem = Some(why.to_owned());
+        }
+        if let Some(rest) = &self.rest {
+            if let Some(seed) = &rest.seed {
+                let seed = format!("<{:016x}>", seed.digest());
+                self.text.push(&seed);
+            }
+            if let Some(instance) = &rest.instance {
+                self.text.push("[");
+                self.text.push(&instance[1..]);
+                self.text.push("]");
+            }
+        }
+        self.text.push("(");
+        self.text.len()
+    }
+
+    /// The value, if memory has it.
+    #[inline]
+    pub fn hit<T: Cacheable, C: Cache>(&self, cache: &C) -> Option<Due<T>> {
+        static NONE: LazyLock<Options> = LazyLock::new(Options::default);
+        self.hit_with(cache, &NONE)
+    }
+
+    /// The same for a call with options.
+    #[inline]
+    pub fn hit_with<T: Cacheable, C: Cache>(&self, cache: &C, options: &Options) -> Option<Due<T>> {
+        let key = self.checked().ok()?;
+        let (value, life) = at_hand_for_now(cache, key, options)?;
+        Some(Due { value, life })
+    }
+
+    /// As text.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Key`] if an argument cannot be encoded, or another function has this one's name.
+    /// Of kind `Key`, where there is none.
+    pub fn into_string(self) -> Result<String> {
+        self.checked().map(str::to_owned)
+    }
+
+    /// As the cache takes it, if it is one.
     #[inline]
-    pub fn finish(mut self) -> Result<Key> {
-        let is_alone = self.site.is_alone(&self.text[self.prefix..]);
-        if self.problem.is_some() || !is_alone {
-            return Err(self.refused());
+    pub(super) fn checked(&self) -> Result<&str> {
+        match &self.rest {
+            Some(rest) if rest.problem.is_some() => Err(self.refused(rest)),
+            _ => Ok(self.text.as_str()),
         }
-        if let Some(seed) = &self.seed {
-            let mut hash = String::with_capacity(18);
-            let _ = write!(hash, "<{:016x}>", seed.digest());
-            self.text.extend_from_slice(hash.as_bytes());
-        }
-        self.text.push(b'(');
-        self.put_arguments();
-        self.text.push(b')');
-        Ok(Key {
-            text: self.text,
-            prefix: self.prefix,
-            name: self.name,
-            instance: self.instance,
-        })
     }
 
     #[cold]
-    fn refused(&self) -> Error {
-        let name = String::from_utf8_lossy(&self.text[self.prefix..]).into_owned();
-        let why = match &self.problem {
-            Some(why) => format!("an argument cannot be a part of the key: {why}"),
-            None => "another memoized function has the same name".to_owned(),
-        };
+    fn refused(&self, rest: &Rest) -> Error {
+        let name = &self.text.as_str()[self.prefix..];
+        let why = rest.problem.as_deref().unwrap_or_default();
+        let why = format!("this call has no key: {why}");
         Error::new(ErrorKind::Key, why).with("function", name)
-    }
-
-    fn put_arguments(&mut self) {
-        if let Some(custom) = &self.custom {
-            let (text, instance) = (custom.as_bytes(), self.instance.as_deref());
-            if let Some(instance) = instance {
-                self.text.extend_from_slice(instance.as_bytes());
-                self.text.push(b',');
-            }
-            // What begins like a hash would be taken for one.
-            let fits = text.len() <= MAX_PLAIN * 2 && !custom.starts_with('#');
-            if fits && !custom.chars().any(char::is_control) {
-                self.text.extend_from_slice(text);
-            } else {
-                self.text.extend_from_slice(hash_of(text).as_bytes());
-            }
-            return;
-        }
-        let (begin, mut rest) = (self.text.len(), self.canon.bytes());
-        while !rest.is_empty() {
-            if self.text.len() > begin {
-                self.text.push(b',');
-            }
-            match plain(rest, &mut self.text) {
-                Some(left) if self.text.len() - begin <= MAX_PLAIN => rest = left,
-                _ => {
-                    self.text.truncate(begin);
-                    let hash = hash_of(self.canon.bytes());
-                    self.text.extend_from_slice(hash.as_bytes());
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// 128 bits of SHA-256. Who chooses an argument must not be able to choose whose key it gets.
-fn hash_of(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(33);
-    out.push('#');
-    for byte in &Sha256::digest(bytes)[..16] {
-        for digit in [byte >> 4, byte & 15] {
-            out.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
-        }
-    }
-    out
-}
-
-impl Key {
-    /// As the cache takes it.
-    #[inline]
-    pub(super) fn as_str(&self) -> &str {
-        // It is put together from text alone.
-        std::str::from_utf8(&self.text).unwrap_or_default()
     }
 
     /// The tag of all that the function has, and that of what it has for this instance.
     pub(super) fn tags(&self) -> impl Iterator<Item = String> {
-        let prefix = std::str::from_utf8(&self.text[..self.prefix]).unwrap_or_default();
+        let prefix = &self.text.as_str()[..self.prefix];
         let function = self.name.tag(prefix);
-        let instance = self
-            .instance
-            .as_ref()
-            .map(|instance| instance_tag(&function, instance));
+        let instance = self.rest.as_ref().and_then(|rest| rest.instance.as_ref());
+        let instance = instance.map(|instance| instance_tag(&function, instance));
         std::iter::once(function).chain(instance)
     }
 }
 
-fn instance_tag(function: &str, instance: &str) -> String {
+/// 128 bits of SHA-256, as text. Who chooses an argument must not be able to choose whose key it gets.
+fn hash_of(bytes: &[u8]) -> Hash {
+    let mut text = Hash::new();
+    text.push('#');
+    for byte in &Sha256::digest(bytes)[..16] {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+        }
+    }
+    text
+}
+
+fn instance_tag(function: &str, instance: &Hash) -> String {
     format!("{function} {instance}")
 }
 
@@ -234,10 +233,8 @@ pub(super) fn tag_of_instance<T: Serialize + ?Sized>(
 ) -> Result<String> {
     let mut canon = Canon::default();
     canon.add(instance).map_err(|why| {
-        Error::new(
-            ErrorKind::Key,
-            format!("the instance cannot be told from others: {why}"),
-        )
+        let why = format!("this instance cannot be told from others: {why}");
+        Error::new(ErrorKind::Key, why)
     })?;
     Ok(instance_tag(&name.tag(prefix), &hash_of(canon.bytes())))
 }

@@ -10,6 +10,8 @@ mod call;
 mod canon;
 mod key;
 mod name;
+mod plain;
+mod text;
 
 pub use blocking::InProcess;
 
@@ -19,9 +21,9 @@ pub mod __private {
     pub use std;
 
     pub use super::call::{
-        Call, Due, Fallible, Handle, KeyPart, MemoizedError, Run, asked, block_on, delete_all,
-        delete_instance, owned,
+        Call, Due, Fallible, Handle, KeyPart, MemoizedError, Run, asked, block_on, delete,
+        delete_all, delete_instance, due, owned, part,
     };
-    pub use super::key::{Key, KeyBuilder};
+    pub use super::key::Key;
     pub use super::name::{Name, Site};
 }

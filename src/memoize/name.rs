@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::canon::Text;
+use super::text::Text;
 
 /// A longer name is cut, with a hash of all of it behind.
 const MAX_NAME: usize = 180;
@@ -30,11 +30,11 @@ impl Site {
     }
 
     /// Whether this function alone has this name. Of two, the first that was called has it.
-    pub(super) fn is_alone(&'static self, name: &[u8]) -> bool {
+    pub(super) fn is_alone(&'static self, name: &str) -> bool {
         match self.0.load(Ordering::Relaxed) {
             ALONE => true,
             NAMED_TWICE => false,
-            _ => self.register(&String::from_utf8_lossy(name)),
+            _ => self.register(name),
         }
     }
 
@@ -66,27 +66,28 @@ pub enum Name {
 
 impl Name {
     /// Writes it out, and tells what it was short of: the arguments of types, which are hashed.
+    #[inline]
     pub(super) fn write(self, text: &mut Text) -> Option<Cow<'static, str>> {
         match self {
             Self::Given(name) => {
-                put(text, name);
+                text.push(name);
                 None
             }
             Self::Of(path) => put_path(text, path),
             Self::Method(path, name) => {
                 let types = put_path(text, path);
-                put(text, "::");
-                put(text, name);
+                text.push("::");
+                text.push(name);
                 types
             }
         }
     }
 
     pub(super) fn tag(self, prefix: &str) -> String {
-        let mut text = Text::new();
-        put(&mut text, prefix);
+        let mut text = Text::default();
+        text.push(prefix);
         self.write(&mut text);
-        let name = String::from_utf8_lossy(&text);
+        let name = text.as_str();
         let cut: String = name.chars().take(MAX_NAME / 2).collect();
         if cut.len() == name.len() {
             return format!("fn {name}");
@@ -95,20 +96,26 @@ impl Name {
     }
 }
 
-fn put(text: &mut Text, part: &str) {
-    text.extend_from_slice(part.as_bytes());
+/// The path of a type; what it was written without, if there is such: the types that it is given.
+#[inline]
+fn put_path(text: &mut Text, path: &'static str) -> Option<Cow<'static, str>> {
+    // All bytes at once, rather than up to the first.
+    let has_types = path.bytes().fold(false, |has, byte| has | (byte == b'<'));
+    if has_types {
+        put_path_with_types(text, path)
+    } else {
+        text.push(path);
+        None
+    }
 }
 
-/// The path of a type; what it was written without, if there is such: the types that it is given.
-fn put_path(text: &mut Text, path: &'static str) -> Option<Cow<'static, str>> {
-    let Some(at) = path.find('<') else {
-        put(text, path);
-        return None;
-    };
-    // A type within a function of such a type has something before it as well: `<impl Trait for Type>::f::Local`.
-    let rest = path[at..].rsplit_once('>').map_or("", |(_, rest)| rest);
-    put(text, &path[..at]);
-    put(text, rest);
+#[cold]
+fn put_path_with_types(text: &mut Text, path: &'static str) -> Option<Cow<'static, str>> {
+    let at = path.find('<').unwrap_or(path.len());
+    // A type within a function of such a type has something behind it as well: `<impl Trait for Type>::f::Local`.
+    let rest = path.rsplit_once('>').map_or("", |(_, rest)| rest);
+    text.push(&path[..at]);
+    text.push(rest);
     let types = normal(path);
     // Lifetimes are nothing to tell types by.
     types.contains('<').then_some(types)
@@ -152,10 +159,9 @@ mod tests {
     use super::*;
 
     fn written(name: Name) -> (String, Option<String>) {
-        let mut text = Text::new();
+        let mut text = Text::default();
         let types = name.write(&mut text);
-        let text = String::from_utf8(text.to_vec()).unwrap();
-        (text, types.map(Cow::into_owned))
+        (text.as_str().to_owned(), types.map(Cow::into_owned))
     }
 
     #[test]
@@ -200,8 +206,8 @@ mod tests {
         static FIRST: Site = Site::new();
         static SECOND: Site = Site::new();
         for _ in 0..2 {
-            assert!(FIRST.is_alone(b"a name of this test"));
-            assert!(!SECOND.is_alone(b"a name of this test"));
+            assert!(FIRST.is_alone("a name of this test"));
+            assert!(!SECOND.is_alone("a name of this test"));
         }
     }
 

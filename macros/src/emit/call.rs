@@ -26,15 +26,23 @@ impl Emit<'_> {
         quote! { #krate::Options::ttl(#ttl) }
     }
 
-    /// The beginning of every call: its cache, its key.
-    pub(super) fn begun(&self) -> TokenStream {
-        let (room, cache, key, options) = (self.room(), self.cache(), self.key(), self.options());
+    /// Options that may say what a hit comes to are there before it; others are not made for it.
+    fn options_first(&self) -> Option<TokenStream> {
+        self.attribute.options.as_ref().map(|_| {
+            let options = self.options();
+            quote! { let __options = #options; }
+        })
+    }
+
+    /// The call, once memory had nothing.
+    pub(super) fn missed(&self) -> TokenStream {
+        let room = self.room();
+        let options = match self.attribute.options {
+            Some(_) => quote! { __options },
+            None => self.options(),
+        };
         let caches_none = self.attribute.cache_none.is_some();
-        quote! {
-            #cache
-            #key
-            let mut __call = #room::Call::new(__cache, __key, #options, #caches_none);
-        }
+        quote! { #room::Call::new(__cache, __key, #options, #caches_none) }
     }
 
     /// What is cached.
@@ -58,7 +66,6 @@ impl Emit<'_> {
     }
 
     pub(super) fn call(&self, kind: Kind) -> TokenStream {
-        let begun = self.begun();
         let unless = match (&self.attribute.unless, kind) {
             (Some(unless), Kind::Cached) => {
                 let (asked, uncached) = (self.asked(unless), self.run_uncached());
@@ -71,15 +78,29 @@ impl Emit<'_> {
             (Some(force), Kind::Cached) => self.asked(force),
             (None, Kind::Cached) => quote! { false },
         };
+        let (cache, key, options) = (self.cache(), self.key(), self.options_first());
         let (hit, tags, computed) = (self.hit(kind), self.tags(), self.computed(kind));
+        let (missed, unshared) = (self.missed(), self.unshared());
+        let waited = self.waited(&quote! { __waiting });
+        let answer = match self.function.returned.fallible {
+            true => quote! { (#waited).map(#unshared) },
+            false => quote! { #unshared(#waited) },
+        };
+        // What is not there any more when the call waits is no part of its future.
         quote! {
             #unless
-            #begun
-            #[allow(unused_mut)]
-            let mut __force: bool = #force;
-            #hit
-            __call.tags(#tags);
-            #computed
+            #cache
+            let __waiting = {
+                #key
+                #options
+                #[allow(unused_mut)]
+                let mut __force: bool = #force;
+                #hit
+                let mut __call = #missed;
+                __call.tags(#tags);
+                #computed
+            };
+            #answer
         }
     }
 
@@ -96,14 +117,25 @@ impl Emit<'_> {
         let stale = self.attribute.stale_if.as_ref().map(|stale| {
             quote_spanned! { stale.span() => if #room::asked(&*__found.value, #stale) { __force = true; } else }
         });
-        let due = self.attribute.task.map(|_| quote! { if __call.is_due(&__found) { __due = ::core::option::Option::Some(__found); } else });
+        let options = match self.attribute.options {
+            Some(_) => quote! { __options },
+            None => self.options(),
+        };
+        let due = self.attribute.task.map(|_| {
+            let some = quote! { ::core::option::Option::Some(__found) };
+            quote! { if #room::due(__cache, &#options, &__found) { __due = #some; } else }
+        });
+        let looked = match self.attribute.options {
+            Some(_) => quote! { __key.hit_with::<#value, _>(__cache, &__options) },
+            None => quote! { __key.hit::<#value, _>(__cache) },
+        };
         let declared = due
             .as_ref()
             .map(|_| quote! { let mut __due = ::core::option::Option::None; });
         quote! {
             #declared
             if !__force {
-                if let ::core::option::Option::Some(__found) = __call.hit::<#value>() {
+                if let ::core::option::Option::Some(__found) = #looked {
                     #stale #due { return #answer; }
                 }
             }
@@ -136,13 +168,11 @@ impl Emit<'_> {
             quote! { #room::Run { force: __force, store_if: #store_if, stale_if: #stale_if } };
         let compute = self.compute();
         if !self.function.returned.fallible {
-            let called = self.waited(&quote! { __call.infallible(#run, #compute) });
-            return quote! { #unshared(#called) };
+            return quote! { __call.infallible(#run, #compute) };
         }
         let map_err = self.map_err();
         if self.attribute.task.is_none() {
-            let called = self.waited(&quote! { __call.fallible(#run, #map_err, #compute) });
-            return quote! { (#called).map(#unshared) };
+            return quote! { __call.fallible(#run, #map_err, #compute) };
         }
         let ahead = (kind == Kind::Cached).then(|| {
             quote! {
@@ -151,7 +181,7 @@ impl Emit<'_> {
                 }
             }
         });
-        quote! { #ahead __call.in_task(#run, #map_err, #compute).await.map(#unshared) }
+        quote! { #ahead __call.in_task(#run, #map_err, #compute) }
     }
 
     pub(super) fn map_err(&self) -> TokenStream {

@@ -67,15 +67,15 @@ impl Emit<'_> {
             doc,
             Takes::Keyed { waits: false },
             &answer,
-            &quote! { #begun __call.key() },
+            &quote! { #begun __key.into_string() },
         )
     }
 
     pub(super) fn delete(&self) -> TokenStream {
-        let (krate, begun) = (self.krate(), self.begun());
+        let (krate, room, begun) = (self.krate(), self.room(), self.begun());
         let answer = quote! { #krate::Result<bool> };
         let doc = "Removes the value of such a call, and tells whether there was one.\n\n# Errors\n\nAs `Cache::delete`.";
-        let body = self.waited(&quote! { __call.delete() });
+        let body = self.waited(&quote! { #room::delete(__cache, __key) });
         self.write(
             "delete",
             doc,
@@ -127,6 +127,11 @@ impl Emit<'_> {
             &answer,
             &self.call(Kind::Refresh),
         )
+    }
+
+    fn begun(&self) -> TokenStream {
+        let (cache, key) = (self.cache(), self.key());
+        quote! { #cache #key }
     }
 
     /// Waits for a future, as the function does.

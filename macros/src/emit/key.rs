@@ -65,15 +65,13 @@ impl Emit<'_> {
         });
         let arguments = self.key_arguments();
         quote! {
-            let __key = {
-                let mut __key = #room::KeyBuilder::new(#site(), #name, __cache);
-                #(#generics)* #source #instance #arguments
-                __key.finish()
-            };
+            let mut __key = #room::Key::new(#site(), #name, __cache);
+            #(#generics)* #source #instance #arguments
         }
     }
 
     pub(super) fn key_arguments(&self) -> TokenStream {
+        let room = self.room();
         if let Some(key) = &self.attribute.key {
             let text = match key {
                 Expr::Lit(literal) if matches!(literal.lit, Lit::Str(_)) => {
@@ -86,20 +84,22 @@ impl Emit<'_> {
             };
             return quote! { __key.custom(#text); };
         }
-        let parts = self
-            .function
-            .arguments
-            .iter()
-            .filter(|argument| argument.role == Role::Part);
-        let parts = parts.map(|argument| {
+        let parts = || {
+            let arguments = self.function.arguments.iter();
+            arguments.filter(|argument| argument.role == Role::Part)
+        };
+        // Nothing else has a name for its type.
+        let unnamed = parts().filter(|argument| matches!(argument.ty, Type::ImplTrait(_)));
+        let named = unnamed.map(|argument| {
             let ident = &argument.ident;
-            // Nothing else has a name for its type.
-            let named = matches!(argument.ty, Type::ImplTrait(_))
-                .then(|| quote! { __key.type_named(::core::any::type_name_of_val(&#ident)); });
-            let added = quote_spanned! { argument.ty.span() => __key.argument(&#ident); };
-            quote! { #named #added }
+            quote! { __key.type_named(::core::any::type_name_of_val(&#ident)); }
         });
-        quote! { #(#parts)* }
+        let parts = parts().map(|argument| {
+            let ident = &argument.ident;
+            quote_spanned! { argument.ty.span() => #room::part(&#ident) }
+        });
+        let tuple = tuple(parts.collect());
+        quote! { #(#named)* __key.arguments(&#tuple); }
     }
 
     /// An expression over the arguments; a closure is given them by reference.
@@ -125,4 +125,16 @@ impl Emit<'_> {
         item.block.to_tokens(&mut tokens);
         crate::source::hash(tokens)
     }
+}
+
+/// Larger tuples have no `Serialize`.
+const MOST: usize = 16;
+
+/// A tuple of so many, in tuples where they are more than a tuple may have.
+fn tuple(parts: Vec<TokenStream>) -> TokenStream {
+    if parts.len() <= MOST {
+        return quote! { (#(#parts,)*) };
+    }
+    let chunks = parts.chunks(MOST).map(|chunk| tuple(chunk.to_vec()));
+    tuple(chunks.collect())
 }
