@@ -4,7 +4,6 @@ use proc_macro2::{Ident, Span};
 use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::spanned::Spanned as _;
 use syn::{Error, Expr, ExprArray, Lit, LitBool, LitStr, Path, Result, Token, UnOp};
 
 use crate::span_of_time;
@@ -45,6 +44,22 @@ pub(crate) struct Attribute {
 
 const KNOWN: &str = "cache, ttl, options, tags, name, key, key_self, skip(..), unless, force_if, stale_if, store_if, map_err, \
                      cache_none, cache_errors, source_check, task, associated and crate";
+
+/// What flask_caching and `cached` call the same.
+const ELSEWHERE: [(&str, &str); 12] = [
+    ("timeout", "`ttl`"),
+    ("ttl_secs", "`ttl`"),
+    ("forced_update", "`force_if`"),
+    ("force_refresh", "`force_if`"),
+    ("is_stale", "`stale_if`"),
+    ("response_filter", "`store_if`"),
+    ("make_name", "`name`"),
+    ("args_to_ignore", "`skip(..)`"),
+    ("make_cache_key", "`key`"),
+    ("key_prefix", "`name`, or `key_prefix` of the cache,"),
+    ("convert", "`key`"),
+    ("cache_err", "`cache_errors`"),
+];
 
 impl Parse for Attribute {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
@@ -96,7 +111,10 @@ impl Attribute {
             "task" => self.task = switch(name, input)?,
             "associated" => self.associated = switch(name, input)?,
             other => {
-                let why = format!("there is no `{other}` here; there are {KNOWN}");
+                let why = match ELSEWHERE.iter().find(|(theirs, _)| *theirs == other) {
+                    Some((_, ours)) => format!("`{other}` is called {ours} here"),
+                    None => format!("there is no `{other}` here; there are {KNOWN}"),
+                };
                 return Err(Error::new(name.span(), why));
             }
         }
@@ -189,7 +207,7 @@ fn ttl(expr: Expr) -> Result<Ttl> {
         _ => {
             let why = "a ttl is a whole number of seconds (-1 is for ever), a span like \"90s\" or \"1h30m\", or an expression that \
                        gives a `Duration` or a `Ttl`";
-            Err(Error::new(expr.span(), why))
+            Err(Error::new_spanned(expr, why))
         }
     }
 }

@@ -50,7 +50,10 @@ impl Function {
     pub(crate) fn new(item: ImplItemFn, attribute: &Attribute) -> Result<Self> {
         check_form(&item)?;
         let receiver = item.sig.receiver();
-        let is_method = receiver.is_some() || attribute.associated.is_some();
+        let of_self = Ident::new("Self", Span::call_site());
+        let is_method = receiver.is_some()
+            || attribute.associated.is_some()
+            || mentions(&item.to_token_stream(), &of_self);
         let mut arguments = arguments(&item)?;
         let cache = cache(&item, &arguments, attribute)?;
         mark(&mut arguments, &cache, attribute)?;
@@ -107,7 +110,7 @@ impl Function {
         match &attribute.map_err {
             Some(map_err) if !self.returned.fallible => {
                 let why = "this function has no errors beside its values: there is nothing to map";
-                Err(Error::new(map_err.span(), why))
+                Err(Error::new_spanned(map_err, why))
             }
             _ => Ok(()),
         }
@@ -117,23 +120,25 @@ impl Function {
         let Some(span) = attribute.task else {
             return Ok(());
         };
-        let refused = |span: Span, why: &str| Err(Error::new(span, why));
+        let refused =
+            |what: &dyn ToTokens, why: &str| Err(Error::new_spanned(what.to_token_stream(), why));
         if !self.is_async() {
-            return refused(span, "only an async function runs in a task of its own");
+            let why = "only an async function runs in a task of its own";
+            return Err(Error::new(span, why));
         }
         if !self.returned.fallible {
             let why = "a task may end without a value: with `task` the function returns a `Result`, and its errors are not cached";
-            return refused(self.returned.ty.span(), why);
+            return refused(&self.returned.ty, why);
         }
         if let Some(receiver) = self.item.sig.receiver() {
             let why = "a task cannot borrow `self`: make it an associated function that takes what it needs, or leave `task` out";
-            return refused(receiver.span(), why);
+            return refused(receiver, why);
         }
         let borrows = |argument: &&Argument| matches!(argument.ty, Type::Reference(_));
         match self.arguments.iter().find(borrows) {
             Some(argument) => {
                 let why = "a task cannot borrow its arguments: take this one by value";
-                refused(argument.ty.span(), why)
+                refused(&argument.ty, why)
             }
             None => Ok(()),
         }
@@ -142,27 +147,22 @@ impl Function {
 
 fn check_form(item: &ImplItemFn) -> Result<()> {
     let sig = &item.sig;
-    let refused = |span: Span, why: &str| Err(Error::new(span, why));
+    let refused =
+        |what: &dyn ToTokens, why: &str| Err(Error::new_spanned(what.to_token_stream(), why));
     if let Some(token) = sig.constness {
-        return refused(
-            token.span(),
-            "a const function runs where there is no cache",
-        );
+        return refused(&token, "a const function runs where there is no cache");
     }
     if let Some(abi) = &sig.abi {
-        return refused(
-            abi.span(),
-            "functions for other languages cannot be memoized",
-        );
+        return refused(abi, "functions for other languages cannot be memoized");
     }
     if !matches!(sig.safety, syn::Safety::Default) {
         return refused(
-            sig.ident.span(),
+            &sig.ident,
             "an unsafe function cannot be memoized: wrap it in a safe one",
         );
     }
     if let Some(variadic) = &sig.variadic {
-        return refused(variadic.span(), "arguments without a number make no key");
+        return refused(variadic, "arguments without a number make no key");
     }
     Ok(())
 }
@@ -180,7 +180,7 @@ fn arguments(item: &ImplItemFn) -> Result<Vec<Argument>> {
         }),
         pat => {
             let why = "give this argument a name, and take it apart in the function's body";
-            Err(Error::new(pat.span(), why))
+            Err(Error::new_spanned(pat, why))
         }
     };
     typed.map(argument).collect()
@@ -266,7 +266,7 @@ fn check_arguments(item: &ImplItemFn, arguments: &[Argument], attribute: &Attrib
     match &item.sig.output {
         ReturnType::Type(_, ty) if matches!(**ty, Type::ImplTrait(_)) => {
             let why = "what has no name cannot be cached: return a type that does";
-            Err(Error::new(ty.span(), why))
+            Err(Error::new_spanned(ty, why))
         }
         _ => Ok(()),
     }
@@ -277,7 +277,7 @@ fn check_self(receiver: Option<&Receiver>, attribute: &Attribute) -> Result<()> 
         return match &attribute.key_self {
             Some(key_self) => {
                 let why = "this function has no `self`";
-                Err(Error::new(key_self.span(), why))
+                Err(Error::new_spanned(key_self, why))
             }
             None => Ok(()),
         };
@@ -290,7 +290,7 @@ fn check_self(receiver: Option<&Receiver>, attribute: &Attribute) -> Result<()> 
         ReceiverKind::Reference(_, _, None) => Ok(()),
         _ => {
             let why = "a memoized method takes `&self`: a cached call neither changes nor consumes anything";
-            Err(Error::new(receiver.span(), why))
+            Err(Error::new_spanned(receiver, why))
         }
     }
 }

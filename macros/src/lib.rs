@@ -18,7 +18,10 @@ pub fn memoize(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let original = proc_macro2::TokenStream::from(item.clone());
     let written = || -> syn::Result<proc_macro2::TokenStream> {
         let attribute: Attribute = syn::parse(attribute)?;
-        let item = syn::parse(item)?;
+        let item = syn::parse(item).map_err(|error: syn::Error| {
+            let why = "a function with a body is memoized, and nothing else";
+            syn::Error::new(error.span(), why)
+        })?;
         let function = Function::new(item, &attribute)?;
         let emit = Emit {
             function: &function,

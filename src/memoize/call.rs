@@ -91,7 +91,7 @@ pub fn block_on<C: InProcess, R>(_cache: &C, call: impl Future<Output = R>) -> R
 
 /// A shared value as the function returns it.
 #[inline]
-pub fn owned<T: Clone>(value: Arc<T>) -> T {
+pub fn owned<T: Cacheable>(value: Arc<T>) -> T {
     Arc::unwrap_or_clone(value)
 }
 

@@ -1,0 +1,12 @@
+use larder_macros::memoize;
+
+struct Users;
+
+impl Users {
+    #[memoize(cache = self.cache, associated)]
+    async fn load(&self, id: u64) -> u64 {
+        id
+    }
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use larder_macros::memoize;
+
+#[memoize(cache = CACHE)]
+struct Load;
+
+fn main() {}

@@ -1,0 +1,8 @@
+use larder_macros::memoize;
+
+#[memoize(5)]
+async fn load(id: u64) -> u64 {
+    id
+}
+
+fn main() {}
