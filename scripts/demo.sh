@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `make demo`: a manager Redis and three nodes on free loopback ports, then `cargo run --example tiered`
-# against them, then everything gone again. Arguments go to cargo (default: --release, since the
+# `make demo`: a manager Redis and three nodes on free loopback ports, then `cargo run --example tiered`, or the one that
+# LARDER_DEMO_EXAMPLE names, against them, then everything gone again. Arguments go to cargo (default: --release, since the
 # example prints how fast things are).
 #
 # The example is told:
@@ -18,7 +18,9 @@ cargo=("${@:---release}")
 
 server=$(scripts/redis-server.sh)
 export LARDER_REDIS_SERVER=$server
-cargo build "${cargo[@]}" --example tiered
+example=${LARDER_DEMO_EXAMPLE:-tiered}
+# A feature more than the default, for memoized functions.
+cargo build "${cargo[@]}" --features macros --example "$example"
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/larder-demo.XXXXXX")
 export LARDER_DEMO_DIR=$dir
@@ -96,4 +98,4 @@ export LARDER_DEMO_MANAGER LARDER_DEMO_NODES LARDER_DEMO_PIDS
 echo
 # From here on this shell has nothing to say but "Killed", of servers that were meant to be.
 exec 4>&2 2>/dev/null
-cargo run --quiet "${cargo[@]}" --example tiered 2>&4
+cargo run --quiet "${cargo[@]}" --features macros --example "$example" 2>&4

@@ -12,7 +12,9 @@ use crate::attribute::Attribute;
 use crate::emit::Emit;
 use crate::function::Function;
 
-/// Caches what a function answers, by its arguments.
+/// Caches what a function answers, by its arguments: `#[memoize(cache = CACHE, ttl = 5)]`.
+///
+/// The module of the same name, `larder::memoize`, has all that can be said here, the companions of such a function, and what its keys are.
 #[proc_macro_attribute]
 pub fn memoize(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let original = proc_macro2::TokenStream::from(item.clone());
