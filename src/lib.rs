@@ -1,10 +1,10 @@
 // Its examples need the stores that they are about.
 #![cfg_attr(
-    all(feature = "moka", feature = "ring"),
+    all(feature = "macros", feature = "moka", feature = "ring"),
     doc = include_str!("../README.md")
 )]
 #![cfg_attr(
-    not(all(feature = "moka", feature = "ring")),
+    not(all(feature = "macros", feature = "moka", feature = "ring")),
     doc = "An embeddable cache for async Rust."
 )]
 
