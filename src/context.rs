@@ -163,6 +163,14 @@ impl Context {
         Some(Arc::unwrap_or_clone(value))
     }
 
+    /// Keeps for so long that this compute failed, whatever the call said of that.
+    #[cfg(feature = "http")]
+    pub(crate) fn keeps_failures(&self, ttl: Duration) {
+        let mut state = self.lock();
+        let options = std::mem::take(&mut state.said.options);
+        state.said.options = options.error_ttl(ttl);
+    }
+
     pub(crate) fn said(&self) -> Said {
         self.lock().said.clone()
     }

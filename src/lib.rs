@@ -18,6 +18,8 @@ pub mod coherence;
 pub mod conformance;
 mod context;
 pub mod core;
+#[cfg(any(feature = "http", feature = "macros"))]
+mod digest;
 pub mod entry;
 pub mod error;
 pub mod explain;
@@ -27,6 +29,8 @@ mod flight;
 // Memory and servers use a part of it each.
 #[cfg_attr(not(all(feature = "moka", feature = "redis")), allow(dead_code))]
 mod generation;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod key;
 #[cfg(feature = "macros")]
 pub mod memoize;

@@ -1,7 +1,9 @@
 //! Where an answer came from.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crate::clock::Moment;
 
 /// Tells a caller where its answer came from: given to a call with [`Options::report`](crate::Options::report), and read when that has returned.
 ///
@@ -22,7 +24,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// # });
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Report(Arc<AtomicU8>);
+pub struct Report(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    source: AtomicU8,
+    /// When the life of the answer ends, in nanoseconds of the cache's clock; 0 where that was not told.
+    end: AtomicU64,
+}
 
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +67,7 @@ impl Report {
     /// Where the answer came from; nothing before there is one, and where the answer was an error.
     #[must_use]
     pub fn source(&self) -> Option<Source> {
-        let told = usize::from(self.0.load(Ordering::Acquire));
+        let told = usize::from(self.0.source.load(Ordering::Acquire));
         SOURCES.get(told.checked_sub(1)?).copied()
     }
 
@@ -68,10 +77,22 @@ impl Report {
         self.source() == Some(Source::Stale)
     }
 
+    /// When the life of an answer ends that was found in the cache.
+    #[cfg(feature = "http")]
+    pub(crate) fn end(&self) -> Option<Moment> {
+        let end = self.0.end.load(Ordering::Acquire);
+        (end > 0).then(|| Moment::of_nanos(end))
+    }
+
+    /// Before the source is told.
+    pub(crate) fn tell_end(&self, end: Moment) {
+        self.0.end.store(end.as_nanos(), Ordering::Release);
+    }
+
     pub(crate) fn tell(&self, source: Source) {
         let at = SOURCES.iter().position(|other| *other == source);
         let told = at.and_then(|at| u8::try_from(at + 1).ok());
-        self.0.store(told.unwrap_or(0), Ordering::Release);
+        self.0.source.store(told.unwrap_or(0), Ordering::Release);
     }
 }
 

@@ -34,6 +34,10 @@ pub(crate) struct Life {
 }
 
 impl Life {
+    pub(super) fn end(self) -> Moment {
+        self.until
+    }
+
     #[inline]
     pub(super) fn of(entry: &Entry) -> Self {
         Self {

@@ -218,6 +218,9 @@ impl<'c, C: Cache> Call<'c, C> {
         match found {
             Ok(Asked::Fresh(value, life, source)) => {
                 led.lead.found(Landing::of(Arc::clone(&value) as _));
+                if let Some(report) = self.options.told() {
+                    report.tell_end(life.end());
+                }
                 self.told(source);
                 return Ok(Opened::Stored(value, life));
             }

@@ -31,10 +31,12 @@ use crate::wrap::prefixed::Prefixed;
 use single::Look;
 
 #[cfg(feature = "macros")]
+pub(crate) use self::{ahead::Life, compute::resolve};
+#[cfg(any(feature = "http", feature = "macros"))]
 pub(crate) use self::{
-    ahead::{Life, is_due, refresh as refresh_ahead},
+    ahead::{is_due, refresh as refresh_ahead},
     anew::refresh,
-    compute::{apart, resolve},
+    compute::apart,
     single::{at_hand_for_now, get as look_up},
 };
 

@@ -91,6 +91,9 @@ pub(crate) fn at_hand_for_now<T: Cacheable, C: Cache>(
         Look::Miss | Look::Ask => return None,
     };
     if let Some(report) = options.told() {
+        if let Some(life) = life {
+            report.tell_end(life.end());
+        }
         report.tell(source);
     }
     Some((value, life))

@@ -4,7 +4,6 @@ use std::sync::LazyLock;
 
 use arrayvec::ArrayString;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::call::{Due, KeyPart};
@@ -13,6 +12,7 @@ use super::name::{Name, Site, normal};
 use super::plain::Plain;
 use super::text::Text;
 use crate::cache::{Cache, at_hand_for_now};
+use crate::digest::{DIGITS, digits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 use crate::value::Cacheable;
@@ -24,7 +24,7 @@ const MAX_PLAIN: usize = 96;
 const MAX_CUSTOM: usize = 192;
 
 /// A hash as it stands in a key.
-type Hash = ArrayString<33>;
+type Hash = ArrayString<{ DIGITS + 1 }>;
 
 /// Puts the key of a call together: the function, then its types and source, then its arguments. Made by the macro's code.
 ///
@@ -209,14 +209,12 @@ impl Key {
     }
 }
 
-/// 128 bits of SHA-256, as text. Who chooses an argument must not be able to choose whose key it gets.
+/// With the sign before it that tells it from what is written out.
 fn hash_of(bytes: &[u8]) -> Hash {
     let mut text = Hash::new();
     text.push('#');
-    for byte in &Sha256::digest(bytes)[..16] {
-        for digit in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
-        }
+    for digit in digits(bytes) {
+        text.push(char::from(digit));
     }
     text
 }
