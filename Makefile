@@ -1,7 +1,7 @@
 # `make test` is the first command to run; CONTRIBUTING.md says the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help test faults model mutate loom demo sdk herd bench check fmt clippy docs deny vectors examples mutants
+.PHONY: help test faults model mutate loom demo sdk views herd bench check fmt clippy docs deny vectors examples mutants
 
 # Further arguments for cargo: make test ARGS="-- --nocapture"
 ARGS ?=
@@ -35,6 +35,9 @@ demo: ## the tiered example on a manager and three nodes of its own
 
 sdk: ## the README of the Python SDK, function by function, on a manager and three nodes of its own
 	@LARDER_DEMO_EXAMPLE=sdk_readme scripts/demo.sh --profile dev
+
+views: ## an axum service under load, with the cache in front of its views and without (needs wrk)
+	@scripts/views.sh
 
 herd: ## what an origin bears when values end that all want, with and without protection (under a minute)
 	@server=$$(scripts/redis-server.sh) && \

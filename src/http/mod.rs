@@ -125,7 +125,7 @@ impl Caching {
 
     /// It is not kept.
     #[must_use]
-    pub fn not(mut self) -> Self {
+    pub fn not_kept(mut self) -> Self {
         self.is_not_kept = true;
         self
     }

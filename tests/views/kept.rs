@@ -247,7 +247,7 @@ async fn a_handler_says_how_its_response_is_kept() {
     let app = App::new(layer, |run, request| async move {
         let mut response = Response::new(Body::from(format!("run {run}")));
         let caching = match request.uri().path() {
-            "/never" => Caching::new().not(),
+            "/never" => Caching::new().not_kept(),
             "/ever" => Caching::new().ttl(Ttl::Forever),
             _ => Caching::new().tag("works"),
         };
