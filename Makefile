@@ -1,7 +1,7 @@
 # `make test` is the first command to run; CONTRIBUTING.md says the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help test faults model mutate loom demo sdk views herd bench check fmt clippy docs deny vectors examples mutants
+.PHONY: help test faults model mutate loom demo sdk views compat herd bench check fmt clippy docs deny vectors examples mutants
 
 # Further arguments for cargo: make test ARGS="-- --nocapture"
 ARGS ?=
@@ -38,6 +38,11 @@ sdk: ## the README of the Python SDK, function by function, on a manager and thr
 
 views: ## an axum service under load, with the cache in front of its views and without (needs wrk)
 	@scripts/views.sh
+
+compat: ## asks Flask-Caching, from PyPI, whether it answers as tests/compat has it
+	@test -x target/compat/bin/python || python3 -m venv target/compat
+	@target/compat/bin/pip install --quiet flask-caching==2.5.1 flask==3.1.3 cachelib==0.17.0
+	target/compat/bin/python tests/compat/flask_caching_cases.py --check
 
 herd: ## what an origin bears when values end that all want, with and without protection (under a minute)
 	@server=$$(scripts/redis-server.sh) && \
