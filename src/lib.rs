@@ -90,3 +90,8 @@ pub use value::{Cacheable, Kind, Value};
 pub use wire::NodeStatus;
 pub use wrap::prefixed::Prefixed;
 pub use wrap::tiered::{Tiered, TieredBuilder};
+
+// Its examples are run.
+#[cfg(all(doctest, feature = "macros", feature = "moka"))]
+#[doc = include_str!("../docs/FLASK_CACHING.md")]
+mod from_flask_caching {}
