@@ -17,6 +17,7 @@ pub(crate) fn digits(bytes: &[u8]) -> [u8; DIGITS] {
 }
 
 /// The same, to be shown.
+#[cfg(feature = "http")]
 pub(crate) fn text(bytes: &[u8]) -> String {
     digits(bytes).iter().copied().map(char::from).collect()
 }
