@@ -317,8 +317,14 @@ impl Options {
     /// For a caller who cannot be answered an error: a strict cache is none to it, and no timeout is hard.
     #[cfg(feature = "macros")]
     pub(crate) fn lenient(mut self) -> Self {
-        self.lenient = true;
         self.hard_timeout = Some(Duration::MAX);
+        self.unstrict()
+    }
+
+    /// For one to whom a store's error is nothing.
+    #[cfg(any(feature = "http", feature = "macros"))]
+    pub(crate) fn unstrict(mut self) -> Self {
+        self.lenient = true;
         self
     }
 

@@ -40,7 +40,12 @@ impl Emit<'_> {
     /// The function and its companions.
     pub(crate) fn all(&self) -> TokenStream {
         let item = &self.function.item;
-        let (attrs, vis, cfgs) = (&item.attrs, &item.vis, self.carried(&["cfg"]));
+        let (vis, cfgs) = (&item.vis, self.carried(&["cfg"]));
+        // What is expected of the body is expected where that is.
+        let attrs = item
+            .attrs
+            .iter()
+            .filter(|attr| !attr.path().is_ident("expect"));
         let mut sig = item.sig.clone();
         for input in &mut sig.inputs {
             if let FnArg::Typed(typed) = input
@@ -155,11 +160,12 @@ impl Emit<'_> {
                     .find(|argument| argument.ident == pat.ident);
                 let in_cache = mentions(&self.function.cache.to_token_stream(), &pat.ident);
                 let in_key = argument.is_some_and(|argument| argument.role == Role::Part)
-                    || self
-                        .attribute
-                        .key
-                        .as_ref()
-                        .is_some_and(|key| mentions(&key.to_token_stream(), &pat.ident));
+                    || self.attribute.key.as_ref().is_some_and(|key| {
+                        // A closure is given them by place.
+                        let by_place = matches!(key, syn::Expr::Closure(_))
+                            && argument.is_some_and(|argument| argument.role == Role::Material);
+                        by_place || mentions(&key.to_token_stream(), &pat.ident)
+                    });
                 match takes {
                     Takes::All => true,
                     Takes::Keyed { .. } => in_key || in_cache,
@@ -170,7 +176,7 @@ impl Emit<'_> {
         let inputs = self.function.item.sig.inputs.iter().filter(kept).cloned();
         inputs
             .map(|mut input| {
-                if let (FnArg::Typed(typed), false) = (&mut input, takes == Takes::All)
+                if let FnArg::Typed(typed) = &mut input
                     && let Pat::Ident(pat) = &mut *typed.pat
                 {
                     pat.mutability = None;

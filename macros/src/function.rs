@@ -326,7 +326,14 @@ fn arc_of(ty: &Type) -> Option<Type> {
         return None;
     };
     let last = path.path.segments.last()?;
-    (last.ident == "Arc").then(|| first_type(&last.arguments))?
+    let shared = (last.ident == "Arc").then(|| first_type(&last.arguments))??;
+    // What has no size is cached as it is.
+    let is_sized = match &shared {
+        Type::Slice(_) | Type::TraitObject(_) => false,
+        Type::Path(path) => !path.path.is_ident("str"),
+        _ => true,
+    };
+    is_sized.then_some(shared)
 }
 
 fn first_type(arguments: &PathArguments) -> Option<Type> {

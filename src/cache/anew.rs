@@ -16,6 +16,8 @@ use crate::cache::single::{begun_without, checked, delete, settle_deadline};
 use crate::context::Context;
 use crate::entry::{Entry, Lease, Right, Ticket};
 use crate::error::{Error, Result};
+#[cfg(feature = "macros")]
+use crate::flight::Outcome;
 use crate::flight::{Lead, Tags};
 use crate::options::Options;
 use crate::value::Cacheable;
@@ -55,7 +57,8 @@ where
     if let Ok(computed) = &computed
         && computed.is_outrun
     {
-        // What stands there now may have been computed from before this call. An empty key is never wrong.
+        // What stands there now may have been computed from before this call: nobody can tell which write it was that cut this one off.
+        // An empty key is never wrong.
         if let Err(error) = delete(cache, key).await {
             if call.is_strict() {
                 return Err(error.into());
@@ -64,6 +67,37 @@ where
         }
     }
     answered(&call, computed)
+}
+
+/// As [`refresh`], for one whose value is out of date and who takes that of another refresh under way.
+#[cfg(feature = "macros")]
+pub(crate) async fn renewed<C, T, E, F, Fut>(
+    cache: &C,
+    key: &str,
+    options: Options,
+    compute: F,
+) -> Result<Arc<T>, E>
+where
+    C: Cache,
+    T: Cacheable,
+    E: From<Error> + Debug + Send,
+    F: FnOnce(Context) -> Fut + Send,
+    Fut: Future<Output = Result<T, E>> + Send,
+{
+    let call = Call::new(cache, key, options);
+    let stored = cache.stored_key(key);
+    let flights = cache.core().flights();
+    if let Some(waiter) = flights.join_renewal(&stored, TypeId::of::<T>()) {
+        let mut terms = call.terms();
+        terms.takes.computed_only = true;
+        if let Outcome::Landed(landing) = waiter.wait(terms).await
+            && let Some(Ok(value)) = call.landed::<T>(landing)
+        {
+            return Ok(value);
+        }
+    }
+    let options = call.options.into_owned();
+    refresh(cache, key, options, compute).await
 }
 
 impl<C: Cache> Call<'_, C> {

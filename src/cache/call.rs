@@ -304,6 +304,7 @@ impl<'c, C: Cache> Call<'c, C> {
             takes: Takes {
                 stale: self.takes_stale(),
                 failures: self.takes_failures(),
+                ..Takes::default()
             },
             soft: self.options.softly(),
             until: self.until,

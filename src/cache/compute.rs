@@ -2,9 +2,11 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
@@ -15,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::cache::Cache;
 use crate::cache::ahead::{is_due, refresh};
 use crate::cache::call::{Call, Led, Opened, Stale};
-use crate::cache::publish::{Kept, Made, publish, publish_failure, rearm};
+use crate::cache::publish::{Made, publish, publish_failure, rearm};
 use crate::context::{Context, Said};
 use crate::core::{Core, MAX_WAIT};
 use crate::error::{Error, ErrorKind};
@@ -39,7 +41,7 @@ pub(super) enum Failed<E> {
 pub(super) struct Computed<T> {
     pub(super) value: Arc<T>,
     pub(super) source: Source,
-    /// It was to be stored, and is not, and no write by this process is the reason.
+    /// It was to be stored, and is not.
     pub(super) is_outrun: bool,
 }
 
@@ -310,7 +312,7 @@ where
                 ticket: led.ticket,
             };
             let published = in_time(until, publish(cache, key, led.lead, made)).await;
-            if let (Some(Ok(Kept::Stored)), Some(held)) = (&published, led.held) {
+            if let (Some(Ok(true)), Some(held)) = (&published, led.held) {
                 held.done();
             }
             return match published {
@@ -318,7 +320,7 @@ where
                     Err(Failed::Erred(error.into()))
                 }
                 _ => Ok(Computed {
-                    is_outrun: !matches!(published, Some(Ok(Kept::Stored | Kept::Written))),
+                    is_outrun: !matches!(published, Some(Ok(true))),
                     ..Computed::new(value, Source::Computed)
                 }),
             };
@@ -394,12 +396,17 @@ pub(super) async fn turn(
     if let Ok(turn) = turns.try_acquire() {
         return Some(Some(turn));
     }
-    let waits = Handle::try_current().is_ok().then(|| {
-        let patience = core.settings().leader_patience.min(MAX_WAIT);
-        let bound = Instant::now() + patience;
-        until.map_or(bound, |until| until.min(bound))
+    let bound = Instant::now() + core.settings().leader_patience.min(MAX_WAIT);
+    let bound = until.map_or(bound, |until| until.min(bound));
+    let mut turn = pin!(turns.acquire());
+    let turn = poll_fn(|cx| match turn.as_mut().poll(cx) {
+        Poll::Ready(turn) => Poll::Ready(turn.ok()),
+        // A caller that blocks its thread may keep the timer from being turned, or has none.
+        Poll::Pending if bound <= Instant::now() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
     });
-    in_time(waits, turns.acquire()).await?.ok().map(Some)
+    let timer = Handle::try_current().is_ok().then_some(bound);
+    in_time(timer, turn).await?.map(Some)
 }
 
 /// Runs a compute until it ends, panics, or takes too long.

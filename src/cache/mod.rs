@@ -31,7 +31,7 @@ use crate::wrap::prefixed::Prefixed;
 use single::Look;
 
 #[cfg(feature = "macros")]
-pub(crate) use self::{ahead::Life, compute::resolve};
+pub(crate) use self::{ahead::Life, anew::renewed, compute::resolve};
 #[cfg(any(feature = "http", feature = "macros"))]
 pub(crate) use self::{
     ahead::{is_due, refresh as refresh_ahead},
@@ -430,8 +430,8 @@ pub trait Cache: Backend + Clone {
     /// without anybody having to wait. Meanwhile the others are answered what stands there.
     ///
     /// The compute begins after this call did, and runs in it; two calls at the same time are two computes. Once this has returned,
-    /// no later read through this cache, its clones or tiers answers a value that was computed from before it: where another process
-    /// stored one meanwhile, the key is removed. It is removed, too, where the new value cannot be stored, or has no life. A compute that errs leaves
+    /// no later read through this cache, its clones or tiers answers a value that was computed from before it: where the new
+    /// value is not stored, because the key was written meanwhile, another process stored what it computed, or it has no life, the key is removed. A compute that errs leaves
     /// everything as it is, and so does one that said [`do_not_store`](Context::do_not_store).
     ///
     /// ```

@@ -67,35 +67,20 @@ fn prepared<C: Cache>(cache: &C, key: &str, mut draft: Draft) -> Result<Draft> {
     }
 }
 
-/// What became of a computed value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kept {
-    Stored,
-    /// This process wrote the key since the compute began.
-    Written,
-    /// Another process did, or stored what it computed; or the value has no life.
-    Not,
-}
-
-/// Gives the value to those who wait, and stores it unless the key was written meanwhile.
+/// Gives the value to those who wait, and stores it unless the key was written meanwhile. Whether it was stored.
 pub(super) async fn publish<T: Cacheable, C: Cache>(
     cache: &C,
     key: &str,
     lead: Lead,
     made: Made<'_, T>,
-) -> Result<Kept> {
+) -> Result<bool> {
     let landing = Landing::of(Arc::clone(made.value) as _);
     let draft = computed(cache, key, made);
     let Some(storing) = lead.land(landing) else {
         count(&cache.core().counters().outrun);
-        return Ok(Kept::Written);
+        return Ok(false);
     };
-    let is_stored = keep(cache, key, &storing, draft?).await?;
-    Ok(match is_stored {
-        true => Kept::Stored,
-        false if storing.overtaken() => Kept::Written,
-        false => Kept::Not,
-    })
+    keep(cache, key, &storing, draft?).await
 }
 
 /// Tells those who wait that a compute failed, and keeps that for so long.

@@ -111,7 +111,9 @@ impl Flights {
     /// Takes a seat in a flight that there is.
     fn sit(self: &Arc<Self>, key: &str, flight: Arc<Flight>, now: Instant, terms: &Terms) -> Seat {
         let mut state = lock(&flight.state);
-        if state.may_lead(now, terms.patience) {
+        // Whoever leads finds what stands there, and that would be the flight's value.
+        let has_value = state.meanwhile(now, terms.takes).is_some();
+        if !has_value && state.may_lead(now, terms.patience) {
             let term = state.lead(now);
             drop(state);
             return Seat::Lead(self.lead(key, flight, term));
@@ -122,6 +124,24 @@ impl Flights {
         state.waiters += 1;
         drop(state);
         Seat::Wait(Waiter {
+            flights: Arc::clone(self),
+            key: key.into(),
+            flight,
+        })
+    }
+
+    /// A seat beside a leader who computes whatever stands there, if there is one.
+    #[cfg(feature = "macros")]
+    pub(crate) fn join_renewal(self: &Arc<Self>, key: &str, type_id: TypeId) -> Option<Waiter> {
+        let shard = self.shard(key);
+        let renewal = shard.get(key)?.flights.iter().find(|flight| {
+            let state = lock(&flight.state);
+            let is_open = !state.closed && state.landed.is_none() && state.led;
+            flight.type_id == type_id && state.renews && is_open
+        });
+        let flight = Arc::clone(renewal?);
+        lock(&flight.state).waiters += 1;
+        Some(Waiter {
             flights: Arc::clone(self),
             key: key.into(),
             flight,

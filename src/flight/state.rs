@@ -66,6 +66,8 @@ impl Landing {
 pub(crate) struct Takes {
     pub(crate) stale: bool,
     pub(crate) failures: bool,
+    /// Only what is computed, rather than what stands there meanwhile.
+    pub(crate) computed_only: bool,
 }
 
 impl Takes {
@@ -119,6 +121,8 @@ pub(super) struct State {
     /// A value past its life, to be taken by those who have waited long enough.
     pub(super) offered: Option<(Shared, Instant)>,
     pub(super) detached: bool,
+    /// Its value is computed whatever stands there.
+    pub(super) renews: bool,
     /// Nobody joins it any more.
     pub(super) closed: bool,
     /// The tags that its value will have, where that is known; nothing is known at first.
@@ -162,6 +166,7 @@ impl Flight {
             current: None,
             offered: None,
             detached,
+            renews: false,
             closed: false,
             tags: Tags::default(),
             storing: false,
@@ -205,6 +210,12 @@ impl State {
     pub(super) fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
         let landed = self.landed.is_some() && self.storing;
         landed && self.since + patience.min(MAX_PATIENCE) <= now
+    }
+
+    /// The value within its life that is handed out meanwhile.
+    pub(super) fn meanwhile(&self, now: Instant, takes: Takes) -> Option<&Shared> {
+        let (value, until) = self.current.as_ref()?;
+        (now < *until && !takes.computed_only).then_some(value)
     }
 
     /// The value past its life that is at hand, for one who takes it.

@@ -113,7 +113,7 @@ impl Waiter {
             Some(landed) => return Ok(Outcome::Landed(landed.clone())),
             None => {}
         }
-        if let Some((value, _)) = state.current.as_ref().filter(|(_, until)| now < *until) {
+        if let Some(value) = state.meanwhile(now, terms.takes) {
             return Ok(Outcome::Landed(Landing::of(Arc::clone(value))));
         }
         let stale = state.offer(now, terms.takes).map(Outcome::Landed);

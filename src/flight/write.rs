@@ -34,6 +34,7 @@ impl Writing {
         self.ended = true;
         slot.ended();
         let flight = Flight::new(type_id, Instant::now(), slot.writers > 0 || clearing);
+        lock(&flight.state).renews = true;
         let flight = Arc::new(flight);
         slot.flights.push(Arc::clone(&flight));
         flights.lead(&self.key, flight, 1)

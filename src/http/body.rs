@@ -4,10 +4,16 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+
+/// A body is waited for so long before it is passed by.
+const READING: Duration = Duration::from_secs(2);
 
 /// The body of a response that went through a [`CacheLayer`](super::CacheLayer): whole, if it came from the cache or went into it, else as the handler
 /// answered it.
@@ -46,6 +52,10 @@ impl<B: Body> CacheBody<B> {
         Self(Kind::Whole(bytes))
     }
 
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self.0, Kind::Broken { .. })
+    }
+
     /// One that is not looked into.
     pub(super) fn passed(body: B) -> Self {
         Self(Kind::Passed {
@@ -65,7 +75,21 @@ impl<B: Body<Data = Bytes>> CacheBody<B> {
         }
         let mut rest = Box::pin(body);
         let (mut read, mut len) = (VecDeque::new(), 0_usize);
-        while let Some(frame) = rest.frame().await {
+        // One that takes its time is one to be seen as it comes.
+        let until = Handle::try_current()
+            .is_ok()
+            .then(|| Instant::now() + READING);
+        loop {
+            let next = match until {
+                Some(until) => match timeout_at(until, rest.frame()).await {
+                    Ok(next) => next,
+                    Err(_) => return Err(Self(Kind::Passed { read, rest })),
+                },
+                None => rest.frame().await,
+            };
+            let Some(frame) = next else {
+                break;
+            };
             let frame = match frame {
                 Ok(frame) => frame,
                 Err(error) => {

@@ -1,6 +1,6 @@
 //! What a response says about being cached.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::header::{self, HeaderMap, HeaderName};
 
@@ -11,6 +11,7 @@ pub(super) struct Control {
     pub(super) no_cache: bool,
     pub(super) private: bool,
     pub(super) only_if_cached: bool,
+    pub(super) must_revalidate: bool,
     max_age: Option<u64>,
     s_maxage: Option<u64>,
 }
@@ -47,6 +48,7 @@ impl Control {
             "no-store" => self.no_store = true,
             "no-cache" => self.no_cache = true,
             "private" => self.private = true,
+            "must-revalidate" | "proxy-revalidate" => self.must_revalidate = true,
             "only-if-cached" => self.only_if_cached = true,
             // Of two, the shorter.
             "max-age" => self.max_age = self.max_age.into_iter().chain(seconds()).min(),
@@ -64,6 +66,41 @@ impl Control {
     pub(super) fn is_kept_from_others(&self) -> bool {
         self.no_store || self.no_cache || self.private
     }
+}
+
+/// For how long a response says that it may be kept, less the age that it has already.
+pub(super) fn life(headers: &HeaderMap, control: Control) -> Option<Duration> {
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default())
+    };
+    let said = control.life().or_else(|| {
+        let expires = httpdate::parse_http_date(text(header::EXPIRES)?);
+        let date = text(header::DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+        let now = date.unwrap_or_else(SystemTime::now);
+        // What is no date is over already.
+        let left = expires
+            .ok()
+            .and_then(|expires| expires.duration_since(now).ok());
+        Some(left.unwrap_or_default())
+    })?;
+    let age = text(header::AGE)
+        .and_then(|age| age.parse().ok())
+        .unwrap_or(0);
+    Some(said.saturating_sub(Duration::from_secs(age)))
+}
+
+/// Whether a response is one to be seen as it comes.
+pub(super) fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| {
+        kind.trim_start()
+            .to_ascii_lowercase()
+            .starts_with("text/event-stream")
+    })
 }
 
 /// At commas that stand in no quotes.
@@ -131,6 +168,41 @@ mod tests {
         }
         for shared in ["public", "x=\"no-store\"", "x=\"a, private\"", "no-storex"] {
             assert!(!control(&[shared]).is_kept_from_others(), "{shared}");
+        }
+    }
+
+    #[test]
+    fn a_date_says_how_long_where_nothing_else_does() {
+        let of = |pairs: &[(HeaderName, &'static str)]| {
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+            let headers: HeaderMap = pairs.collect();
+            life(&headers, Control::of(&headers))
+        };
+        let date = (header::DATE, "Tue, 15 Nov 1994 12:45:26 GMT");
+        let later = (header::EXPIRES, "Tue, 15 Nov 1994 12:46:26 GMT");
+        assert_eq!(of(&[]), None);
+        assert_eq!(
+            of(&[date.clone(), later.clone()]),
+            Some(Duration::from_secs(60))
+        );
+        let aged = (header::AGE, "50");
+        assert_eq!(
+            of(&[date.clone(), later.clone(), aged.clone()]),
+            Some(Duration::from_secs(10))
+        );
+        let control = (header::CACHE_CONTROL, "max-age=70");
+        assert_eq!(
+            of(&[date, later, control, aged]),
+            Some(Duration::from_secs(20))
+        );
+        for over in ["0", "-1", "Thu, 01 Jan 1970 00:00:00 GMT"] {
+            assert_eq!(
+                of(&[(header::EXPIRES, over)]),
+                Some(Duration::ZERO),
+                "{over}"
+            );
         }
     }
 

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use http::Uri;
 use http::header::{self, HeaderName};
 use http::request::Parts;
+use http::uri::Authority;
 
 use crate::digest;
 
@@ -21,13 +23,20 @@ pub(super) enum Named {
     Uri {
         with_host: bool,
         with_query: bool,
+        /// What a router took off the path before it came here.
+        within: Arc<str>,
     },
     Fixed(Arc<str>),
     Computed(Arc<dyn Fn(&Parts) -> String + Send + Sync>),
 }
 
-/// The key of a request, behind the cache's prefix.
-pub(super) fn key(prefix: &str, named: &Named, vary: &[HeaderName], request: &Parts) -> String {
+/// The key of a request, behind the cache's prefix; nothing where it is not to be told which host is asked.
+pub(super) fn key(
+    prefix: &str,
+    named: &Named,
+    vary: &[HeaderName],
+    request: &Parts,
+) -> Option<String> {
     let mut key = prefix.to_owned();
     match named {
         Named::Fixed(name) => key.push_str(name),
@@ -35,13 +44,16 @@ pub(super) fn key(prefix: &str, named: &Named, vary: &[HeaderName], request: &Pa
         Named::Uri {
             with_host,
             with_query,
+            within,
         } => {
             let mut uri = String::new();
             if *with_host {
-                uri.push_str(&host(request));
+                uri.push_str(&host(request)?);
             }
-            uri.push_str(request.uri.path());
-            let query = request.uri.query().filter(|_| *with_query);
+            let asked = whole(request);
+            uri.push_str(within);
+            uri.push_str(asked.path());
+            let query = asked.query().filter(|_| *with_query);
             let query = sorted(query.unwrap_or_default());
             if !query.is_empty() {
                 uri.push('?');
@@ -58,17 +70,35 @@ pub(super) fn key(prefix: &str, named: &Named, vary: &[HeaderName], request: &Pa
     if !vary.is_empty() {
         let _ = write!(key, "#{}", digest::text(&varied(vary, request)));
     }
-    key
+    Some(key)
 }
 
-/// Which host is asked. What follows may answer by it.
-fn host(request: &Parts) -> String {
-    let authority = request.uri.authority().map(|authority| authority.as_str());
-    let named = request
-        .headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    authority.or(named).unwrap_or_default().to_ascii_lowercase()
+/// What was asked, before a router took anything off it.
+fn whole(request: &Parts) -> &Uri {
+    #[cfg(feature = "axum")]
+    if let Some(original) = request.extensions.get::<axum::extract::OriginalUri>() {
+        return &original.0;
+    }
+    &request.uri
+}
+
+/// Which host is asked, empty if none. What follows may answer by it, so nothing else may be taken for one: not what holds a part of a
+/// path, and not one of two.
+fn host(request: &Parts) -> Option<String> {
+    let mut named = request.headers.get_all(header::HOST).iter();
+    let (first, second) = (named.next(), named.next());
+    let named = match first {
+        None => None,
+        Some(host) if host.is_empty() => None,
+        Some(host) => Some(Authority::try_from(host.as_bytes()).ok()?),
+    };
+    let host = match (request.uri.authority(), named) {
+        (Some(authority), Some(named)) if authority.as_str() != named.as_str() => return None,
+        (Some(authority), _) => authority.as_str().to_ascii_lowercase(),
+        (None, Some(named)) => named.as_str().to_ascii_lowercase(),
+        (None, None) => String::new(),
+    };
+    (second.is_none() && !host.contains('@')).then_some(host)
 }
 
 /// The parts of a query in the order of their bytes: those that say the same have one key, but for how they are encoded.
@@ -99,10 +129,17 @@ mod tests {
 
     use super::*;
 
-    const URI: Named = Named::Uri {
-        with_host: true,
-        with_query: true,
-    };
+    fn uri(with_host: bool, with_query: bool) -> Named {
+        Named::Uri {
+            with_host,
+            with_query,
+            within: "".into(),
+        }
+    }
+
+    fn key(prefix: &str, named: &Named, vary: &[HeaderName], request: &Parts) -> String {
+        super::key(prefix, named, vary, request).unwrap()
+    }
 
     fn parts(uri: &str, headers: &[(&str, &str)]) -> Parts {
         let request = Request::builder().uri(uri);
@@ -113,7 +150,7 @@ mod tests {
     }
 
     fn of(uri: &str) -> String {
-        key("", &URI, &[], &parts(uri, &[]))
+        key("", &uri(true, true), &[], &parts(uri, &[]))
     }
 
     #[test]
@@ -123,11 +160,11 @@ mod tests {
         assert_eq!(of("/works?"), "view//works");
         assert_eq!(of("http://Example.org/a"), "view/example.org/a");
         let hosted = parts("/a", &[("host", "Example.org")]);
-        assert_eq!(key("BEI:", &URI, &[], &hosted), "BEI:view/example.org/a");
-        let named = Named::Uri {
-            with_host: false,
-            with_query: false,
-        };
+        assert_eq!(
+            key("BEI:", &uri(true, true), &[], &hosted),
+            "BEI:view/example.org/a"
+        );
+        let named = uri(false, false);
         assert_eq!(
             key("", &named, &[], &parts("/a?b", &[("host", "x")])),
             "view//a"
@@ -146,6 +183,41 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_host_is_no_key() {
+        for host in [
+            "example.org/admin",
+            "h/works?x=",
+            "a@b",
+            "ex\u{e4}mple",
+            "a b",
+            "a#b",
+        ] {
+            let request = parts("/users", &[("host", host)]);
+            let made = super::key("", &uri(true, true), &[], &request);
+            assert_eq!(made, None, "{host}");
+        }
+        let two = parts("/", &[("host", "a"), ("host", "b")]);
+        assert_eq!(super::key("", &uri(true, true), &[], &two), None);
+        let other = parts("http://shop.org/", &[("host", "evil.org")]);
+        assert_eq!(super::key("", &uri(true, true), &[], &other), None);
+        let same = parts("http://shop.org:80/", &[("host", "shop.org:80")]);
+        assert_eq!(key("", &uri(true, true), &[], &same), "view/shop.org:80/");
+    }
+
+    #[test]
+    fn what_a_router_took_off_is_put_back() {
+        let within = Named::Uri {
+            with_host: false,
+            with_query: true,
+            within: "/v1".into(),
+        };
+        assert_eq!(
+            key("", &within, &[], &parts("/a?b=1", &[])),
+            "view//v1/a?b=1"
+        );
+    }
+
+    #[test]
     fn a_long_uri_is_hashed() {
         let long = |end: &str| of(&format!("/{}{end}", "x".repeat(3000)));
         assert_eq!(long("a").len(), "view/#".len() + 32);
@@ -155,7 +227,7 @@ mod tests {
     #[test]
     fn chosen_headers_tell_requests_apart() {
         let vary = [header::ACCEPT, header::ACCEPT_LANGUAGE];
-        let of = |headers: &[(&str, &str)]| key("", &URI, &vary, &parts("/a", headers));
+        let of = |headers: &[(&str, &str)]| key("", &uri(true, true), &vary, &parts("/a", headers));
         let keys = [
             of(&[]),
             of(&[("accept", "")]),

@@ -49,12 +49,16 @@
 //! # One at a time
 //!
 //! Requests of one key at the same time share one run of the handler, in a task of its own that goes on when its client goes away. A response that is
-//! not kept is never shared: the others run the handler themselves, and for five seconds nobody waits for another's there.
+//! not kept is never shared: the others run the handler themselves, and for a second nobody waits for another's there, nor is anything kept.
 //!
 //! # The key
 //!
 //! `view/HOST/PATH?QUERY` behind the cache's [`key_prefix`](crate::core::Settings::key_prefix), the query sorted by name; or
-//! [fixed](CacheLayer::key), or [computed](CacheLayer::key_by). Hosts are apart because handlers and redirects may answer by them.
+//! [fixed](CacheLayer::key), or [computed](CacheLayer::key_by). Hosts are apart because handlers and redirects may answer by them; a request whose `Host` is no
+//! host, or another than its uri says, is passed by. Headers of proxies, `X-Forwarded-Host` say, are not looked at: a handler that does [varies](CacheLayer::vary) by them.
+//!
+//! axum's `nest` takes the path of the nested router off before a layer within sees the request. With feature `axum`, the whole path is the key all the same;
+//! without, name it by [`within`](CacheLayer::within), or two nested routers with one cache answer for each other.
 //!
 //! # What a client sees
 //!
@@ -171,6 +175,7 @@ impl<C: Cache> CacheLayer<C> {
             named: Named::Uri {
                 with_host: true,
                 with_query: true,
+                within: "".into(),
             },
             vary: Vec::new(),
             options: Options::default(),
@@ -226,30 +231,33 @@ impl<C: Cache> CacheLayer<C> {
         self.with(|views| views.named = Named::Computed(Arc::new(key)))
     }
 
-    /// Answers alike whatever the query is: for views that do not look at it.
+    /// Answers alike whatever the query is: for views that do not look at it. Nothing to a key that is given or made.
     #[must_use]
     pub fn ignore_query(self) -> Self {
-        self.with(|views| match &mut views.named {
-            Named::Uri { with_query, .. } => *with_query = false,
-            named => {
-                *named = Named::Uri {
-                    with_host: true,
-                    with_query: false,
-                }
+        self.with(|views| {
+            if let Named::Uri { with_query, .. } = &mut views.named {
+                *with_query = false;
             }
         })
     }
 
-    /// Answers alike whatever host is asked: for views that do not look at it, nor any redirect they make.
+    /// Answers alike whatever host is asked: for views that do not look at it, nor any redirect they make. Nothing to a key that is given or made.
     #[must_use]
     pub fn ignore_host(self) -> Self {
-        self.with(|views| match &mut views.named {
-            Named::Uri { with_host, .. } => *with_host = false,
-            named => {
-                *named = Named::Uri {
-                    with_host: false,
-                    with_query: true,
-                }
+        self.with(|views| {
+            if let Named::Uri { with_host, .. } = &mut views.named {
+                *with_host = false;
+            }
+        })
+    }
+
+    /// What stands before the path in the key: for a layer within a router that takes it off, where feature `axum` does not see to
+    /// it. Two such routers with one cache would answer for each other.
+    #[must_use]
+    pub fn within(self, path: impl Into<Arc<str>>) -> Self {
+        self.with(|views| {
+            if let Named::Uri { within, .. } = &mut views.named {
+                *within = path.into();
             }
         })
     }
@@ -330,18 +338,18 @@ impl<C: Cache> CacheLayer<C> {
         self.with(|views| views.obeys_clients = obeys)
     }
 
-    /// The key of a request: for [`delete`](Cache::delete), say.
+    /// The key of a request: for [`delete`](Cache::delete), say. Nothing for one whose host is none.
     ///
     /// ```
     /// # #[cfg(feature = "moka")] {
     /// let views = larder::http::CacheLayer::new(larder::Moka::new(10));
     /// let request = http::Request::get("/works?limit=15&mock=true").header("host", "example.org");
     /// let (request, ()) = request.body(()).unwrap().into_parts();
-    /// assert_eq!(views.key_of(&request), "view/example.org/works?limit=15&mock=true");
+    /// assert_eq!(views.key_of(&request).unwrap(), "view/example.org/works?limit=15&mock=true");
     /// # }
     /// ```
     #[must_use]
-    pub fn key_of(&self, request: &request::Parts) -> String {
+    pub fn key_of(&self, request: &request::Parts) -> Option<String> {
         let prefix = &self.cache.core().settings().key_prefix;
         key::key(prefix, &self.views.named, &self.views.vary, request)
     }
@@ -363,4 +371,4 @@ impl<C: Cache, S> Layer<S> for CacheLayer<C> {
 }
 
 /// For so long nobody waits where a response turned out not to be one to keep.
-const PASS: Duration = Duration::from_secs(5);
+const PASS: Duration = Duration::from_secs(1);

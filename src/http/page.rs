@@ -113,7 +113,10 @@ impl Page {
             }
             return (StatusCode::NOT_MODIFIED, told, Bytes::new());
         }
-        headers.insert(header::CONTENT_LENGTH, self.body.len().into());
+        // What has no body at all has no length of one.
+        if status != StatusCode::NO_CONTENT {
+            headers.insert(header::CONTENT_LENGTH, self.body.len().into());
+        }
         let body = if with_body {
             self.body.clone()
         } else {

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, request, response};
 use http_body::Body;
 use tower_service::Service;
 use tracing::Instrument as _;
 
 use super::body::CacheBody;
-use super::control::{Control, varies_by};
+use super::control::{Control, is_stream, life, varies_by};
 use super::page::Page;
 use super::{CacheLayer, Caching, PASS, Views};
 use crate::cache::{Cache, apart, at_hand_for_now, is_due, look_up, refresh, refresh_ahead};
@@ -77,7 +77,7 @@ where
         let inner = std::mem::replace(&mut self.inner, next);
         let layer = self.layer.clone();
         Box::pin(async move {
-            let (parts, body) = request.into_parts();
+            let (mut parts, body) = request.into_parts();
             match layer.judge(&parts) {
                 Asked::Pass => layer.passed(inner, Request::from_parts(parts, body)).await,
                 Asked::OnlyIfCached(key) => Ok(layer.only_cached(&key, &parts).await),
@@ -87,6 +87,10 @@ where
                 },
                 Asked::Get { key, force } => {
                     let asked = parts.headers.clone();
+                    // Whether the client has it is for this to say: the handler is to answer with all of it.
+                    CONDITIONS
+                        .iter()
+                        .for_each(|name| drop(parts.headers.remove(name)));
                     let tags = layer.tags_of(&parts);
                     let handler = Handler::new(inner, Request::from_parts(parts, body));
                     let call = Call {
@@ -101,6 +105,15 @@ where
         })
     }
 }
+
+/// What a client wants only under a condition.
+const CONDITIONS: [HeaderName; 5] = [
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    header::IF_RANGE,
+];
 
 /// What becomes of a request.
 enum Asked {
@@ -134,7 +147,9 @@ impl<C: Cache> CacheLayer<C> {
         if control.no_store {
             return Asked::Pass;
         }
-        let key = self.key_of(request);
+        let Some(key) = self.key_of(request) else {
+            return Asked::Pass;
+        };
         if is_head {
             return Asked::Head(key);
         }
@@ -237,7 +252,11 @@ enum State<S, A, B: Body, E> {
     /// Not called yet.
     Ready(S, Request<A>),
     Called,
-    Answered(Answer<B, E>),
+    Answered {
+        answer: Answer<B, E>,
+        /// It is that the handler failed.
+        is_failure: bool,
+    },
 }
 
 impl<S, A, B: Body, E> Clone for Handler<S, A, B, E> {
@@ -257,9 +276,22 @@ impl<S, A, B: Body, E> Handler<S, A, B, E> {
         std::mem::replace(&mut *state, State::Called)
     }
 
-    fn answered(&self, answer: Answer<B, E>) {
+    fn answered(&self, answer: Answer<B, E>, missed: &Missed) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State::Answered(answer);
+        let is_failure = matches!(missed, Missed::Failed);
+        *state = State::Answered { answer, is_failure };
+    }
+
+    /// What it answered to its own client, where that is not for others. One that is to be called yet stays so.
+    fn own(&self) -> Option<(Answer<B, E>, bool)> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*state, State::Answered { .. }) {
+            return None;
+        }
+        match std::mem::replace(&mut *state, State::Called) {
+            State::Answered { answer, is_failure } => Some((answer, is_failure)),
+            State::Ready(..) | State::Called => None,
+        }
     }
 }
 
@@ -301,30 +333,36 @@ impl<C: Cache> Call<'_, C> {
             return Ok(self.kept(&page, &report));
         }
         self.tag(&mut options);
-        let options = options.error_ttl(PASS);
-        let made = made(views(), default_ttl, handler.clone());
+        // A store's error is nothing to a client.
+        let options = options.error_ttl(PASS).unstrict();
+        let make = |handler| made(views(), default_ttl, handler);
         let page = if force {
-            refresh(cache, self.key, options, made).await
+            refresh(cache, self.key, options, make(handler.clone())).await
         } else {
-            apart(cache, self.key, options, made).await
+            apart(cache, self.key, options, make(handler.clone())).await
         };
-        match (page, handler.take()) {
-            // Its own response, rather than an older one of others. But for a failed one there is nothing better.
-            (Ok(_), State::Answered(Ok(own))) if !own.status().is_server_error() => {
+        let page = match (page, handler.own()) {
+            // Its own response, rather than an older one of others. But for a failure there is nothing better.
+            (Ok(_), Some((own, false))) => {
                 // Nor is that an answer to anybody any more. What fails is counted.
                 let _ = cache.delete(self.key).await;
-                Ok(self.layer.told(own, "pass"))
+                return own.map(|own| self.layer.told(own, "pass"));
             }
-            (Ok(page), _) => Ok(self.kept(&page, &report)),
-            (Err(_), State::Answered(own)) => own.map(|own| self.layer.told(own, "pass")),
-            // Another's response is not shared.
-            (Err(_), State::Ready(inner, request)) => self.layer.passed(inner, request).await,
-            (Err(_), State::Called) => {
-                // It took longer than it may, or panicked.
-                let none = response_of(StatusCode::GATEWAY_TIMEOUT, HeaderMap::new(), Bytes::new());
-                Ok(self.layer.told(none, "pass"))
+            (Ok(page), _) => page,
+            (Err(_), Some((own, _))) => return own.map(|own| self.layer.told(own, "pass")),
+            (Err(_), None) => {
+                return match handler.take() {
+                    State::Ready(inner, request) => self.layer.passed(inner, request).await,
+                    // It took longer than it may, or panicked.
+                    State::Called | State::Answered { .. } => {
+                        let status = StatusCode::GATEWAY_TIMEOUT;
+                        let none = response_of(status, HeaderMap::new(), Bytes::new());
+                        Ok(self.layer.told(none, "pass"))
+                    }
+                };
             }
-        }
+        };
+        Ok(self.kept(&page, &report))
     }
 
     fn tag(&mut self, options: &mut Options) {
@@ -411,7 +449,7 @@ where
     let response = match inner.call(request).await {
         Ok(response) => response,
         Err(error) => {
-            handler.answered(Err(error));
+            handler.answered(Err(error), &Missed::Failed);
             return Err(Missed::Failed);
         }
     };
@@ -422,18 +460,26 @@ where
             false => Missed::Passed,
         };
         let body = CacheBody::passed(body);
-        handler.answered(Ok(Response::from_parts(parts, body)));
+        handler.answered(Ok(Response::from_parts(parts, body)), &missed);
         return Err(missed);
     };
     let body = match CacheBody::read(body, views.max_body).await {
         Ok(body) => body,
         Err(body) => {
-            handler.answered(Ok(Response::from_parts(parts, body)));
-            return Err(Missed::Passed);
+            let missed = match body.is_broken() {
+                true => Missed::Failed,
+                false => Missed::Passed,
+            };
+            handler.answered(Ok(Response::from_parts(parts, body)), &missed);
+            return Err(missed);
         }
     };
     if let Some(ttl) = ttl {
         compute.set_ttl(ttl);
+    }
+    if Control::of(&parts.headers).must_revalidate {
+        // Not past its life, whatever happens.
+        compute.set_grace(Duration::ZERO);
     }
     if let Some(caching) = parts.extensions.get::<Caching>() {
         caching.tags.iter().for_each(|tag| compute.tag(tag.clone()));
@@ -450,14 +496,13 @@ impl Views {
         let is_kept = (self.store_if)(response)
             && response.status != StatusCode::PARTIAL_CONTENT
             && response.status != StatusCode::NOT_MODIFIED
+            && !is_stream(&response.headers)
             && !caching.is_some_and(|caching| caching.is_not_kept)
             && (self.keeps_private || !control.is_kept_from_others())
             && (self.keeps_cookies || !response.headers.contains_key(header::SET_COOKIE))
             && varies_by(&response.headers, &self.vary);
-        let said = control
-            .life()
-            .filter(|_| !self.keeps_private)
-            .map(Ttl::After);
+        let said = life(&response.headers, control).filter(|_| !self.keeps_private);
+        let said = said.map(Ttl::After);
         let ttl = caching.and_then(|caching| caching.ttl).or(said);
         // What has no life is not kept, and not shared either.
         let lives = ttl != Some(Ttl::After(Duration::ZERO));

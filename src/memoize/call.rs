@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::blocking::{InProcess, wait_for};
 use super::key::{Key, tag_of_instance};
 use super::name::Name;
-use crate::cache::{Cache, Life, apart, is_due, look_up, refresh, refresh_ahead, resolve};
+use crate::cache::{Cache, Life, apart, is_due, look_up, refresh, refresh_ahead, renewed, resolve};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -77,6 +77,12 @@ impl<T, E> Fallible for Result<T, E> {
     type Error = E;
 }
 
+/// Has a closure know what it is asked of.
+#[inline]
+pub fn judge<T, F: Fn(&T) -> bool>(question: F) -> F {
+    question
+}
+
 /// Asks a value something.
 #[inline]
 pub fn asked<T>(value: &T, question: impl Fn(&T) -> bool) -> bool {
@@ -129,6 +135,8 @@ pub struct Call<'c, C> {
 pub struct Run<S, D> {
     /// It computes, whatever stands there.
     pub force: bool,
+    /// What stands there is to be replaced.
+    pub found_stale: bool,
     /// Whether a value is stored.
     pub store_if: S,
     /// Whether a value that stands there is to be replaced.
@@ -223,9 +231,10 @@ impl<'c, C: Cache> Call<'c, C> {
             }
             Ok(value)
         };
-        let forced = run.force || is_stale(self.cache, &key, run.stale_if).await;
-        if forced {
+        if run.force {
             refresh(self.cache, &key, self.options, compute).await
+        } else if run.found_stale || is_stale(self.cache, &key, run.stale_if).await {
+            renewed(self.cache, &key, self.options, compute).await
         } else {
             resolve(self.cache, &key, self.options, compute).await
         }
@@ -287,9 +296,10 @@ impl<'c, C: Cache> Call<'c, C> {
                 return compute().await.map(Arc::new);
             };
             let compute = tasked(run.store_if, compute);
-            let forced = run.force || is_stale(self.cache, &key, run.stale_if).await;
-            let value = if forced {
+            let value = if run.force {
                 refresh(self.cache, &key, self.options, compute).await
+            } else if run.found_stale || is_stale(self.cache, &key, run.stale_if).await {
+                renewed(self.cache, &key, self.options, compute).await
             } else {
                 apart(self.cache, &key, self.options, compute).await
             };

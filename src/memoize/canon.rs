@@ -30,8 +30,9 @@ const SETS: [&str; 3] = [
 ];
 
 /// What hands the encoding of what is in it on.
-const TRANSPARENT: [&str; 5] = [
+const TRANSPARENT: [&str; 6] = [
     "&",
+    "alloc::borrow::Cow<",
     "mut ",
     "alloc::boxed::Box<",
     "alloc::rc::Rc<",

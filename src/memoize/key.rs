@@ -35,7 +35,6 @@ pub struct Key {
     /// What of it the prefix is.
     prefix: usize,
     name: Name,
-    site: &'static Site,
     /// What most functions have nothing of.
     rest: Option<Box<Rest>>,
 }
@@ -59,11 +58,15 @@ impl Key {
             text: Text::default(),
             prefix: prefix.len(),
             name,
-            site,
             rest: None,
         };
         key.text.push(prefix);
-        if let Some(types) = name.write(&mut key.text) {
+        let types = name.write(&mut key.text);
+        if !site.is_alone(&key.text.as_str()[key.prefix..], types.as_deref()) {
+            let why = "another memoized function has the same name";
+            key.rest().problem = Some(why.to_owned());
+        }
+        if let Some(types) = types {
             key.seed_with(types.as_bytes());
         }
         key
@@ -139,10 +142,6 @@ impl Key {
     /// Puts down what comes before the arguments, and tells where they begin.
     #[inline]
     fn open(&mut self) -> usize {
-        if !self.site.is_alone(&self.text.as_str()[self.prefix..]) {
-            let why = "another memoized function has the same name";
-            self.rest().problem = Some(why.to_owned());
-        }
         if let Some(rest) = &self.rest {
             if let Some(seed) = &rest.seed {
                 let seed = format!("<{:016x}>", seed.digest());
@@ -179,7 +178,9 @@ impl Key {
     ///
     /// Of kind `Key`, where there is none.
     pub fn into_string(self) -> Result<String> {
-        self.checked().map(str::to_owned)
+        let key = self.checked()?;
+        crate::key::check(key)?;
+        Ok(key.to_owned())
     }
 
     /// As the cache takes it, if it is one.

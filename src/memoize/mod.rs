@@ -79,7 +79,11 @@
 //!
 //! Equal arguments have one key in every process and build: maps, sets and fields of structs are put in order, and integers are the same
 //! whatever their width. So are the keys of a program and those of its next version, as long as function and arguments keep their
-//! names. No two functions have a key in common; two that are given one `name` are told of (`memoized_twice`), and the second is not cached.
+//! names. Two functions of one path or `name` (of one name in two blocks of a function, say) are told of by the event `memoized_twice`, and in each process the
+//! second that is called is not cached: give them a `name` each. No others have a key in common.
+//!
+//! A set within another type is put in order where that is plain to see: in a field, an `Option`, a list, a `Box` or a `Cow`, and not behind a `#[serde(transparent)]` or a lock. Where it is not, or
+//! where `#[serde(skip)]` leaves out what tells arguments apart, give the `key`. A type alias of a `Result` is not known for one: its errors are cached like values.
 //!
 //! # Refused
 //!
@@ -108,7 +112,7 @@ pub mod __private {
 
     pub use super::call::{
         Call, Due, Fallible, Handle, KeyPart, MemoizedError, Run, asked, block_on, delete,
-        delete_all, delete_instance, due, owned, part,
+        delete_all, delete_instance, due, judge, owned, part,
     };
     pub use super::key::Key;
     pub use super::name::{Name, Site};

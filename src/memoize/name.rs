@@ -30,20 +30,21 @@ impl Site {
     }
 
     /// Whether this function alone has this name. Of two, the first that was called has it.
-    pub(super) fn is_alone(&'static self, name: &str) -> bool {
+    pub(super) fn is_alone(&'static self, name: &str, types: Option<&str>) -> bool {
+        // One with several names, a method that a trait provides, is looked up each time.
         match self.0.load(Ordering::Relaxed) {
             ALONE => true,
             NAMED_TWICE => false,
-            _ => self.register(name),
+            _ => self.register(name, types.unwrap_or_default()),
         }
     }
 
     #[cold]
-    fn register(&'static self, name: &str) -> bool {
+    fn register(&'static self, name: &str, types: &str) -> bool {
         let own = std::ptr::from_ref(self).addr();
         let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
         let names = names.get_or_insert_default();
-        let is_alone = *names.entry(name.to_owned()).or_insert(own) == own;
+        let is_alone = *names.entry(format!("{name} {types}")).or_insert(own) == own;
         let state = if is_alone { ALONE } else { NAMED_TWICE };
         self.0.store(state, Ordering::Relaxed);
         if !is_alone {
@@ -131,10 +132,20 @@ pub(super) fn normal(name: &'static str) -> Cow<'static, str> {
     while let Some(next) = chars.next() {
         match next {
             '\'' => {
-                while chars
-                    .next_if(|c| c.is_alphanumeric() || *c == '_')
-                    .is_some()
-                {}
+                let rest: String = chars.clone().collect();
+                match literal(&rest) {
+                    // A character, which tells types apart.
+                    Some(len) => {
+                        out.push('\'');
+                        out.extend(chars.by_ref().take(len));
+                    }
+                    None => {
+                        while chars
+                            .next_if(|c| c.is_alphanumeric() || *c == '_')
+                            .is_some()
+                        {}
+                    }
+                }
             }
             ' ' => {}
             ',' if out.ends_with(['<', ',']) => {}
@@ -152,6 +163,17 @@ pub(super) fn normal(name: &'static str) -> Cow<'static, str> {
         }
     }
     Cow::Owned(out)
+}
+
+/// How many characters the literal has whose first sign is before this, if it is one: its last sign included.
+fn literal(rest: &str) -> Option<usize> {
+    let mut chars = rest.chars();
+    if chars.next()? == '\\' {
+        // The escaped one may be the sign itself.
+        let end = rest.chars().skip(2).position(|c| c == '\'')?;
+        return Some(end + 3);
+    }
+    (chars.next()? == '\'').then_some(2)
 }
 
 #[cfg(test)]
@@ -192,6 +214,10 @@ mod tests {
             ("a::B<u8, '_>", "a::B<u8>"),
             ("(&'a str, u8)", "(&str,u8)"),
             ("a::B<C<'_>, D>", "a::B<C,D>"),
+            ("a::B<'x'>", "a::B<'x'>"),
+            ("a::B<'_'>", "a::B<'_'>"),
+            ("a::B<'\\'', 'a>", "a::B<'\\''>"),
+            ("a::B<'\\u{0}', '\\\\'>", "a::B<'\\u{0}','\\\\'>"),
         ] {
             assert_eq!(normal(name), want);
         }
@@ -206,8 +232,8 @@ mod tests {
         static FIRST: Site = Site::new();
         static SECOND: Site = Site::new();
         for _ in 0..2 {
-            assert!(FIRST.is_alone("a name of this test"));
-            assert!(!SECOND.is_alone("a name of this test"));
+            assert!(FIRST.is_alone("a name of this test", None));
+            assert!(!SECOND.is_alone("a name of this test", None));
         }
     }
 

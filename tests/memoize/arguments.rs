@@ -189,6 +189,63 @@ async fn anything(value: impl Serialize + Send + Sync + std::fmt::Debug) -> Stri
     format!("{value:?}")
 }
 
+trait Unit {
+    const UNIT: &'static str;
+}
+
+#[derive(Serialize)]
+struct Celsius(u32);
+#[derive(Serialize)]
+struct Fahrenheit(u32);
+
+impl Unit for Celsius {
+    const UNIT: &'static str = "C";
+}
+
+impl Unit for Fahrenheit {
+    const UNIT: &'static str = "F";
+}
+
+/// A type that has no name, behind a reference.
+#[memoize(cache = CACHE)]
+async fn shown(degrees: &(impl Serialize + Unit + Sync)) -> String {
+    let unit = |_: &_| unit_of(degrees);
+    unit(degrees).to_owned()
+}
+
+fn unit_of<T: Unit>(_: &T) -> &'static str {
+    T::UNIT
+}
+
+#[tokio::test]
+async fn types_without_a_name_are_told_apart() {
+    assert_eq!(shown(&Celsius(5)).await, "C");
+    assert_eq!(shown(&Fahrenheit(5)).await, "F");
+}
+
+/// The patterns of a closure have other arguments' names.
+#[memoize(cache = CACHE, key = |tenant, id| format!("{tenant}/{id}"))]
+async fn crossed(id: u64, tenant: u64) -> u64 {
+    id * 100 + tenant
+}
+
+/// What a closure returns is its own.
+#[memoize(cache = CACHE, unless = |user| { if *user == 1 { return true; } false })]
+async fn is_admin(user: u64) -> bool {
+    user == 2
+}
+
+#[tokio::test]
+async fn closures_are_given_the_arguments_by_place() {
+    assert_eq!(
+        crossed::key(1, 2).unwrap(),
+        "memoize::arguments::crossed(1/2)"
+    );
+    assert_eq!((crossed(1, 2).await, crossed(1, 3).await), (102, 103));
+    assert!(!is_admin(1).await);
+    assert!(is_admin(2).await);
+}
+
 #[tokio::test]
 async fn generic_functions_are_told_apart_by_their_types() {
     assert_eq!(of_table::<Users, 1>(7).await, "users 1 7");

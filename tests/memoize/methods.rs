@@ -130,3 +130,43 @@ async fn a_method_of_a_generic_type_is_one_for_each_of_its_types() {
     let key = Repo(1_u8).kind_key(1).unwrap();
     assert!(key.starts_with("memoize::methods::Repo::kind<"), "{key}");
 }
+
+struct Lamp<const COLOUR: char>;
+
+impl<const COLOUR: char> Lamp<COLOUR> {
+    #[memoize(cache = CACHE)]
+    async fn colour(&self) -> char {
+        COLOUR
+    }
+}
+
+struct Pair<T>(T);
+
+impl Pair<u8> {
+    #[memoize(cache = CACHE)]
+    async fn bits(&self) -> u32 {
+        8
+    }
+}
+
+impl Pair<u16> {
+    #[memoize(cache = CACHE)]
+    async fn bits(&self) -> u32 {
+        RUNS.next();
+        16
+    }
+}
+
+static RUNS: Runs = Runs::new();
+
+#[tokio::test]
+async fn types_that_differ_in_a_character_or_an_argument_are_two() {
+    assert_eq!(
+        (Lamp::<'a'>.colour().await, Lamp::<'b'>.colour().await),
+        ('a', 'b')
+    );
+    for _ in 0..2 {
+        assert_eq!((Pair(1_u8).bits().await, Pair(1_u16).bits().await), (8, 16));
+    }
+    assert_eq!((RUNS.count(), Pair(1_u8).0, Pair(1_u16).0), (1, 1, 1));
+}

@@ -52,7 +52,7 @@ async fn a_call_may_compute_anew() {
 static STALE: Runs = Runs::new();
 static LEAST: AtomicU64 = AtomicU64::new(0);
 
-#[memoize(cache = CACHE, stale_if = |value: &u32| u64::from(*value) < LEAST.load(Ordering::Relaxed))]
+#[memoize(cache = CACHE, stale_if = |value| u64::from(*value) < LEAST.load(Ordering::Relaxed))]
 async fn at_least(number: u32) -> Result<u32, Error> {
     let _ = number;
     Ok(STALE.next())
@@ -69,7 +69,7 @@ async fn a_value_may_be_judged() {
 
 static STORED: Runs = Runs::new();
 
-#[memoize(cache = CACHE, store_if = |text: &String| text.len() < 3)]
+#[memoize(cache = CACHE, store_if = |text| text.len() < 3)]
 async fn short(text: &str) -> String {
     STORED.next();
     text.to_owned()

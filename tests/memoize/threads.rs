@@ -74,3 +74,29 @@ fn threads_share_one_compute() {
     }
     assert_eq!(SLOW.count(), 1);
 }
+
+/// A turn that does not come is not waited for without end, and the function runs all the same.
+#[test]
+fn a_bound_on_computes_strands_no_thread() {
+    use std::sync::LazyLock;
+    use std::time::Duration;
+
+    static ONE: LazyLock<Moka> = LazyLock::new(|| {
+        let patience = Duration::from_millis(50);
+        Moka::builder()
+            .max_computes(1)
+            .leader_patience(patience)
+            .build()
+    });
+
+    #[memoize(cache = ONE)]
+    fn sum_to(number: u64) -> u64 {
+        if number == 0 {
+            0
+        } else {
+            number + sum_to(number - 1)
+        }
+    }
+
+    assert_eq!(sum_to(3), 6);
+}

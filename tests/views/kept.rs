@@ -57,6 +57,48 @@ async fn what_is_asked_is_the_key() {
     assert_eq!(hosted.body, "run 1");
 }
 
+/// What a router takes off the path is in the key still.
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn nested_routers_are_apart() {
+    use axum::Router;
+    use axum::http::Request;
+    use axum::routing::get;
+    use tower::ServiceExt;
+
+    let layer = views();
+    let version = |name: &'static str| {
+        Router::new()
+            .route("/users", get(move || async move { name }))
+            .layer(layer.clone())
+    };
+    let app = Router::new()
+        .nest("/v1", version("one"))
+        .nest("/v2", version("two"));
+    for _ in 0..2 {
+        for (path, name) in [("/v1/users", "one"), ("/v2/users", "two")] {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
+            let body = axum::body::to_bytes(response.into_body(), 100)
+                .await
+                .unwrap();
+            assert_eq!(body, name);
+        }
+    }
+}
+
+/// A host that holds a part of a path makes no key, so it is answered by the handler alone.
+#[tokio::test]
+async fn what_is_no_host_passes_by() {
+    let app = App::with(views(), &[]);
+    app.get_with("/admin/users", &[("host", "example.org")])
+        .await;
+    let spoofed = app
+        .get_with("/users", &[("host", "example.org/admin")])
+        .await;
+    assert_eq!(spoofed.told(), ("pass", "run 2"));
+}
+
 #[tokio::test]
 async fn a_key_may_be_given_or_made() {
     let cache = Moka::builder().key_prefix("BEI:").build();

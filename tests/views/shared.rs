@@ -185,3 +185,55 @@ async fn a_handler_that_panics_strands_nobody() {
     assert_eq!(app.get("/").await.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(app.get("/").await.body, "run 2");
 }
+
+/// One response that is not to be kept does not keep the next ones out.
+#[tokio::test]
+async fn a_response_to_keep_takes_the_place_of_one_that_was_not() {
+    let clock = Clock::manual();
+    let cache = Moka::builder().clock(clock.clone()).build();
+    let app = App::new(CacheLayer::new(cache), |run, _| async move {
+        let control = if run == 1 { "private" } else { "public" };
+        (
+            AppendHeaders([("cache-control", control)]),
+            format!("run {run}"),
+        )
+    });
+    assert_eq!(app.get("/").await.told(), ("pass", "run 1"));
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(app.get("/").await.told(), ("miss", "run 2"));
+    assert_eq!(app.get("/").await.told(), ("hit", "run 2"));
+}
+
+/// A handler that answers conditions itself is not asked them.
+#[tokio::test]
+async fn the_handler_is_asked_for_all_of_it() {
+    let app = App::new(views(), |run, request| async move {
+        assert!(!request.headers().contains_key("if-none-match"));
+        (AppendHeaders([("etag", "\"1\"")]), format!("run {run}"))
+    });
+    let asked = [("if-none-match", "\"1\"")];
+    for from in ["miss", "hit"] {
+        let answer = app.get_with("/", &asked).await;
+        assert_eq!(
+            (answer.status, answer.header("x-cache")),
+            (StatusCode::NOT_MODIFIED, from)
+        );
+    }
+}
+
+/// A store's error is nothing to a client, in a strict cache too.
+#[tokio::test]
+async fn a_strict_cache_that_fails_costs_a_run() {
+    let store = Faulty::remote(Moka::builder().strict(true).build());
+    store.faults().always_any(Fault::Fail);
+    let app = App::new(CacheLayer::new(store), |run, _| async move {
+        format!("run {run}")
+    });
+    for run in 1..=2 {
+        let answer = app.get("/").await;
+        assert_eq!(
+            (answer.status, answer.body),
+            (StatusCode::OK, format!("run {run}"))
+        );
+    }
+}

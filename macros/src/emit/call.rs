@@ -93,8 +93,9 @@ impl Emit<'_> {
             let __waiting = {
                 #key
                 #options
+                let __force: bool = #force;
                 #[allow(unused_mut)]
-                let mut __force: bool = #force;
+                let mut __stale = false;
                 #hit
                 let mut __call = #missed;
                 __call.tags(#tags);
@@ -115,7 +116,7 @@ impl Emit<'_> {
             false => quote! { #unshared(__found.value) },
         };
         let stale = self.attribute.stale_if.as_ref().map(|stale| {
-            quote_spanned! { stale.span() => if #room::asked(&*__found.value, #stale) { __force = true; } else }
+            quote_spanned! { stale.span() => if #room::asked(&*__found.value, #stale) { __stale = true; } else }
         });
         let options = match self.attribute.options {
             Some(_) => quote! { __options },
@@ -158,14 +159,16 @@ impl Emit<'_> {
         let (room, value, unshared) = (self.room(), self.value(), self.unshared());
         let store_if = self.attribute.store_if.as_ref().map_or_else(
             || quote! { |_: &#value| true },
-            |store| store.to_token_stream(),
+            |store| quote_spanned! { store.span() => #room::judge::<#value, _>(#store) },
         );
         let stale_if = match (&self.attribute.stale_if, kind) {
-            (Some(stale), Kind::Cached) => quote! { ::core::option::Option::Some(#stale) },
+            (Some(stale), Kind::Cached) => {
+                let stale = quote_spanned! { stale.span() => #room::judge::<#value, _>(#stale) };
+                quote! { ::core::option::Option::Some(#stale) }
+            }
             _ => quote! { ::core::option::Option::None::<fn(&#value) -> bool> },
         };
-        let run =
-            quote! { #room::Run { force: __force, store_if: #store_if, stale_if: #stale_if } };
+        let run = quote! { #room::Run { force: __force, found_stale: __stale, store_if: #store_if, stale_if: #stale_if } };
         let compute = self.compute();
         if !self.function.returned.fallible {
             return quote! { __call.infallible(#run, #compute) };

@@ -54,6 +54,7 @@ impl Emit<'_> {
         quote! {
             #(#attrs)*
             #[doc = #doc]
+            #[allow(dead_code, clippy::missing_errors_doc, clippy::missing_panics_doc, clippy::must_use_candidate)]
             #vis #asyncness fn #ident #angles (#inputs) -> #answer #bounds { #(#statements)* }
         }
     }

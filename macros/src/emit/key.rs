@@ -1,6 +1,6 @@
 //! Where a value is: its cache and its key.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens as _, quote, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::{Expr, GenericParam, Lit, Type};
@@ -75,11 +75,11 @@ impl Emit<'_> {
         if let Some(key) = &self.attribute.key {
             let text = match key {
                 Expr::Lit(literal) if matches!(literal.lit, Lit::Str(_)) => {
-                    quote_spanned! { key.span() => ::std::format!(#literal) }
+                    quote_spanned! { key.span() => #room::std::format!(#literal) }
                 }
                 key => {
                     let text = self.asked(key);
-                    quote_spanned! { key.span() => ::std::string::ToString::to_string(&(#text)) }
+                    quote_spanned! { key.span() => #room::std::string::ToString::to_string(&(#text)) }
                 }
             };
             return quote! { __key.custom(#text); };
@@ -89,7 +89,8 @@ impl Emit<'_> {
             arguments.filter(|argument| argument.role == Role::Part)
         };
         // Nothing else has a name for its type.
-        let unnamed = parts().filter(|argument| matches!(argument.ty, Type::ImplTrait(_)));
+        let word = Ident::new("impl", Span::call_site());
+        let unnamed = parts().filter(|argument| mentions(&argument.ty.to_token_stream(), &word));
         let named = unnamed.map(|argument| {
             let ident = &argument.ident;
             quote! { __key.type_named(::core::any::type_name_of_val(&#ident)); }
@@ -113,10 +114,10 @@ impl Emit<'_> {
             .iter()
             .filter(|argument| argument.role != Role::Apart);
         let given = arguments.map(|argument| &argument.ident);
-        let bound = closure.inputs.iter().zip(given);
-        let bound = bound.map(|(pat, ident)| quote_spanned! { pat.span() => let #pat = &#ident; });
+        let (patterns, given): (Vec<_>, Vec<_>) = closure.inputs.iter().zip(given).unzip();
         let body = &closure.body;
-        quote_spanned! { expr.span() => { #(#bound)* #body } }
+        // All at once, since a pattern may have another argument's name; and in a closure still, for what it returns.
+        quote_spanned! { expr.span() => (|| { let (#(#patterns,)*) = (#(&#given,)*); #body })() }
     }
 
     pub(super) fn source(&self) -> u64 {

@@ -226,6 +226,7 @@ mod tests {
     fn every_case_is_listed() {
         let sources = [
             ("ahead", include_str!("ahead.rs")),
+            ("anew", include_str!("anew.rs")),
             ("basics", include_str!("basics.rs")),
             ("compute", include_str!("compute.rs")),
             ("concurrent", include_str!("concurrent.rs")),
