@@ -3,6 +3,7 @@
 mod arguments;
 mod methods;
 mod options;
+mod refresh;
 mod returns;
 mod threads;
 
