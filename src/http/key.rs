@@ -149,8 +149,8 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    fn of(uri: &str) -> String {
-        key("", &uri(true, true), &[], &parts(uri, &[]))
+    fn of(asked: &str) -> String {
+        key("", &uri(true, true), &[], &parts(asked, &[]))
     }
 
     #[test]
