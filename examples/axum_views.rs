@@ -1,4 +1,4 @@
-//! The same views with a cache in front of them and without: `cargo run --features http --example axum_views`, then
+//! The same views with a cache in front of them and without: `cargo run --features axum --example axum_views`, then
 //! `curl -i http://127.0.0.1:<port>/cached/works/7` twice.
 //!
 //! `LARDER_URL` says which cache, memory unless set; `PORT` the port, a free one unless set; `ORIGIN_MS` how long the origin of a work

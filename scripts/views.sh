@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk, or brew install wrk" >&2; exit 1; }
-cargo build --quiet --release --features http --example axum_views
+cargo build --quiet --release --features axum --example axum_views
 seconds=${SECONDS_EACH:-3} connections=${CONNECTIONS:-64} rounds=${ROUNDS:-5}
 out=$(mktemp)
 trap 'kill "$pid" 2>/dev/null || true; rm -f "$out"' EXIT

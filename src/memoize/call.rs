@@ -77,6 +77,12 @@ impl<T, E> Fallible for Result<T, E> {
     type Error = E;
 }
 
+/// What a closure of the attribute comes to.
+#[inline]
+pub fn answer<R>(closure: impl FnOnce() -> R) -> R {
+    closure()
+}
+
 /// Has a closure know what it is asked of.
 #[inline]
 pub fn judge<T, F: Fn(&T) -> bool>(question: F) -> F {

@@ -108,6 +108,7 @@ impl Emit<'_> {
         let Expr::Closure(closure) = expr else {
             return expr.to_token_stream();
         };
+        let room = self.room();
         let arguments = self
             .function
             .arguments
@@ -117,7 +118,7 @@ impl Emit<'_> {
         let (patterns, given): (Vec<_>, Vec<_>) = closure.inputs.iter().zip(given).unzip();
         let body = &closure.body;
         // All at once, since a pattern may have another argument's name; and in a closure still, for what it returns.
-        quote_spanned! { expr.span() => (|| { let (#(#patterns,)*) = (#(&#given,)*); #body })() }
+        quote_spanned! { expr.span() => #room::answer(|| { let (#(#patterns,)*) = (#(&#given,)*); #body }) }
     }
 
     pub(super) fn source(&self) -> u64 {
