@@ -56,13 +56,18 @@ impl serde::ser::Error for NotAnOption {
     }
 }
 
+/// Methods of a `Serializer` that refuse what they are given.
 macro_rules! refuse {
-    ($($name:ident($($arg:ty),*) -> $out:ty),* $(,)?) => {
-        $(fn $name(self, $(_: $arg),*) -> Result<$out, NotAnOption> {
-            Err(NotAnOption)
+    ($error:ident; $($name:ident($($arg:ty),*) -> $out:ty),* $(,)?) => {
+        $(#[inline]
+        fn $name(self, $(_: $arg),*) -> Result<$out, $error> {
+            Err($error)
         })*
     };
 }
+
+#[cfg(feature = "macros")]
+pub(crate) use refuse;
 
 type Never = Impossible<Option<u8>, NotAnOption>;
 
@@ -88,7 +93,7 @@ impl Serializer for Probe {
         Ok(value.serialize(Probe { depth }).ok().flatten())
     }
 
-    refuse! {
+    refuse! { NotAnOption;
         serialize_bool(bool) -> Option<u8>, serialize_i8(i8) -> Option<u8>, serialize_i16(i16) -> Option<u8>,
         serialize_i32(i32) -> Option<u8>, serialize_i64(i64) -> Option<u8>, serialize_u8(u8) -> Option<u8>,
         serialize_u16(u16) -> Option<u8>, serialize_u32(u32) -> Option<u8>, serialize_u64(u64) -> Option<u8>,

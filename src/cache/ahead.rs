@@ -24,7 +24,7 @@ use crate::stats::count;
 use crate::value::Cacheable;
 
 /// How long the right to a refresh lasts unless it is renewed, where the call does not say.
-const LEASE: Duration = Duration::from_secs(2);
+pub(super) const LEASE: Duration = Duration::from_secs(2);
 
 /// When the life of a value ends, and how long its compute took.
 #[derive(Clone, Copy)]
@@ -34,7 +34,7 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    pub(super) fn end(self) -> Moment {
+    pub(crate) fn end(self) -> Moment {
         self.until
     }
 

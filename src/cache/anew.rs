@@ -3,12 +3,12 @@
 use std::any::TypeId;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::cache::Cache;
+use crate::cache::ahead::LEASE;
 use crate::cache::call::{Call, Led, Standing};
 use crate::cache::compute::{alone, answered, computed};
 use crate::cache::lease::Held;
@@ -22,14 +22,20 @@ use crate::flight::{Lead, Tags};
 use crate::options::Options;
 use crate::value::Cacheable;
 
-/// How long the right to compute lasts unless it is renewed, where the call does not say.
-const LEASE: Duration = Duration::from_secs(2);
+/// Whether a refresh takes the value of another that is under way, which may have begun before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    Own,
+    #[cfg(feature = "macros")]
+    Any,
+}
 
-/// Computes a value that is younger than this call, and has it stand in the place of all older ones.
+/// Computes a value that is younger than this call, or another's that is being computed, and has it stand in the place of all older ones.
 pub(crate) async fn refresh<C, T, E, F, Fut>(
     cache: &C,
     key: &str,
     options: Options,
+    sharing: Sharing,
     compute: F,
 ) -> Result<Arc<T>, E>
 where
@@ -48,6 +54,12 @@ where
         tracing::warn!(target: "larder", event = "bad_key", error = %error);
         let context = Context::new(said, None);
         return answered(&call, alone(|| compute(context), call.until).await);
+    }
+    #[cfg(feature = "macros")]
+    if sharing == Sharing::Any
+        && let Some(value) = call.joined::<T>().await
+    {
+        return Ok(value);
     }
     let (led, previous) = call.cut_off::<T>().await?;
     let context = Context::new(said, previous);
@@ -69,38 +81,21 @@ where
     answered(&call, computed)
 }
 
-/// As [`refresh`], for one whose value is out of date and who takes that of another refresh under way.
-#[cfg(feature = "macros")]
-pub(crate) async fn renewed<C, T, E, F, Fut>(
-    cache: &C,
-    key: &str,
-    options: Options,
-    compute: F,
-) -> Result<Arc<T>, E>
-where
-    C: Cache,
-    T: Cacheable,
-    E: From<Error> + Debug + Send,
-    F: FnOnce(Context) -> Fut + Send,
-    Fut: Future<Output = Result<T, E>> + Send,
-{
-    let call = Call::new(cache, key, options);
-    let stored = cache.stored_key(key);
-    let flights = cache.core().flights();
-    if let Some(waiter) = flights.join_renewal(&stored, TypeId::of::<T>()) {
-        let mut terms = call.terms();
+impl<C: Cache> Call<'_, C> {
+    /// What another refresh that is under way in this process comes to.
+    #[cfg(feature = "macros")]
+    async fn joined<T: Cacheable>(&self) -> Option<Arc<T>> {
+        let stored = self.cache.stored_key(self.key);
+        let flights = self.cache.core().flights();
+        let waiter = flights.join_renewal(&stored, TypeId::of::<T>())?;
+        let mut terms = self.terms();
         terms.takes.computed_only = true;
-        if let Outcome::Landed(landing) = waiter.wait(terms).await
-            && let Some(Ok(value)) = call.landed::<T>(landing)
-        {
-            return Ok(value);
+        match waiter.wait(terms).await {
+            Outcome::Landed(landing) => self.landed::<T>(landing)?.ok(),
+            _ => None,
         }
     }
-    let options = call.options.into_owned();
-    refresh(cache, key, options, compute).await
-}
 
-impl<C: Cache> Call<'_, C> {
     /// The right to compute, in a flight that begins now, and what stands there. Computes under way in this process are cut off.
     async fn cut_off<T: Cacheable>(&self) -> Result<(Led<T>, Option<Entry>)> {
         let (cache, core) = (self.cache, self.cache.core());

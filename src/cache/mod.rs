@@ -31,11 +31,11 @@ use crate::wrap::prefixed::Prefixed;
 use single::Look;
 
 #[cfg(feature = "macros")]
-pub(crate) use self::{ahead::Life, anew::renewed, compute::resolve};
+pub(crate) use self::compute::resolve;
 #[cfg(any(feature = "http", feature = "macros"))]
 pub(crate) use self::{
-    ahead::{is_due, refresh as refresh_ahead},
-    anew::refresh,
+    ahead::{Life, is_due, refresh as refresh_ahead},
+    anew::{Sharing, refresh},
     compute::apart,
     single::{at_hand_for_now, get as look_up},
 };
@@ -467,7 +467,7 @@ pub trait Cache: Backend + Clone {
     {
         let options = options.into();
         Op::wait(async move {
-            let value = anew::refresh(self, key, options, compute).await?;
+            let value = anew::refresh(self, key, options, anew::Sharing::Own, compute).await?;
             Ok(Arc::unwrap_or_clone(value))
         })
     }

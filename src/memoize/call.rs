@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::blocking::{InProcess, wait_for};
 use super::key::{Key, tag_of_instance};
 use super::name::Name;
-use crate::cache::{Cache, Life, apart, is_due, look_up, refresh, refresh_ahead, renewed, resolve};
+use crate::cache::{Cache, Life, Sharing, apart, is_due, look_up, refresh, refresh_ahead, resolve};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -113,6 +113,16 @@ enum Failure<E> {
     Cache(Error),
 }
 
+impl<E> Failure<E> {
+    /// The error that the function answers.
+    fn told(self, from_larder: impl FnOnce(Error) -> E) -> E {
+        match self {
+            Self::Own(error) => error,
+            Self::Cache(error) => from_larder(error),
+        }
+    }
+}
+
 impl<E: fmt::Debug> fmt::Debug for Failure<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -139,13 +149,20 @@ pub struct Call<'c, C> {
 /// What a function does with values, as its attribute says.
 #[allow(missing_debug_implementations)]
 pub struct Run<S, D> {
-    /// It computes, whatever stands there.
-    pub force: bool,
-    /// What stands there is to be replaced.
-    pub found_stale: bool,
+    /// Whether it computes although there is one.
+    pub anew: Anew<D>,
     /// Whether a value is stored.
     pub store_if: S,
-    /// Whether a value that stands there is to be replaced.
+}
+
+/// Whether a call computes although there is a value.
+#[allow(missing_debug_implementations)]
+pub struct Anew<D> {
+    /// It does, whatever stands there.
+    pub force: bool,
+    /// What stands there was found to be one to replace.
+    pub found_stale: bool,
+    /// Whether a value is, if that was not asked yet.
     pub stale_if: Option<D>,
 }
 
@@ -209,40 +226,31 @@ impl<'c, C: Cache> Call<'c, C> {
         Fut: Future<Output = Result<T, E>> + Send + 'c,
     {
         Op::wait(async move {
-            match self.ran(run, compute).await {
-                Ok(value) => Ok(value),
-                Err(Failure::Own(error)) => Err(error),
-                Err(Failure::Cache(error)) => Err(from_larder(error)),
-            }
+            let ran = self.ran(run, compute).await;
+            ran.map_err(|error| error.told(from_larder))
         })
     }
 
-    async fn ran<T, E, S, D, F, Fut>(self, run: Run<S, D>, compute: F) -> Result<Arc<T>, Failure<E>>
+    async fn ran<'f, T, E, S, D, F, Fut>(
+        self,
+        run: Run<S, D>,
+        compute: F,
+    ) -> Result<Arc<T>, Failure<E>>
     where
         T: Cacheable,
-        E: fmt::Debug + Send,
-        S: Fn(&T) -> bool + Send,
+        E: fmt::Debug + Send + 'f,
+        S: Fn(&T) -> bool + Send + 'f,
         D: Fn(&T) -> bool + Send,
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<T, E>> + Send,
+        F: FnOnce() -> Fut + Send + 'f,
+        Fut: Future<Output = Result<T, E>> + Send + 'f,
     {
         let Some(key) = self.keyed() else {
             return compute().await.map(Arc::new).map_err(Failure::Own);
         };
-        let store_if = run.store_if;
-        let compute = |context: Context| async move {
-            let value = compute().await.map_err(Failure::Own)?;
-            if !store_if(&value) {
-                context.do_not_store();
-            }
-            Ok(value)
-        };
-        if run.force {
-            refresh(self.cache, &key, self.options, compute).await
-        } else if run.found_stale || is_stale(self.cache, &key, run.stale_if).await {
-            renewed(self.cache, &key, self.options, compute).await
-        } else {
-            resolve(self.cache, &key, self.options, compute).await
+        let compute = judged(run.store_if, compute);
+        match run.anew.sharing(self.cache, &key).await {
+            Some(sharing) => refresh(self.cache, &key, self.options, sharing, compute).await,
+            None => resolve(self.cache, &key, self.options, compute).await,
         }
     }
 
@@ -301,19 +309,12 @@ impl<'c, C: Cache> Call<'c, C> {
             let Some(key) = self.keyed() else {
                 return compute().await.map(Arc::new);
             };
-            let compute = tasked(run.store_if, compute);
-            let value = if run.force {
-                refresh(self.cache, &key, self.options, compute).await
-            } else if run.found_stale || is_stale(self.cache, &key, run.stale_if).await {
-                renewed(self.cache, &key, self.options, compute).await
-            } else {
-                apart(self.cache, &key, self.options, compute).await
+            let compute = judged(run.store_if, compute);
+            let value = match run.anew.sharing(self.cache, &key).await {
+                Some(sharing) => refresh(self.cache, &key, self.options, sharing, compute).await,
+                None => apart(self.cache, &key, self.options, compute).await,
             };
-            match value {
-                Ok(value) => Ok(value),
-                Err(Failure::Own(error)) => Err(error),
-                Err(Failure::Cache(error)) => Err(from_larder(error)),
-            }
+            value.map_err(|error| error.told(from_larder))
         })
     }
 
@@ -327,7 +328,7 @@ impl<'c, C: Cache> Call<'c, C> {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
     {
         if let (Ok(key), Some(life)) = (self.key.checked(), found.life) {
-            let compute = tasked(store_if, compute);
+            let compute = judged(store_if, compute);
             refresh_ahead(self.cache, key, life, self.options, compute);
         }
         found.value
@@ -335,16 +336,16 @@ impl<'c, C: Cache> Call<'c, C> {
 }
 
 /// A compute that says whether its value is stored.
-fn tasked<T, E, S, F, Fut>(
+fn judged<'f, T, E, S, F, Fut>(
     store_if: S,
     compute: F,
-) -> impl FnOnce(Context) -> BoxFuture<'static, Result<T, Failure<E>>> + Send + 'static
+) -> impl FnOnce(Context) -> BoxFuture<'f, Result<T, Failure<E>>> + Send + 'f
 where
     T: Cacheable,
-    E: fmt::Debug + Send + 'static,
-    S: Fn(&T) -> bool + Send + 'static,
-    F: FnOnce() -> Fut + Send + 'static,
-    Fut: Future<Output = Result<T, E>> + Send + 'static,
+    E: fmt::Debug + Send + 'f,
+    S: Fn(&T) -> bool + Send + 'f,
+    F: FnOnce() -> Fut + Send + 'f,
+    Fut: Future<Output = Result<T, E>> + Send + 'f,
 {
     move |context| {
         Box::pin(async move {
@@ -357,18 +358,24 @@ where
     }
 }
 
-/// Whether there is a value, and it is to be replaced. Where nobody can say, it is not.
-async fn is_stale<C: Cache, T: Cacheable>(
-    cache: &C,
-    key: &str,
-    stale_if: Option<impl Fn(&T) -> bool + Send>,
-) -> bool {
-    let Some(stale_if) = stale_if else {
-        return false;
-    };
-    match look_up::<T, C>(cache, key).await {
-        Ok(Some(value)) => stale_if(&value),
-        Ok(None) | Err(_) => false,
+impl<D> Anew<D> {
+    /// With whom, if it does. Where nobody can say whether there is a value to be replaced, it is not.
+    async fn sharing<T: Cacheable, C: Cache>(self, cache: &C, key: &str) -> Option<Sharing>
+    where
+        D: Fn(&T) -> bool + Send,
+    {
+        if self.force {
+            return Some(Sharing::Own);
+        }
+        let is_stale = match self.stale_if {
+            _ if self.found_stale => true,
+            Some(stale_if) => match look_up::<T, C>(cache, key).await {
+                Ok(found) => found.is_some_and(|value| stale_if(&value)),
+                Err(_) => false,
+            },
+            None => false,
+        };
+        is_stale.then_some(Sharing::Any)
     }
 }
 

@@ -8,7 +8,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use serde::ser::{self, SerializeMap, SerializeSeq, SerializeTuple, Serializer};
+use serde::ser::{self, Serializer};
 use smallvec::SmallVec;
 
 /// Most arguments together fit into so many bytes.
@@ -162,70 +162,39 @@ impl Parts<'_> {
         self.canon.tag(b']');
         Ok(())
     }
-
-    fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Done {
-        self.canon.text(name);
-        self.canon.add(value)?;
-        self.ended();
-        Ok(())
-    }
 }
 
-impl SerializeSeq for Parts<'_> {
-    type Ok = ();
-    type Error = Unkeyed;
+/// Each of the kinds that serde tells apart, by the one thing that is done with a part of it.
+macro_rules! kinds {
+    ($($kind:ident $put:ident($($name:ident)?);)*) => {$(
+        impl ser::$kind for Parts<'_> {
+            type Ok = ();
+            type Error = Unkeyed;
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Done {
-        self.canon.add(value)?;
-        self.ended();
-        Ok(())
-    }
+            fn $put<T: Serialize + ?Sized>(&mut self, $($name: &'static str,)? value: &T) -> Done {
+                $(self.canon.text($name);)?
+                self.canon.add(value)?;
+                self.ended();
+                Ok(())
+            }
 
-    fn end(self) -> Done {
-        self.close()
-    }
+            fn end(self) -> Done {
+                self.close()
+            }
+        }
+    )*};
 }
 
-impl SerializeTuple for Parts<'_> {
-    type Ok = ();
-    type Error = Unkeyed;
-
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Done {
-        SerializeSeq::serialize_element(self, value)
-    }
-
-    fn end(self) -> Done {
-        self.close()
-    }
+kinds! {
+    SerializeSeq serialize_element();
+    SerializeTuple serialize_element();
+    SerializeTupleStruct serialize_field();
+    SerializeTupleVariant serialize_field();
+    SerializeStruct serialize_field(name);
+    SerializeStructVariant serialize_field(name);
 }
 
-impl ser::SerializeTupleStruct for Parts<'_> {
-    type Ok = ();
-    type Error = Unkeyed;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Done {
-        SerializeSeq::serialize_element(self, value)
-    }
-
-    fn end(self) -> Done {
-        self.close()
-    }
-}
-
-impl ser::SerializeTupleVariant for Parts<'_> {
-    type Ok = ();
-    type Error = Unkeyed;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Done {
-        SerializeSeq::serialize_element(self, value)
-    }
-
-    fn end(self) -> Done {
-        self.close()
-    }
-}
-
-impl SerializeMap for Parts<'_> {
+impl ser::SerializeMap for Parts<'_> {
     type Ok = ();
     type Error = Unkeyed;
 
@@ -237,32 +206,6 @@ impl SerializeMap for Parts<'_> {
         self.canon.add(value)?;
         self.ended();
         Ok(())
-    }
-
-    fn end(self) -> Done {
-        self.close()
-    }
-}
-
-impl ser::SerializeStruct for Parts<'_> {
-    type Ok = ();
-    type Error = Unkeyed;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Done {
-        self.field(name, value)
-    }
-
-    fn end(self) -> Done {
-        self.close()
-    }
-}
-
-impl ser::SerializeStructVariant for Parts<'_> {
-    type Ok = ();
-    type Error = Unkeyed;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Done {
-        self.field(name, value)
     }
 
     fn end(self) -> Done {

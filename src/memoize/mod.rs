@@ -111,8 +111,8 @@ pub mod __private {
     pub use std;
 
     pub use super::call::{
-        Call, Due, Fallible, Handle, KeyPart, MemoizedError, Run, answer, asked, block_on, delete,
-        delete_all, delete_instance, due, judge, owned, part,
+        Anew, Call, Due, Fallible, Handle, KeyPart, MemoizedError, Run, answer, asked, block_on,
+        delete, delete_all, delete_instance, due, judge, owned, part,
     };
     pub use super::key::Key;
     pub use super::name::{Name, Site};

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::ser::{self, Impossible, Serializer};
 
 use super::text::Text;
+use crate::option::refuse;
 
 /// Writes a tuple of integers and booleans with commas between; refuses all else, and then leaves some of it behind.
 pub(super) struct Plain<'t> {
@@ -55,15 +56,6 @@ macro_rules! integers {
     )*};
 }
 
-macro_rules! refuse {
-    ($($name:ident($($arg:ty),*) -> $out:ty),* $(,)?) => {$(
-        #[inline]
-        fn $name(self, $(_: $arg),*) -> Result<$out, Other> {
-            Err(Other)
-        }
-    )*};
-}
-
 impl Serializer for &mut Plain<'_> {
     type Ok = ();
     type Error = Other;
@@ -99,7 +91,7 @@ impl Serializer for &mut Plain<'_> {
         if self.depth > 0 { Err(Other) } else { Ok(()) }
     }
 
-    refuse! {
+    refuse! { Other;
         serialize_f32(f32) -> (), serialize_f64(f64) -> (), serialize_char(char) -> (), serialize_str(&str) -> (),
         serialize_bytes(&[u8]) -> (), serialize_none() -> (), serialize_unit_struct(&'static str) -> (),
         serialize_unit_variant(&'static str, u32, &'static str) -> (), serialize_seq(Option<usize>) -> Never,

@@ -168,7 +168,9 @@ impl Emit<'_> {
             }
             _ => quote! { ::core::option::Option::None::<fn(&#value) -> bool> },
         };
-        let run = quote! { #room::Run { force: __force, found_stale: __stale, store_if: #store_if, stale_if: #stale_if } };
+        let anew =
+            quote! { #room::Anew { force: __force, found_stale: __stale, stale_if: #stale_if } };
+        let run = quote! { #room::Run { anew: #anew, store_if: #store_if } };
         let compute = self.compute();
         if !self.function.returned.fallible {
             return quote! { __call.infallible(#run, #compute) };
