@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use axum::extract::{Path, State};
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -59,7 +59,7 @@ fn routes(cache: SharedCache, takes: Duration) -> Router {
         .soft_timeout(Duration::from_millis(500));
     let views = CacheLayer::new(cache)
         .options(options)
-        .hit_header("x-cache");
+        .hit_header(HeaderName::from_static("x-cache"));
     Router::new()
         .nest("/cached", works(takes).layer(views))
         .nest("/plain", works(takes))

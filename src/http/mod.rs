@@ -4,7 +4,7 @@
 //! # #[cfg(feature = "moka")]
 //! # mod shown {
 //! use std::time::Duration;
-//! use axum::{Router, routing::get};
+//! use axum::{Router, http::HeaderName, routing::get};
 //! use larder::{Moka, Options};
 //! use larder::http::CacheLayer;
 //!
@@ -13,7 +13,7 @@
 //!     let cache = Moka::new(10_000);
 //!     let views = CacheLayer::new(cache)
 //!         .options(Options::ttl(Duration::from_secs(60)).grace(Duration::from_secs(3600)))
-//!         .hit_header("x-cache");
+//!         .hit_header(HeaderName::from_static("x-cache"));
 //!     Router::new()
 //!         .route("/works", get(|| async { "all of them" }))
 //!         .layer(views)
@@ -67,6 +67,7 @@
 mod body;
 mod conditional;
 mod control;
+mod handler;
 mod key;
 mod page;
 mod service;
@@ -304,12 +305,10 @@ impl<C: Cache> CacheLayer<C> {
         self.with(|views| views.max_body = bytes)
     }
 
-    /// A header that says where a response came from: `hit`, `stale`, `miss`, or `pass` for one that is not cached. None unless set; a
-    /// name that is none is none.
+    /// A header that says where a response came from: `hit`, `stale`, `miss`, or `pass` for one that is not cached. None unless set.
     #[must_use]
-    pub fn hit_header(self, name: impl TryInto<HeaderName>) -> Self {
-        let name = name.try_into().ok();
-        self.with(|views| views.hit_header = name)
+    pub fn hit_header(self, name: HeaderName) -> Self {
+        self.with(|views| views.hit_header = Some(name))
     }
 
     /// Keeps responses that say `private`, `no-store` or `no-cache`, too: where those are meant for caches beyond.

@@ -1,28 +1,27 @@
 //! One request: a response that is kept, or the handler's.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, request, response};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, request};
 use http_body::Body;
 use tower_service::Service;
-use tracing::Instrument as _;
 
 use super::body::CacheBody;
-use super::control::{Control, is_stream, life, varies_by};
+use super::control::Control;
+use super::handler::{Answer, Handler, State, made};
 use super::page::Page;
-use super::{CacheLayer, Caching, PASS, Views};
-use crate::cache::{Cache, apart, at_hand_for_now, is_due, look_up, refresh, refresh_ahead};
-use crate::context::Context as Compute;
-use crate::error::Error;
+use super::{CacheLayer, PASS};
+use crate::cache::{
+    Cache, Life, Sharing, apart, at_hand_for_now, is_due, look_up, refresh, refresh_ahead,
+};
+use crate::clock::Moment;
 use crate::options::Options;
 use crate::report::{Report, Source};
-use crate::ttl::Ttl;
 
 /// What a [`CacheLayer`] makes of a service.
 #[derive(Clone, Debug)]
@@ -49,10 +48,6 @@ impl<C, S> CacheService<C, S> {
     }
 }
 
-type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
-
-type Answering<B, E> = BoxFuture<'static, Answer<B, E>>;
-
 impl<C, S, A, B> Service<Request<A>> for CacheService<C, S>
 where
     C: Cache,
@@ -65,7 +60,7 @@ where
 {
     type Response = Response<CacheBody<B>>;
     type Error = S::Error;
-    type Future = Answering<B, S::Error>;
+    type Future = BoxFuture<'static, Answer<B, S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -77,43 +72,34 @@ where
         let inner = std::mem::replace(&mut self.inner, next);
         let layer = self.layer.clone();
         Box::pin(async move {
-            let (mut parts, body) = request.into_parts();
-            match layer.judge(&parts) {
+            let (parts, body) = request.into_parts();
+            let asked = layer.judge(&parts);
+            let call = |key, asked| Call {
+                layer: &layer,
+                key,
+                asked,
+            };
+            match &asked {
                 Asked::Pass => layer.passed(inner, Request::from_parts(parts, body)).await,
-                Asked::OnlyIfCached(key) => Ok(layer.only_cached(&key, &parts).await),
-                Asked::Head(key) => match layer.found(&key, &parts, false).await {
-                    Some(answer) => Ok(answer),
-                    None => layer.passed(inner, Request::from_parts(parts, body)).await,
-                },
-                Asked::Get { key, force } => {
-                    let asked = parts.headers.clone();
-                    // Whether the client has it is for this to say: the handler is to answer with all of it.
-                    CONDITIONS
-                        .iter()
-                        .for_each(|name| drop(parts.headers.remove(name)));
-                    let tags = layer.tags_of(&parts);
-                    let handler = Handler::new(inner, Request::from_parts(parts, body));
-                    let call = Call {
-                        layer: &layer,
-                        key: &key,
-                        asked: &asked,
-                        tags,
-                    };
-                    call.answered(handler, force).await
+                Asked::OnlyIfCached(key) => {
+                    let found = call(key, parts).found().await;
+                    Ok(found.unwrap_or_else(|| layer.timed_out("miss")))
                 }
+                Asked::Head(key) => {
+                    let call = call(key, parts);
+                    match call.found().await {
+                        Some(answer) => Ok(answer),
+                        None => {
+                            let request = Request::from_parts(call.asked, body);
+                            layer.passed(inner, request).await
+                        }
+                    }
+                }
+                Asked::Get { key, force } => call(key, parts).answered(inner, body, *force).await,
             }
         })
     }
 }
-
-/// What a client wants only under a condition.
-const CONDITIONS: [HeaderName; 5] = [
-    header::IF_MATCH,
-    header::IF_NONE_MATCH,
-    header::IF_MODIFIED_SINCE,
-    header::IF_UNMODIFIED_SINCE,
-    header::IF_RANGE,
-];
 
 /// What becomes of a request.
 enum Asked {
@@ -161,11 +147,6 @@ impl<C: Cache> CacheLayer<C> {
         Asked::Get { key, force }
     }
 
-    fn tags_of(&self, request: &request::Parts) -> Vec<String> {
-        let tags = self.views.tags.as_ref();
-        tags.map(|tags| tags(request)).unwrap_or_default()
-    }
-
     /// The handler's response, as it is.
     async fn passed<S, A, B>(&self, mut inner: S, request: Request<A>) -> Answer<B, S::Error>
     where
@@ -176,27 +157,10 @@ impl<C: Cache> CacheLayer<C> {
         Ok(self.told(answer.map(CacheBody::passed), "pass"))
     }
 
-    /// A response that is kept, if there is one.
-    async fn found<B: Body>(
-        &self,
-        key: &str,
-        request: &request::Parts,
-        with_body: bool,
-    ) -> Option<Response<CacheBody<B>>> {
-        let page = look_up::<Page, C>(&self.cache, key).await.ok()??;
-        let (status, headers, body) = page.answer(&request.headers, with_body);
-        Some(self.told(response_of(status, headers, body), "hit"))
-    }
-
-    async fn only_cached<B: Body>(
-        &self,
-        key: &str,
-        request: &request::Parts,
-    ) -> Response<CacheBody<B>> {
-        self.found(key, request, true).await.unwrap_or_else(|| {
-            let none = response_of(StatusCode::GATEWAY_TIMEOUT, HeaderMap::new(), Bytes::new());
-            self.told(none, "miss")
-        })
+    /// There is no response, in time or at all.
+    fn timed_out<B: Body>(&self, from: &'static str) -> Response<CacheBody<B>> {
+        let status = StatusCode::GATEWAY_TIMEOUT;
+        self.told(response_of(status, HeaderMap::new(), Bytes::new()), from)
     }
 
     /// With the header that tells where it came from.
@@ -220,96 +184,27 @@ fn response_of<B: Body>(
     response
 }
 
-/// Why there is no response to keep.
-enum Missed {
-    /// There is one, for its own client.
-    Passed,
-    /// The handler failed.
-    Failed,
-    Cache(Error),
-}
-
-impl fmt::Debug for Missed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Passed => f.write_str("the response is not one to keep"),
-            Self::Failed => f.write_str("the handler failed"),
-            Self::Cache(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<Error> for Missed {
-    fn from(error: Error) -> Self {
-        Self::Cache(error)
-    }
-}
-
-/// A request on its way to its handler, and what that answered where it is not kept.
-struct Handler<S, A, B: Body, E>(Arc<Mutex<State<S, A, B, E>>>);
-
-enum State<S, A, B: Body, E> {
-    /// Not called yet.
-    Ready(S, Request<A>),
-    Called,
-    Answered {
-        answer: Answer<B, E>,
-        /// It is that the handler failed.
-        is_failure: bool,
-    },
-}
-
-impl<S, A, B: Body, E> Clone for Handler<S, A, B, E> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<S, A, B: Body, E> Handler<S, A, B, E> {
-    fn new(inner: S, request: Request<A>) -> Self {
-        Self(Arc::new(Mutex::new(State::Ready(inner, request))))
-    }
-
-    /// What it has come to; from now on it is called.
-    fn take(&self) -> State<S, A, B, E> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *state, State::Called)
-    }
-
-    fn answered(&self, answer: Answer<B, E>, missed: &Missed) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_failure = matches!(missed, Missed::Failed);
-        *state = State::Answered { answer, is_failure };
-    }
-
-    /// What it answered to its own client, where that is not for others. One that is to be called yet stays so.
-    fn own(&self) -> Option<(Answer<B, E>, bool)> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(*state, State::Answered { .. }) {
-            return None;
-        }
-        match std::mem::replace(&mut *state, State::Called) {
-            State::Answered { answer, is_failure } => Some((answer, is_failure)),
-            State::Ready(..) | State::Called => None,
-        }
-    }
-}
-
 /// A request whose response may be kept.
 struct Call<'c, C> {
     layer: &'c CacheLayer<C>,
     key: &'c str,
-    asked: &'c HeaderMap,
-    tags: Vec<String>,
+    asked: request::Parts,
 }
 
 impl<C: Cache> Call<'_, C> {
+    /// A response that is kept, if there is one.
+    async fn found<B: Body>(&self) -> Option<Response<CacheBody<B>>> {
+        let (cache, options) = (&self.layer.cache, &self.layer.views.options);
+        if let Some((page, life)) = at_hand_for_now(cache, self.key, options) {
+            return Some(self.at_hand(&page, life));
+        }
+        // How old it is, a plain read does not tell.
+        let page = look_up::<Page, C>(cache, self.key).await.ok()??;
+        Some(self.kept(&page, "hit", None))
+    }
+
     /// The response: kept, made and kept, or the handler's alone.
-    async fn answered<S, A, B>(
-        mut self,
-        handler: Handler<S, A, B, S::Error>,
-        force: bool,
-    ) -> Answer<B, S::Error>
+    async fn answered<S, A, B>(self, inner: S, body: A, force: bool) -> Answer<B, S::Error>
     where
         S: Service<Request<A>, Response = Response<B>> + Send + 'static,
         S::Future: Send + 'static,
@@ -318,194 +213,105 @@ impl<C: Cache> Call<'_, C> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Send + 'static,
     {
-        let (cache, report) = (&self.layer.cache, Report::new());
-        let default_ttl = cache.core().settings().default_ttl;
-        let views = || Arc::clone(&self.layer.views);
-        let mut options = self.layer.views.options.clone().report(&report);
-        if !force && let Some((page, life)) = at_hand_for_now(cache, self.key, &options) {
+        let (cache, views) = (&self.layer.cache, &self.layer.views);
+        let (core, default_ttl) = (cache.core(), cache.core().settings().default_ttl);
+        let make = |handler| made(Arc::clone(views), default_ttl, handler);
+        let handler = || Handler::new(inner, Request::from_parts(self.asked.clone(), body));
+        if !force && let Some((page, life)) = at_hand_for_now(cache, self.key, &views.options) {
             if let Some(life) = life
-                && is_due(cache.core(), &options, life)
+                && is_due(core, &views.options, life)
             {
-                self.tag(&mut options);
-                let made = made(views(), default_ttl, handler);
-                refresh_ahead(cache, self.key, life, options, made);
+                refresh_ahead(cache, self.key, life, self.options(), make(handler()));
             }
-            return Ok(self.kept(&page, &report));
+            return Ok(self.at_hand(&page, life));
         }
-        self.tag(&mut options);
+        let (report, handler) = (Report::new(), handler());
         // A store's error is nothing to a client.
-        let options = options.error_ttl(PASS).unstrict();
-        let make = |handler| made(views(), default_ttl, handler);
-        let page = if force {
-            refresh(cache, self.key, options, make(handler.clone())).await
-        } else {
-            apart(cache, self.key, options, make(handler.clone())).await
+        let options = self.options().report(&report).error_ttl(PASS).unstrict();
+        let make = make(handler.clone());
+        let page = match force {
+            true => refresh(cache, self.key, options, Sharing::Own, make).await,
+            false => apart(cache, self.key, options, make).await,
         };
-        let page = match (page, handler.own()) {
+        match (page, handler.own()) {
             // Its own response, rather than an older one of others. But for a failure there is nothing better.
             (Ok(_), Some((own, false))) => {
                 // Nor is that an answer to anybody any more. What fails is counted.
                 let _ = cache.delete(self.key).await;
-                return own.map(|own| self.layer.told(own, "pass"));
+                own.map(|own| self.layer.told(own, "pass"))
             }
-            (Ok(page), _) => page,
-            (Err(_), Some((own, _))) => return own.map(|own| self.layer.told(own, "pass")),
-            (Err(_), None) => {
-                return match handler.take() {
-                    State::Ready(inner, request) => self.layer.passed(inner, request).await,
-                    // It took longer than it may, or panicked.
-                    State::Called | State::Answered { .. } => {
-                        let status = StatusCode::GATEWAY_TIMEOUT;
-                        let none = response_of(status, HeaderMap::new(), Bytes::new());
-                        Ok(self.layer.told(none, "pass"))
-                    }
-                };
-            }
-        };
-        Ok(self.kept(&page, &report))
+            (Ok(page), _) => Ok(self.reported(&page, &report)),
+            (Err(_), Some((own, _))) => own.map(|own| self.layer.told(own, "pass")),
+            (Err(_), None) => match handler.take() {
+                // Another's response is not shared.
+                State::Ready(inner, request) => self.layer.passed(inner, request).await,
+                // It took longer than it may, or panicked.
+                State::Called | State::Answered { .. } => Ok(self.layer.timed_out("pass")),
+            },
+        }
     }
 
-    fn tag(&mut self, options: &mut Options) {
-        if self.layer.cache.keeps_tags() {
-            self.tags.drain(..).for_each(|tag| options.add(tag.into()));
+    /// Those of the layer, with the tags of this request.
+    fn options(&self) -> Options {
+        let views = &self.layer.views;
+        let mut options = views.options.clone();
+        if let Some(tags) = views
+            .tags
+            .as_ref()
+            .filter(|_| self.layer.cache.keeps_tags())
+        {
+            tags(&self.asked)
+                .into_iter()
+                .for_each(|tag| options.add(tag.into()));
         }
+        options
+    }
+
+    /// A response out of memory: within its life, or past it and to be answered still.
+    fn at_hand<B: Body>(&self, page: &Page, life: Option<Life>) -> Response<CacheBody<B>> {
+        let source = life.map_or(Source::Stale, |_| Source::Memory);
+        self.of(page, source, life.map(Life::end))
     }
 
     /// A response out of the cache, or on its way into it.
-    fn kept<B: Body>(&self, page: &Page, report: &Report) -> Response<CacheBody<B>> {
-        let (status, mut headers, body) = page.answer(self.asked, true);
-        let source = report.source();
-        if let Some(age) = self.age(page, report) {
-            headers.insert(header::AGE, age.as_secs().into());
-        }
-        let from = match source {
-            Some(Source::Memory | Source::Store) => "hit",
-            Some(Source::Stale) => "stale",
-            // Made for this request, or for another at the same time.
-            Some(Source::Computed | Source::Joined) | None => "miss",
-        };
-        self.layer.told(response_of(status, headers, body), from)
+    fn reported<B: Body>(&self, page: &Page, report: &Report) -> Response<CacheBody<B>> {
+        let source = report.source().unwrap_or(Source::Computed);
+        self.of(page, source, report.end())
     }
 
-    /// For how long it has been kept: what is gone of its life.
-    fn age(&self, page: &Page, report: &Report) -> Option<Duration> {
-        let life = page.life()?;
-        match report.source()? {
+    fn of<B: Body>(
+        &self,
+        page: &Page,
+        source: Source,
+        end: Option<Moment>,
+    ) -> Response<CacheBody<B>> {
+        let life = page.life();
+        let (from, age) = match source {
+            // What is gone of its life.
             Source::Memory | Source::Store => {
-                let left = report.end()?.since(self.layer.cache.core().now());
-                Some(life.saturating_sub(left))
+                let left = end.map(|end| end.since(self.layer.cache.core().now()));
+                let gone = life.zip(left).map(|(life, left)| life.saturating_sub(left));
+                ("hit", gone)
             }
             // It is past its life, and nobody tells by how much.
-            Source::Stale => Some(life),
-            Source::Computed | Source::Joined => Some(Duration::ZERO),
-        }
-    }
-}
-
-/// The compute of a response.
-fn made<S, A, B>(
-    views: Arc<Views>,
-    default_ttl: Ttl,
-    handler: Handler<S, A, B, S::Error>,
-) -> impl FnOnce(Compute) -> BoxFuture<'static, Result<Page, Missed>> + Send + 'static
-where
-    S: Service<Request<A>, Response = Response<B>> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-    A: Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Send + 'static,
-{
-    move |compute| {
-        let making = async move {
-            let missed = match make(&views, default_ttl, &handler, &compute).await {
-                Ok(page) => return Ok(page),
-                Err(missed) => missed,
-            };
-            if matches!(missed, Missed::Failed) {
-                // The next one tries again.
-                compute.keeps_failures(Duration::ZERO);
-            }
-            Err(missed)
+            Source::Stale => ("stale", life),
+            // Made for this request, or for another at the same time.
+            Source::Computed | Source::Joined => ("miss", life.map(|_| Duration::ZERO)),
         };
-        Box::pin(making.in_current_span())
+        self.kept(page, from, age)
     }
-}
 
-/// What the handler answers, if it is a response to keep. Else it is put by for its own client.
-async fn make<S, A, B>(
-    views: &Views,
-    default_ttl: Ttl,
-    handler: &Handler<S, A, B, S::Error>,
-    compute: &Compute,
-) -> Result<Page, Missed>
-where
-    S: Service<Request<A>, Response = Response<B>>,
-    B: Body<Data = Bytes>,
-{
-    let State::Ready(mut inner, request) = handler.take() else {
-        return Err(Missed::Failed);
-    };
-    let response = match inner.call(request).await {
-        Ok(response) => response,
-        Err(error) => {
-            handler.answered(Err(error), &Missed::Failed);
-            return Err(Missed::Failed);
+    fn kept<B: Body>(
+        &self,
+        page: &Page,
+        from: &'static str,
+        age: Option<Duration>,
+    ) -> Response<CacheBody<B>> {
+        let with_body = self.asked.method != Method::HEAD;
+        let (status, mut headers, body) = page.answer(&self.asked.headers, with_body);
+        if let Some(age) = age {
+            headers.insert(header::AGE, age.as_secs().into());
         }
-    };
-    let (parts, body) = response.into_parts();
-    let Some(ttl) = views.keeps(&parts) else {
-        let missed = match parts.status.is_server_error() {
-            true => Missed::Failed,
-            false => Missed::Passed,
-        };
-        let body = CacheBody::passed(body);
-        handler.answered(Ok(Response::from_parts(parts, body)), &missed);
-        return Err(missed);
-    };
-    let body = match CacheBody::read(body, views.max_body).await {
-        Ok(body) => body,
-        Err(body) => {
-            let missed = match body.is_broken() {
-                true => Missed::Failed,
-                false => Missed::Passed,
-            };
-            handler.answered(Ok(Response::from_parts(parts, body)), &missed);
-            return Err(missed);
-        }
-    };
-    if let Some(ttl) = ttl {
-        compute.set_ttl(ttl);
-    }
-    if Control::of(&parts.headers).must_revalidate {
-        // Not past its life, whatever happens.
-        compute.set_grace(Duration::ZERO);
-    }
-    if let Some(caching) = parts.extensions.get::<Caching>() {
-        caching.tags.iter().for_each(|tag| compute.tag(tag.clone()));
-    }
-    let life = compute.options().ttl.resolve(default_ttl);
-    Ok(Page::new(&parts, body, life))
-}
-
-impl Views {
-    /// Whether a response is kept, and for how long if it says so.
-    fn keeps(&self, response: &response::Parts) -> Option<Option<Ttl>> {
-        let caching = response.extensions.get::<Caching>();
-        let control = Control::of(&response.headers);
-        let is_kept = (self.store_if)(response)
-            && response.status != StatusCode::PARTIAL_CONTENT
-            && response.status != StatusCode::NOT_MODIFIED
-            && !is_stream(&response.headers)
-            && !caching.is_some_and(|caching| caching.is_not_kept)
-            && (self.keeps_private || !control.is_kept_from_others())
-            && (self.keeps_cookies || !response.headers.contains_key(header::SET_COOKIE))
-            && varies_by(&response.headers, &self.vary);
-        let said = life(&response.headers, control).filter(|_| !self.keeps_private);
-        let said = said.map(Ttl::After);
-        let ttl = caching.and_then(|caching| caching.ttl).or(said);
-        // What has no life is not kept, and not shared either.
-        let lives = ttl != Some(Ttl::After(Duration::ZERO));
-        (is_kept && lives).then_some(ttl)
+        self.layer.told(response_of(status, headers, body), from)
     }
 }

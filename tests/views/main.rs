@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use larder::Moka;
 use larder::http::CacheLayer;
@@ -57,7 +57,7 @@ impl App {
             move |request: Request| handler(count.fetch_add(1, Ordering::SeqCst) + 1, request);
         let router = Router::new()
             .fallback(handler)
-            .layer(views.hit_header("x-cache"));
+            .layer(views.hit_header(HeaderName::from_static("x-cache")));
         Self { router, runs }
     }
 
