@@ -1,5 +1,5 @@
 //! One table of cases, `cases.json`, through Flask-Caching and through Larder. What Flask-Caching answers is in `flask_caching.json`
-//! (`make compat` asks it again); Larder answers the same, or what the case says, and why.
+//! (`make compat` asks it again); Larder answers the same, or what the case says, and why. `output.md` has both: `OVERWRITE=1` writes it anew.
 
 mod functions;
 mod views;
@@ -111,6 +111,9 @@ async fn larder_answers_as_flask_caching_or_says_why_not() {
     let cases: Vec<Value> = serde_json::from_str(include_str!("cases.json")).unwrap();
     let theirs: Vec<Value> = serde_json::from_str(include_str!("flask_caching.json")).unwrap();
     assert_eq!(cases.len(), theirs.len(), "run `make compat`");
+    let mut output = String::from(
+        "# What Flask-Caching answers, and what Larder does\n\n| case | Flask-Caching | Larder | why |\n|---|---|---|---|\n",
+    );
     for (case, theirs) in cases.iter().zip(&theirs) {
         assert_eq!(case["case"], theirs["case"], "run `make compat`");
         let world = World::new();
@@ -130,6 +133,23 @@ async fn larder_answers_as_flask_caching_or_says_why_not() {
             }
             None => &theirs["flask_caching"],
         };
-        assert_eq!(&Value::Array(answers), expected, "{}", case["case"]);
+        let answers = Value::Array(answers);
+        assert_eq!(&answers, expected, "{}", case["case"]);
+        let (name, why) = (case["case"].as_str().unwrap(), case["why"].as_str());
+        let (theirs, own) = (
+            &theirs["flask_caching"],
+            why.map_or("the same".to_owned(), |_| format!("`{answers}`")),
+        );
+        let why = why.unwrap_or_default();
+        output.push_str(&format!("| {name} | `{theirs}` | {own} | {why} |\n"));
     }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compat/output.md");
+    if std::env::var_os("OVERWRITE").is_some() {
+        std::fs::write(&path, &output).unwrap();
+    }
+    assert_eq!(
+        output,
+        std::fs::read_to_string(path).unwrap(),
+        "OVERWRITE=1 writes it anew"
+    );
 }
