@@ -6,11 +6,11 @@
 //! Allocations are counted by the allocator, over one round; bytes an entry as asked for, once all are in. Arguments are ignored;
 //! `LARDER_BENCH_KEYS=256` runs that size alone.
 
+mod common;
+
 use std::alloc::System;
 use std::hint::black_box;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -23,6 +23,8 @@ use larder::{
 };
 use serde::{Deserialize, Serialize};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+use common::{ready, shuffle, spread};
 
 const ROUNDS: usize = 9;
 const TTL: Duration = Duration::from_secs(3600);
@@ -169,14 +171,6 @@ impl<'a> Peer<'a> {
         let hits = (keys.len() * times) as f64;
         self.nanos.push(start.elapsed().as_nanos() as f64 / hits);
         self.allocations = (allocations() - before) as f64 / hits;
-    }
-}
-
-/// The answer of a future that is ready at once, as a hit must be.
-fn ready<R>(future: impl Future<Output = R>) -> R {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => panic!("a hit in memory waited"),
     }
 }
 
@@ -395,15 +389,6 @@ fn report(entries: usize, peers: &[Peer<'_>]) -> Vec<String> {
     ]
 }
 
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    (
-        values[values.len() / 2],
-        values[0],
-        values[values.len() - 1],
-    )
-}
-
 fn keys(count: usize) -> Vec<String> {
     (0..count)
         .map(|i| {
@@ -413,14 +398,4 @@ fn keys(count: usize) -> Vec<String> {
             )
         })
         .collect()
-}
-
-fn shuffle(keys: &mut [String]) {
-    let mut state = 0x2545_F491_4F6C_DD1D_u64;
-    for i in (1..keys.len()).rev() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        keys.swap(i, (state % (i as u64 + 1)) as usize);
-    }
 }

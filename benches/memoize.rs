@@ -4,11 +4,11 @@
 //! neighbours in time. A figure is CPU time of the thread, the median of all rounds with its least and greatest.
 //! Allocations are counted by the allocator, over one round. Arguments are ignored; `LARDER_BENCH_KEYS=256` runs that size alone.
 
+mod common;
+
 use std::alloc::System;
 use std::hint::black_box;
-use std::pin::pin;
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cached::{cached, concurrent_cached};
@@ -16,6 +16,8 @@ use cpu_time::ThreadTime;
 use larder::{Cache, Moka, SharedCache, memoize};
 use serde::{Deserialize, Serialize};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+use common::{ready, shuffle, spread};
 
 const ROUNDS: usize = 9;
 const MOST: usize = 1_000_000;
@@ -132,14 +134,6 @@ impl Peer {
     }
 }
 
-/// The answer of a future that is ready at once, as a hit must be.
-fn ready<R>(future: impl Future<Output = R>) -> R {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => panic!("a hit in memory waited"),
-    }
-}
-
 fn read(key: &str) -> bool {
     matches!(ready(CACHE.get_shared::<User>(key)), Ok(Some(_)))
 }
@@ -247,23 +241,4 @@ fn report(entries: usize, peers: &[Peer]) -> Vec<String> {
         ratio("memoized", "#[cached]", ""),
         ratio("memoized", "#[concurrent_cached]", ""),
     ]
-}
-
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    (
-        values[values.len() / 2],
-        values[0],
-        values[values.len() - 1],
-    )
-}
-
-fn shuffle<T>(values: &mut [T]) {
-    let mut state = 0x2545_F491_4F6C_DD1D_u64;
-    for i in (1..values.len()).rev() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        values.swap(i, (state % (i as u64 + 1)) as usize);
-    }
 }

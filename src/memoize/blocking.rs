@@ -14,6 +14,18 @@ use crate::wrap::tiered::Tiered;
 /// A store of this process alone, which answers at once whatever it is asked: what a function that is not async can be memoized in.
 ///
 /// A store of your own may say so of itself. One that makes its callers wait blocks their threads.
+///
+/// ```
+/// use larder::{Moka, memoize};
+///
+/// #[memoize(ttl = 60)]
+/// fn squared(cache: &Moka, number: u64) -> u64 {
+///     number * number
+/// }
+///
+/// let cache = Moka::new(100);
+/// assert_eq!(squared(&cache, 7), 49);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a function that is not async cannot be memoized in `{Self}`",
     label = "this cache may have to be waited for",
