@@ -16,9 +16,7 @@ use crate::cache::single::{begun_without, checked, delete, settle_deadline};
 use crate::context::Context;
 use crate::entry::{Entry, Lease, Right, Ticket};
 use crate::error::{Error, Result};
-#[cfg(feature = "macros")]
-use crate::flight::Outcome;
-use crate::flight::{Lead, Tags};
+use crate::flight::{Lead, Outcome, Tags};
 use crate::options::Options;
 use crate::value::Cacheable;
 
@@ -26,7 +24,6 @@ use crate::value::Cacheable;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
     Own,
-    #[cfg(feature = "macros")]
     Any,
 }
 
@@ -55,7 +52,6 @@ where
         let context = Context::new(said, None);
         return answered(&call, alone(|| compute(context), call.until).await);
     }
-    #[cfg(feature = "macros")]
     if sharing == Sharing::Any
         && let Some(value) = call.joined::<T>().await
     {
@@ -83,7 +79,6 @@ where
 
 impl<C: Cache> Call<'_, C> {
     /// What another refresh that is under way in this process comes to.
-    #[cfg(feature = "macros")]
     async fn joined<T: Cacheable>(&self) -> Option<Arc<T>> {
         let stored = self.cache.stored_key(self.key);
         let flights = self.cache.core().flights();

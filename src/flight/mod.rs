@@ -131,7 +131,6 @@ impl Flights {
     }
 
     /// A seat beside a leader who computes whatever stands there, if there is one.
-    #[cfg(feature = "macros")]
     pub(crate) fn join_renewal(self: &Arc<Self>, key: &str, type_id: TypeId) -> Option<Waiter> {
         let shard = self.shard(key);
         let renewal = shard.get(key)?.flights.iter().find(|flight| {
