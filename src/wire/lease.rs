@@ -13,7 +13,7 @@ use super::scatter::scatter;
 use super::script::{HOLD, LEASE};
 use crate::clock::Moment;
 use crate::core::Core;
-use crate::entry::{Claim, Lease, Noted, Right, Ticket, Want};
+use crate::entry::{Answer, Claim, Lease, Noted, Right, Ticket, Want};
 use crate::error::Result;
 use crate::generation::random;
 use crate::options::MAX_COMPUTE;
@@ -66,18 +66,23 @@ impl Node {
     ) -> Result<Claim> {
         let Said { raw, right } = said;
         let (core, want) = (opener.core(), opener.want());
-        let answer = match opener.open(key, raw)? {
-            Ok(answer) => answer,
-            Err(opened) => self.judge(core, key, want, opened).await?,
-        };
+        let answer = self.read(opener, key, raw).await?;
         if answer.entry.is_none() && matches!(right, Right::NotNeeded) {
-            // A value stands there, and is none for this reader.
+            // A value stands there, and is none for this reader. By now it may be another.
             let again = ask(self.connection(key), core, &[key], want, lease.anew()).await;
             if let Some(said) = again.into_iter().next() {
-                return Ok(Claim::new(answer, said?.right));
+                let Said { raw, right } = said?;
+                return Ok(Claim::new(self.read(opener, key, raw).await?, right));
             }
         }
         Ok(Claim::new(answer, right))
+    }
+
+    async fn read(&self, opener: &Opener<'_>, key: &str, raw: Raw) -> Result<Answer> {
+        match opener.open(key, raw)? {
+            Ok(answer) => Ok(answer),
+            Err(opened) => self.judge(opener.core(), key, opener.want(), opened).await,
+        }
     }
 
     /// Renews a lease, or gives it back.

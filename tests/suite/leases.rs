@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join;
+use larder::testing::{Fault, Faulty};
 use larder::{
     Cache, Context, ErrorKind, Moka, Options, Redis, RefreshAhead, Report, SharedCache, Source,
     Tiered,
@@ -808,6 +810,38 @@ async fn many_keys_of_kept_failures_are_computed_once_in_the_fleet() {
         });
     }
     assert_eq!(calls.join_all().await, vec![vec![Some(1)]; 4]);
+}
+
+/// A value that comes between two looks of a call that finds something which is nothing to it is its answer.
+#[tokio::test]
+async fn many_keys_are_not_computed_where_a_value_came_meanwhile() {
+    let server = Server::start().await;
+    let other = redis(&server, PATIENT).await;
+    let slow = Faulty::new(redis(&server, PATIENT).await);
+    let failing =
+        |_: Context| async { Err::<u32, _>(larder::Error::new(ErrorKind::Compute, "down")) };
+    let kept = Options::ttl(HOUR).error_ttl(HOUR);
+    let failed = other.get_or_set_with("k", kept, failing).await;
+    failed.unwrap_err();
+    slow.faults().next("claim", 1, Fault::StallAnswer);
+    let leased = || Options::ttl(HOUR).lease(Duration::from_secs(60));
+    let computed = |value: u32| {
+        move |keys: Vec<String>| async move { keys.into_iter().map(|key| (key, value)).collect() }
+    };
+    let late = slow.get_or_set_many(&["k"], leased(), computed(2));
+    let first = async {
+        let answers = other.get_or_set_many(&["k"], leased(), computed(1)).await;
+        slow.faults().release();
+        answers
+    };
+    let (late, first) = join(late, first).await;
+    assert_eq!(
+        (late.unwrap(), first.unwrap()),
+        (vec![Some(1)], vec![Some(1)])
+    );
+    // Nor does the lease that was not needed stand in anybody's way: half of its token is no lease.
+    let free = async || server.raw(0, &["STRLEN", "lk:k"]).await != Value::Int(16);
+    eventually(Duration::from_secs(2), "the lease is given back", free).await;
 }
 
 /// What another process began to compute before a refresh, and stores before it ends, does not outlive the refresh. Nor does what it

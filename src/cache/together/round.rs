@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::{Either, join_all, select};
 use tokio::time::Instant;
 
-use super::claims::asked;
+use super::claims::{asked, found};
 use super::elsewhere::{Elsewhere, Waits};
 use super::{Answers, ByKey, Calls};
 use crate::cache::Cache;
@@ -18,7 +18,7 @@ use crate::cache::lease::Held;
 use crate::cache::single::{begun, begun_without, checked};
 use crate::entry::{Answer, Right, Ticket};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Landing, Lead, Outcome, Seat, Tags, Waiter};
+use crate::flight::{Lead, Outcome, Seat, Tags, Waiter};
 use crate::report::Source;
 use crate::stats::count;
 use crate::value::Cacheable;
@@ -155,7 +155,7 @@ impl<T: Cacheable> Round<T> {
                 }
             }
         }
-        let begin = self.claim_anew(calls, begin).await;
+        let begin = self.claim_anew(calls, answers, begin).await;
         self.begin(calls, begin).await;
         Ok(())
     }
@@ -170,28 +170,11 @@ impl<T: Cacheable> Round<T> {
         right: Option<(Right, Duration)>,
         since: Instant,
     ) -> Option<Begin> {
-        let call = calls.of(&key);
-        let found = call.found::<T>(answer);
+        let (key, lead, found) = found(calls, answers, (key, lead), answer, &right)?;
         let is_spared = matches!(found, Asked::Passed);
         let stale = match found {
-            Asked::Fresh(value, _, source) => {
-                lead.found(Landing::of(Arc::clone(&value) as _));
-                answers.found(calls, key, value, source);
-                return None;
-            }
-            Asked::Rearmed(value) => {
-                lead.found(Landing::stale(Arc::clone(&value) as _));
-                answers.found(calls, key, value, Source::Stale);
-                return None;
-            }
-            Asked::Failed(failure) => {
-                let error = call.failed(&failure);
-                lead.found(Landing::failure(failure as _));
-                answers.insert(key, Err(error.into()));
-                return None;
-            }
-            Asked::Stale(stale) => call.offered(&lead, stale, since),
-            Asked::Passed | Asked::Nothing | Asked::Granted(_) => None,
+            Asked::Stale(stale) => calls.of(&key).offered(&lead, stale, since),
+            _ => None,
         };
         let begin = Begin {
             key,
