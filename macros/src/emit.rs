@@ -5,7 +5,7 @@ mod companions;
 mod key;
 
 use proc_macro2::{Ident, TokenStream};
-use quote::{ToTokens as _, format_ident, quote};
+use quote::{ToTokens, format_ident, quote};
 use syn::{FnArg, GenericParam, Generics, Pat, Path, parse_quote};
 
 use crate::attribute::Attribute;
@@ -58,6 +58,7 @@ impl Emit<'_> {
         let companions = self.companions();
         let main = quote! {
             #(#attrs)*
+            #[allow(clippy::used_underscore_binding)]
             #vis #sig { #body }
         };
         if self.function.is_method {
@@ -189,25 +190,22 @@ impl Emit<'_> {
     /// Those of the function, or, where a companion has not all of its arguments, those that it needs.
     fn generics(&self, takes: Takes, inputs: &[FnArg]) -> Generics {
         let mut generics = self.function.item.sig.generics.clone();
-        if takes != Takes::Cache {
+        if takes == Takes::All {
             return generics;
         }
         let mut needed = quote! { #(#inputs),* };
         needed.extend(self.function.cache.to_token_stream());
-        let keeps = |param: &GenericParam| match param {
-            GenericParam::Type(param) => mentions(&needed, &param.ident),
-            GenericParam::Const(param) => mentions(&needed, &param.ident),
-            GenericParam::Lifetime(param) => mentions(&needed, &param.lifetime.ident),
-        };
+        if takes != Takes::Cache {
+            let keyed = self.function.keyed_generics().map(named);
+            needed.extend(keyed.flat_map(ToTokens::into_token_stream));
+            needed.extend(self.attribute.key.to_token_stream());
+        }
+        let keeps = |param: &GenericParam| mentions(&needed, named(param));
         let dropped: Vec<Ident> = generics
             .params
             .iter()
             .filter(|param| !keeps(param))
-            .map(|param| match param {
-                GenericParam::Type(param) => param.ident.clone(),
-                GenericParam::Const(param) => param.ident.clone(),
-                GenericParam::Lifetime(param) => param.lifetime.ident.clone(),
-            })
+            .map(|param| named(param).clone())
             .collect();
         generics.params = generics
             .params
@@ -225,5 +223,13 @@ impl Emit<'_> {
                 .collect();
         }
         generics
+    }
+}
+
+fn named(param: &GenericParam) -> &Ident {
+    match param {
+        GenericParam::Type(param) => &param.ident,
+        GenericParam::Const(param) => &param.ident,
+        GenericParam::Lifetime(param) => &param.lifetime.ident,
     }
 }

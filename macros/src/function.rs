@@ -173,6 +173,10 @@ fn arguments(item: &ImplItemFn) -> Result<Vec<Argument>> {
         FnArg::Receiver(_) => None,
     });
     let argument = |typed: &syn::PatType| match &*typed.pat {
+        Pat::Ident(pat) if pat.ident.to_string().starts_with("__") => {
+            let why = "names with two underscores are the macro's own: give this argument another";
+            Err(Error::new_spanned(pat, why))
+        }
         Pat::Ident(pat) if pat.subpat.is_none() && pat.by_ref.is_none() => Ok(Argument {
             ident: pat.ident.clone(),
             ty: (*typed.ty).clone(),

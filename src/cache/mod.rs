@@ -30,15 +30,15 @@ use crate::wrap::prefixed::Prefixed;
 
 use single::Look;
 
-#[cfg(feature = "macros")]
-pub(crate) use self::compute::resolve;
 #[cfg(any(feature = "http", feature = "macros"))]
 pub(crate) use self::{
     ahead::{Life, is_due, refresh as refresh_ahead},
     anew::{Sharing, refresh},
     compute::apart,
-    single::{at_hand_for_now, get as look_up},
+    single::at_hand_for_now,
 };
+#[cfg(feature = "macros")]
+pub(crate) use self::{compute::resolve, single::get as look_up};
 
 /// What each of many keys came to, in the order asked: nothing for one that the compute left out.
 pub type Each<T, E> = Vec<Option<Result<T, E>>>;

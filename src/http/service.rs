@@ -16,9 +16,7 @@ use super::control::Control;
 use super::handler::{Answer, Handler, State, made};
 use super::page::Page;
 use super::{CacheLayer, PASS};
-use crate::cache::{
-    Cache, Life, Sharing, apart, at_hand_for_now, is_due, look_up, refresh, refresh_ahead,
-};
+use crate::cache::{Cache, Life, Sharing, apart, at_hand_for_now, is_due, refresh, refresh_ahead};
 use crate::clock::Moment;
 use crate::options::Options;
 use crate::report::{Report, Source};
@@ -136,13 +134,16 @@ impl<C: Cache> CacheLayer<C> {
         let Some(key) = self.key_of(request) else {
             return Asked::Pass;
         };
-        if is_head {
-            return Asked::Head(key);
+        let wants_anew = control.no_cache || control.life().is_some_and(|life| life.is_zero());
+        match is_head {
+            // It has no body to keep.
+            true if wants_anew => return Asked::Pass,
+            true => return Asked::Head(key),
+            false => {}
         }
         if control.only_if_cached {
             return Asked::OnlyIfCached(key);
         }
-        let wants_anew = control.no_cache || control.life().is_some_and(|life| life.is_zero());
         let force = wants_anew || views.force_if.as_ref().is_some_and(|force| force(request));
         Asked::Get { key, force }
     }
@@ -198,9 +199,12 @@ impl<C: Cache> Call<'_, C> {
         if let Some((page, life)) = at_hand_for_now(cache, self.key, options) {
             return Some(self.at_hand(&page, life));
         }
-        // How old it is, a plain read does not tell.
-        let page = look_up::<Page, C>(cache, self.key).await.ok()??;
-        Some(self.kept(&page, "hit", None))
+        let looked = cache.get_with::<Page>(self.key, options.clone()).await;
+        let looked = looked.ok()?;
+        let page = looked.value.filter(|_| !looked.explanation.is_stale())?;
+        let left = looked.explanation.hit().map(|hit| hit.remaining)?;
+        let end = left.duration().map(|left| cache.core().now().after(left));
+        Some(self.of(&page, Source::Store, end))
     }
 
     /// The response: kept, made and kept, or the handler's alone.
@@ -255,11 +259,7 @@ impl<C: Cache> Call<'_, C> {
     fn options(&self) -> Options {
         let views = &self.layer.views;
         let mut options = views.options.clone();
-        if let Some(tags) = views
-            .tags
-            .as_ref()
-            .filter(|_| self.layer.cache.keeps_tags())
-        {
+        if let Some(tags) = &views.tags {
             tags(&self.asked)
                 .into_iter()
                 .for_each(|tag| options.add(tag.into()));

@@ -1,6 +1,7 @@
 //! One call of a memoized function.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -76,6 +77,64 @@ impl<T, E> Fallible for Result<T, E> {
     type Value = T;
     type Error = E;
 }
+
+/// Asks whether a type that is not called `Result` is one all the same: a method of the type itself goes before one of a trait.
+#[derive(Debug)]
+pub struct Probe<T>(PhantomData<fn() -> T>);
+
+impl<T> Probe<T> {
+    /// Of a type.
+    #[inline]
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T> Default for Probe<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T, E> Probe<Result<T, E>> {
+    /// It is.
+    #[inline]
+    pub fn form(&self) -> ResultByAnotherName {
+        ResultByAnotherName
+    }
+}
+
+/// What any other type answers to a [`Probe`].
+pub trait AnyType {
+    /// It is not, as far as is known.
+    #[inline]
+    fn form(&self) -> NoResult {
+        NoResult
+    }
+}
+
+impl<T> AnyType for Probe<T> {}
+
+/// It is a `Result`.
+#[derive(Debug)]
+pub struct ResultByAnotherName;
+
+/// It is none.
+#[derive(Debug)]
+pub struct NoResult;
+
+/// What a function returns whose errors are not told from its values.
+#[diagnostic::on_unimplemented(
+    message = "the errors of this function would be cached like values: its `Result` goes by another name",
+    label = "return `Result<T, E>` by that name, so that its errors are not cached, or say `cache_errors`"
+)]
+pub trait WithoutErrors {}
+
+impl WithoutErrors for NoResult {}
+
+/// Refuses a `Result` by another name.
+#[inline]
+pub fn without_errors<F: WithoutErrors>(_form: F) {}
 
 /// What a closure of the attribute comes to.
 #[inline]

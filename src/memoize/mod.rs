@@ -43,7 +43,8 @@
 //! | | `self.f_delete_instance()` | all that was cached for this instance, with `key_self` |
 //! | `f::delete_all()` | `self.f_delete_all()` | all that was cached, by one write to each node |
 //!
-//! `key` and `delete` have the arguments that the key is made of, `delete_all` those that lead to the cache.
+//! `key` and `delete` have the arguments that the key is made of, `delete_all` those that lead to the cache. Those of a function hang on
+//! a type of its name, which a module of that name beside it would clash with.
 //!
 //! # The attribute
 //!
@@ -83,7 +84,7 @@
 //! second that is called is not cached: give them a `name` each. No others have a key in common.
 //!
 //! A set within another type is put in order where that is plain to see: in a field, an `Option`, a list, a `Box` or a `Cow`, and not behind a `#[serde(transparent)]` or a lock. Where it is not, or
-//! where `#[serde(skip)]` leaves out what tells arguments apart, give the `key`. A type alias of a `Result` is not known for one: its errors are cached like values.
+//! where `#[serde(skip)]` leaves out what tells arguments apart, give the `key`.
 //!
 //! # Refused
 //!
@@ -111,8 +112,9 @@ pub mod __private {
     pub use std;
 
     pub use super::call::{
-        Anew, Call, Due, Fallible, Handle, KeyPart, MemoizedError, Run, answer, asked, block_on,
-        delete, delete_all, delete_instance, due, judge, owned, part,
+        Anew, AnyType, Call, Due, Fallible, Handle, KeyPart, MemoizedError, Probe, Run, answer,
+        asked, block_on, delete, delete_all, delete_instance, due, judge, owned, part,
+        without_errors,
     };
     pub use super::key::Key;
     pub use super::name::{Name, Site};

@@ -1,6 +1,7 @@
 //! Memoized functions, as their users write them.
 
 mod arguments;
+mod hygiene;
 mod methods;
 mod options;
 mod refresh;

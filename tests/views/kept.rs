@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::{Method, StatusCode, header};
 use axum::response::Response;
 use larder::http::{CacheLayer, Caching};
+use larder::testing::Faulty;
 use larder::{Cache, Clock, Moka, Options, Ttl};
 
 use crate::{App, views};
@@ -352,6 +353,32 @@ async fn clients_are_obeyed_where_that_is_said() {
         ("pass", "run 4")
     );
     assert_eq!(app.get("/").await.told(), ("hit", "run 3"));
+    let head = app.send(Method::HEAD, "/", &control("no-cache")).await;
+    assert_eq!((head.told(), app.runs()), (("pass", ""), 5));
+}
+
+/// What is looked up and not made tells its age too, wherever it is kept.
+#[tokio::test]
+async fn the_age_of_what_a_store_has_is_told() {
+    let clock = Clock::manual();
+    let store = Faulty::remote(Moka::builder().clock(clock.clone()).build());
+    let views = CacheLayer::new(store).ttl(Duration::from_secs(60));
+    let app = App::new(views.obey_clients(true), |run, _| async move {
+        format!("run {run}")
+    });
+    app.get("/").await;
+    clock.advance(Duration::from_secs(7));
+    let get = app.get("/").await;
+    let head = app.send(Method::HEAD, "/", &[]).await;
+    let only = [("cache-control", "only-if-cached")];
+    let only = app.get_with("/", &only).await;
+    for answer in [get, head, only] {
+        assert_eq!(
+            (answer.header("x-cache"), answer.header("age")),
+            ("hit", "7")
+        );
+    }
+    assert_eq!(app.runs(), 1);
 }
 
 /// With a grace, a page that is gone is not answered any more.

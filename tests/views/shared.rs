@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::AppendHeaders;
 use larder::http::CacheLayer;
 use larder::testing::{Fault, Faulty};
-use larder::{Clock, Moka, Options, RefreshAhead};
+use larder::{Answer, Backend, Clock, Draft, Moka, Options, RefreshAhead, Stored, Want};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -173,6 +173,46 @@ async fn a_store_that_fails_costs_a_run() {
     faults.heal();
     app.get("/").await;
     assert_eq!(app.get("/").await.told(), ("hit", "run 4"));
+}
+
+/// A store of the application's own, which keeps no tags.
+#[derive(Clone)]
+struct Tagless(Moka);
+
+#[async_trait::async_trait]
+impl Backend for Tagless {
+    fn core(&self) -> &larder::core::Core {
+        self.0.core()
+    }
+
+    async fn fetch(&self, key: &str, want: Want) -> larder::Result<Answer> {
+        self.0.fetch(key, want).await
+    }
+
+    async fn store(&self, key: &str, draft: Draft) -> larder::Result<Stored> {
+        self.0.store(key, draft).await
+    }
+
+    async fn remove(&self, key: &str) -> larder::Result<bool> {
+        self.0.remove(key).await
+    }
+
+    async fn wipe(&self, prefix: &str) -> larder::Result<()> {
+        self.0.wipe(prefix).await
+    }
+}
+
+/// What could not be invalidated is not kept.
+#[tokio::test]
+async fn tags_that_a_store_does_not_keep_keep_a_response_out_of_it() {
+    let tagged = CacheLayer::new(Tagless(Moka::new(100))).tags(|_| vec!["all".to_owned()]);
+    let app = App::new(tagged, |run, _| async move { format!("run {run}") });
+    for run in 1..=2 {
+        assert_eq!(
+            app.get("/").await.told(),
+            ("miss", format!("run {run}").as_str())
+        );
+    }
 }
 
 /// A handler that panics is a failure of its own request.

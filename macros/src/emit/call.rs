@@ -79,6 +79,7 @@ impl Emit<'_> {
             (None, Kind::Cached) => quote! { false },
         };
         let (cache, key, options) = (self.cache(), self.key(), self.options_first());
+        let probe = (kind == Kind::Cached).then(|| self.probe());
         let (hit, tags, computed) = (self.hit(kind), self.tags(), self.computed(kind));
         let (missed, unshared) = (self.missed(), self.unshared());
         let waited = self.waited(&quote! { __waiting });
@@ -88,6 +89,7 @@ impl Emit<'_> {
         };
         // What is not there any more when the call waits is no part of its future.
         quote! {
+            #probe
             #unless
             #cache
             let __waiting = {
@@ -103,6 +105,18 @@ impl Emit<'_> {
             };
             #answer
         }
+    }
+
+    /// Has a `Result` refused that is not known for one.
+    fn probe(&self) -> TokenStream {
+        let (room, returned) = (self.room(), &self.function.returned);
+        if returned.fallible || self.attribute.cache_errors.is_some() {
+            return TokenStream::new();
+        }
+        let ty = &returned.ty;
+        let form = quote_spanned! { ty.span() => #room::Probe::<#ty>::new().form() };
+        let asked = quote_spanned! { ty.span() => #room::without_errors(#form); };
+        quote! { { #[allow(unused_imports)] use #room::AnyType as _; #asked } }
     }
 
     /// A hit is all there is to the call, unless it is to be computed anew.
