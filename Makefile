@@ -1,7 +1,7 @@
 # `make test` is the first command to run; CONTRIBUTING.md says the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help test faults model mutate loom demo sdk views compat herd bench check fmt clippy docs deny vectors examples mutants
+.PHONY: help test faults model mutate loom demo sdk ring views compat herd bench check fmt clippy docs deny vectors examples mutants
 
 # Further arguments for cargo: make test ARGS="-- --nocapture"
 ARGS ?=
@@ -28,13 +28,16 @@ mutate: ## takes one mechanism out at a time: what must fail then fails (about t
 	@scripts/mutate.sh
 
 loom: ## every order of the steps of the smallest cores: fence, flights, generations, sources
-	cargo test --release --test loom $(ARGS)
+	cargo test --release -p larder-loom --test loom $(ARGS)
 
 demo: ## the tiered example on a manager and three nodes of its own
 	@scripts/demo.sh
 
 sdk: ## the README of the Python SDK, function by function, on a manager and three nodes of its own
 	@LARDER_DEMO_EXAMPLE=sdk_readme scripts/demo.sh --profile dev
+
+ring: ## the ring as a Redis client: hashes, streams, scripts, pipelines, SCAN, on a manager and three nodes of its own
+	@LARDER_DEMO_EXAMPLE=ring_as_redis scripts/demo.sh --profile dev
 
 views: ## an axum service under load, with the cache in front of its views and without (needs wrk)
 	@scripts/views.sh
@@ -56,17 +59,18 @@ check: fmt clippy docs deny vectors examples mutants ## everything else that mus
 fmt: ## formatting
 	cargo fmt --all --check
 
-# Without targets first: dev-dependencies switch features of shared dependencies on, and so hide
-# a feature that does not compile by itself.
-clippy: ## lints, warnings denied: no feature, each feature alone, all
+# Without targets: dev-dependencies switch features of shared dependencies on, and so hide a feature that does not compile
+# by itself.
+clippy: ## lints, warnings denied: no feature, each feature alone, the default ones, all
 	cargo clippy --no-default-features -- -D warnings
 	@set -e; for feature in $(FEATURES); do set -x; \
 	cargo clippy --no-default-features --features $$feature -- -D warnings; \
-	cargo clippy --no-default-features --features $$feature --all-targets -- -D warnings; \
 	{ set +x; } 2>/dev/null; done
 	cargo clippy --no-default-features --all-targets -- -D warnings
+	cargo clippy --all-targets -- -D warnings
 	cargo clippy --workspace --all-features --all-targets -- -D warnings
-	cargo clippy --all-features --test faults --test model --test loom -- -D warnings
+	cargo clippy --all-features --test faults --test model -- -D warnings
+	cargo clippy -p larder-loom --test loom -- -D warnings
 
 docs: ## documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features

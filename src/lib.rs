@@ -14,6 +14,8 @@ mod cache;
 pub mod clock;
 pub mod codec;
 pub mod coherence;
+#[cfg(feature = "ring")]
+mod commands;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod context;
@@ -81,7 +83,7 @@ pub use options::Options;
 pub use refresh::RefreshAhead;
 pub use report::{Report, Source};
 #[cfg(feature = "ring")]
-pub use ring::{DistributedRedis, DistributedRedisBuilder};
+pub use ring::{DistributedRedis, DistributedRedisBuilder, NodeConnection, RingConnection};
 pub use stats::Stats;
 pub use ttl::{Remaining, Ttl};
 pub use validator::Validator;

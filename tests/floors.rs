@@ -18,6 +18,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("validator", 0),
     ("coherence", 1),
     ("key", 1),
+    ("commands", 0),
     ("refresh", 1),
     ("tasks", 1),
     ("value", 1),

@@ -12,7 +12,7 @@ use crate::wire::{Connection, ConnectionSettings, Target};
 
 use super::follow::{Follower, MapSettings};
 use super::keys::MapKeys;
-use super::map::Bounds;
+use super::map::{Bounds, Rules};
 use super::signals::Signals;
 use super::store::DistributedRedis;
 
@@ -49,12 +49,15 @@ impl DistributedRedisBuilder {
             settings: Settings::default(),
             map: MapSettings {
                 keys: MapKeys::default(),
-                order: Order::Auto,
-                poll_interval: Duration::from_millis(500),
-                bounds: Bounds {
-                    fields: 500_000,
-                    nodes: 4096,
+                rules: Rules {
+                    order: Order::Auto,
+                    hash_tags: false,
+                    bounds: Bounds {
+                        fields: 500_000,
+                        nodes: 4096,
+                    },
                 },
+                poll_interval: Duration::from_millis(500),
                 snapshot_file: None,
                 start_without_map: false,
                 nodes: ConnectionSettings::default(),
@@ -92,7 +95,15 @@ impl DistributedRedisBuilder {
 
     /// Sets by which rule the map is read. [`Order::Auto`] unless set: what the map says, else numeric with one warning.
     pub fn order(mut self, order: Order) -> Self {
-        self.map.order = order;
+        self.map.rules.order = order;
+        self
+    }
+
+    /// Places keys by their [hash tags](crate::ring::hash_tag), so that `{user:42}:name` and `{user:42}:mail` are on one node: for commands over
+    /// several keys, and transactions. Off unless set, since the Python SDK hashes whole keys; all who share a ring have to agree. Of a ring
+    /// that was used without, keys with braces are elsewhere then, and those of the cache are as good as gone.
+    pub fn hash_tags(mut self, tags: bool) -> Self {
+        self.map.rules.hash_tags = tags;
         self
     }
 
@@ -105,13 +116,13 @@ impl DistributedRedisBuilder {
 
     /// Sets how many fields a map may have before it counts as absurd. 500,000 unless set.
     pub fn max_map_fields(mut self, fields: usize) -> Self {
-        self.map.bounds.fields = fields;
+        self.map.rules.bounds.fields = fields;
         self
     }
 
     /// Sets how many nodes a map may have before it counts as absurd: each of them is connected to. 4,096 unless set.
     pub fn max_nodes(mut self, nodes: usize) -> Self {
-        self.map.bounds.nodes = nodes;
+        self.map.rules.bounds.nodes = nodes;
         self
     }
 
@@ -149,7 +160,13 @@ impl DistributedRedisBuilder {
             // But one that answers no longer is noticed as soon as a node would be.
             ping_timeout: Duration::from_millis(500).max(self.map.nodes.ping_timeout),
             // An entry of the history is a whole map, whatever the bound on values.
-            max_reply_bytes: self.map.bounds.fields.saturating_mul(64).max(64 << 10),
+            max_reply_bytes: self
+                .map
+                .rules
+                .bounds
+                .fields
+                .saturating_mul(64)
+                .max(64 << 10),
             connections: 1,
             listener: Some(signals.listener(&self.map.keys)),
             ..self.map.nodes.clone()

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::ringmap::Order;
 use crate::wire::{Connection, ConnectionSettings};
 
 use super::current::Current;
@@ -19,7 +18,7 @@ use super::departed::Departed;
 use super::file::Saver;
 use super::keys::MapKeys;
 use super::lock::lock;
-use super::map::{Bounds, is_contradiction};
+use super::map::{Rules, is_contradiction};
 use super::recent::Recent;
 use super::signals::Signals;
 use super::snapshot::{MapStatus, Progress, Snapshot};
@@ -31,9 +30,8 @@ const OTHERS_FOLLOW: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(super) struct MapSettings {
     pub(super) keys: MapKeys,
-    pub(super) order: Order,
+    pub(super) rules: Rules,
     pub(super) poll_interval: Duration,
-    pub(super) bounds: Bounds,
     pub(super) snapshot_file: Option<PathBuf>,
     pub(super) start_without_map: bool,
     pub(super) nodes: ConnectionSettings,
@@ -205,7 +203,9 @@ impl Drop for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::map::Bounds;
     use crate::ring::publish::{Publication, publish};
+    use crate::ringmap::Order;
     use crate::wire::NodeAddr;
     use crate::wire::testserver::TestServer;
 
@@ -214,12 +214,15 @@ mod tests {
     fn settings(interval: Duration) -> MapSettings {
         MapSettings {
             keys: MapKeys::default(),
-            order: Order::Auto,
-            poll_interval: interval,
-            bounds: Bounds {
-                fields: 1000,
-                nodes: 10,
+            rules: Rules {
+                order: Order::Auto,
+                hash_tags: false,
+                bounds: Bounds {
+                    fields: 1000,
+                    nodes: 10,
+                },
             },
+            poll_interval: interval,
             snapshot_file: None,
             start_without_map: false,
             nodes: ConnectionSettings::default(),

@@ -143,6 +143,7 @@ pub(super) fn lineage(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ringmap::key_hash;
 
     const A: &str = r#"{"nodes":["a:1/0"],"positions":[[7]]}"#;
     const B: &str = r#"{"nodes":["b:1/0"],"positions":[[7]]}"#;
@@ -175,7 +176,7 @@ mod tests {
         let nothing = (&Lineage::default(), 0, &Ring::default());
         let (lineage, epoch) = lineage(nothing, good, history);
         assert_eq!(epoch, good.stated);
-        lineage.of_key("k")
+        lineage.of_hash(key_hash("k"))
     }
 
     #[test]
@@ -257,14 +258,14 @@ mod tests {
             History::default(),
         );
         let (edited, epoch) = lineage((&before, 5, &ring), &at("b", 5, true), &none);
-        assert_eq!((edited.of_key("k"), epoch), (6, 5));
+        assert_eq!((edited.of_hash(key_hash("k")), epoch), (6, 5));
         let ring = at("b", 5, true).ring;
         let told = after_epoch(5, 6, &[A]);
         let (back, epoch) = lineage((&edited, 5, &ring), &at("a", 6, false), &told);
-        assert_eq!((back.of_key("k"), epoch), (6, 6));
+        assert_eq!((back.of_hash(key_hash("k")), epoch), (6, 6));
         // And when the edit is taken back by hand.
         let (back, epoch) = lineage((&edited, 5, &ring), &at("a", 5, false), &none);
-        assert_eq!((back.of_key("k"), epoch), (6, 5));
+        assert_eq!((back.of_hash(key_hash("k")), epoch), (6, 5));
     }
 
     #[test]
@@ -287,7 +288,11 @@ mod tests {
             let told = after_epoch(5, newest, &entries);
             let now = good("a", newest, false);
             let (lineage, epoch) = lineage((&before, 5, &ring), &now, &told);
-            assert_eq!((lineage.of_key("k"), epoch), (since, newest), "{entries:?}");
+            assert_eq!(
+                (lineage.of_hash(key_hash("k")), epoch),
+                (since, newest),
+                "{entries:?}"
+            );
         }
     }
 
@@ -297,23 +302,23 @@ mod tests {
         let before = Lineage::since(3);
         let nothing = History::default();
         let (lost, epoch) = lineage((&before, 5, &ring), &good("b", 0, true), &nothing);
-        assert_eq!((lost.of_key("k"), epoch), (6, 5));
+        assert_eq!((lost.of_hash(key_hash("k")), epoch), (6, 5));
         // Back to an older map, as from a snapshot, and to one that begins anew.
         for stated in [1, 4] {
             let told = history(stated, &[A]);
             let (moved, epoch) = lineage((&before, 5, &ring), &good("b", stated, false), &told);
-            assert_eq!((moved.of_key("k"), epoch), (6, 5));
+            assert_eq!((moved.of_hash(key_hash("k")), epoch), (6, 5));
             let (stayed, epoch) = lineage((&before, 5, &ring), &good("a", stated, false), &told);
-            assert_eq!((stayed.of_key("k"), epoch), (3, 5));
+            assert_eq!((stayed.of_hash(key_hash("k")), epoch), (3, 5));
         }
         // The epochs that were lost are published again, with other maps.
         let ring_b = good("b", 4, false).ring;
         let (moved, _) = lineage((&before, 5, &ring), &good("b", 4, false), &nothing);
         let (back, epoch) = lineage((&moved, 5, &ring_b), &good("a", 5, false), &nothing);
-        assert_eq!((back.of_key("k"), epoch), (6, 5));
+        assert_eq!((back.of_hash(key_hash("k")), epoch), (6, 5));
         let told = after_epoch(5, 6, &[B]);
         let (again, epoch) = lineage((&back, 5, &ring), &good("b", 6, false), &told);
-        assert_eq!((again.of_key("k"), epoch), (6, 6));
+        assert_eq!((again.of_hash(key_hash("k")), epoch), (6, 6));
         let never = (&Lineage::default(), 0, &ring);
         let (none, epoch) = lineage(never, &good("b", 0, false), &nothing);
         assert_eq!((none.latest(), epoch), (0, 0));

@@ -43,7 +43,7 @@ impl DistributedRedis {
         if epoch > snapshot.stated {
             self.follower.tell_of(epoch);
         }
-        if !snapshot.lineage.outdates(key, epoch) {
+        if !snapshot.outdates(key, epoch) {
             return answer;
         }
         self.core.refuse(key, Refusal::Epoch);
@@ -58,7 +58,7 @@ impl DistributedRedis {
         key: &str,
     ) -> Option<Vec<u8>> {
         // Epoch 1 is the first, and 0 is none.
-        if snapshot.lineage.latest() <= 1 || snapshot.lineage.of_key(key) <= 1 {
+        if snapshot.lineage.latest() <= 1 || snapshot.owned_since(key) <= 1 {
             return None;
         }
         let mut range = cmd("GETRANGE");
@@ -66,7 +66,7 @@ impl DistributedRedis {
         // What is no string is no envelope, and whether the node answers is seen by what is asked besides.
         let header: Vec<u8> = node.connection(key).read("getrange", &range).await.ok()?;
         let epoch = self.core.format().ring_epoch(&header)?;
-        if !snapshot.lineage.outdates(key, epoch) {
+        if !snapshot.outdates(key, epoch) {
             return None;
         }
         self.core.refuse(key, Refusal::Epoch);

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::ringmap::{Ring, key_hash, label};
+use crate::ringmap::{Ring, label};
 
 /// Stretches kept, at most: 16 MiB. Past that all keys are taken as moved at the last change, which costs misses only.
 const MAX_STRETCHES: usize = 1 << 20;
@@ -105,17 +105,9 @@ impl Lineage {
         })
     }
 
-    /// The first epoch of the present run of the key's owner; 0 where there are no epochs.
-    pub(super) fn of_key(&self, key: &str) -> u64 {
-        match self.stretches.as_slice() {
-            [(_, only)] => *only,
-            _ => self.of_hash(key_hash(key)),
-        }
-    }
-
-    /// Whether an entry of `epoch` was written before its key's present owner took the key over.
-    pub(super) fn outdates(&self, key: &str, epoch: u64) -> bool {
-        epoch != 0 && epoch < self.latest && epoch < self.of_key(key)
+    /// Whether an entry of `epoch` was written before the present owner took its key over, which has this hash.
+    pub(super) fn outdates(&self, hash: impl FnOnce() -> u32, epoch: u64) -> bool {
+        epoch != 0 && epoch < self.latest && epoch < self.of_hash(hash())
     }
 
     /// The epoch of the latest change.
@@ -135,7 +127,8 @@ impl Lineage {
         sound.then(|| Self::merged(stretches))
     }
 
-    fn of_hash(&self, hash: u32) -> u64 {
+    /// The first epoch of the present run of the owner of keys of this hash; 0 where there are no epochs.
+    pub(super) fn of_hash(&self, hash: u32) -> u64 {
         let after = self.stretches.partition_point(|(start, _)| *start <= hash);
         let stretch = after.checked_sub(1).and_then(|at| self.stretches.get(at));
         stretch.map_or(self.latest, |(_, since)| *since)
@@ -178,7 +171,7 @@ fn numbered(ring: &Ring, names: &mut HashMap<String, usize>) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ringmap::{Order, positions_for};
+    use crate::ringmap::{Order, key_hash, positions_for};
 
     struct Random(u64);
 
@@ -292,11 +285,11 @@ mod tests {
         let map = |node: &str| Ring::from_map([(1 << 31, format!("redis://{node}:1/0"))]);
         let (a, b) = (map("a"), map("b"));
         let lineage = Lineage::of([(4, &a), (5, &b), (6, &b), (7, &a)]);
-        assert_eq!(lineage.of_key("k"), 7);
-        let judged = [0, 4, 6, 7, 8].map(|epoch| lineage.outdates("k", epoch));
+        assert_eq!(lineage.of_hash(key_hash("k")), 7);
+        let judged = [0, 4, 6, 7, 8].map(|epoch| lineage.outdates(|| key_hash("k"), epoch));
         assert_eq!(judged, [false, true, true, false, false]);
-        assert!(!Lineage::default().outdates("k", 1));
-        assert!(!Lineage::since(1).outdates("k", 1));
+        assert!(!Lineage::default().outdates(|| key_hash("k"), 1));
+        assert!(!Lineage::since(1).outdates(|| key_hash("k"), 1));
     }
 
     #[test]

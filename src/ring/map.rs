@@ -26,6 +26,14 @@ pub(super) struct Bounds {
     pub(super) nodes: usize,
 }
 
+/// How a map is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) order: Order,
+    pub(super) hash_tags: bool,
+    pub(super) bounds: Bounds,
+}
+
 /// What a manager that knows Larder writes beside the map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Meta {
@@ -182,12 +190,13 @@ impl RawMap {
         self.meta.as_ref().map_or(0, |meta| meta.epoch)
     }
 
-    /// The ring that these fields are, for a reader that was told to use `order`.
+    /// The ring that these fields are, for a reader that was told these rules.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`] if the map is empty, holds a field that is no position, or is to be read by another rule.
-    pub(super) fn judge(&self, order: Order, bounds: Bounds) -> Result<GoodMap> {
+    pub(super) fn judge(&self, rules: Rules) -> Result<GoodMap> {
+        let Rules { order, bounds, .. } = rules;
         if self.fields.is_empty() {
             return Err(Error::new(
                 ErrorKind::Unavailable,
@@ -213,7 +222,7 @@ impl RawMap {
         let edited = self.meta.is_some() && digest != Some(&digest_text(&ring));
         let stated = self.epoch();
         Ok(GoodMap {
-            ring,
+            ring: ring.with_hash_tags(rules.hash_tags),
             epoch: if edited { 0 } else { stated },
             stated,
             rule_unknown: order == Order::Auto && lookup.is_none(),

@@ -4,6 +4,7 @@
 //! docs/FORMAT.md has the keys of the map to the byte.
 
 mod builder;
+mod client;
 mod current;
 mod departed;
 mod file;
@@ -25,9 +26,10 @@ mod term;
 mod write;
 
 pub use crate::ringmap::{
-    Order, Ring, fields_for_readers, key_hash, label, positions_for, python_positions,
+    Order, Ring, fields_for_readers, hash_tag, key_hash, label, positions_for, python_positions,
 };
 pub use builder::DistributedRedisBuilder;
+pub use client::{NodeConnection, RingConnection};
 pub use keys::{HISTORY_KEY, MAP_KEY, META_KEY};
 pub use publish::{Publication, publish};
 pub use snapshot::MapStatus;

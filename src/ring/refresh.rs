@@ -6,13 +6,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ringmap::Order;
 
 use super::file::Saved;
 use super::follow::Follower;
 use super::history::{History, lineage, missing};
 use super::lock::lock;
-use super::map::{self, Bounds, Meta, Reading};
+use super::map::{self, Meta, Reading, Rules};
 use super::signals::{SETTLE, SETTLE_LONGEST};
 use super::snapshot::{Placed, Snapshot};
 
@@ -61,7 +60,7 @@ impl Follower {
     pub(super) async fn read(&self, whole: bool) -> Result<Option<Reading>> {
         let (manager, keys) = (&self.manager, &self.settings.keys);
         let (fields, meta) = map::probe(manager, keys).await?;
-        map::check_size(fields, self.settings.bounds.fields)?;
+        map::check_size(fields, self.settings.rules.bounds.fields)?;
         if !whole && fields > SMALL && self.seems_unchanged(fields, meta.as_ref()) {
             return Ok(None);
         }
@@ -123,12 +122,12 @@ impl Follower {
         current: &Arc<Snapshot>,
         reading: Reading,
     ) -> Result<(Placed, Option<u64>)> {
-        let (order, bounds) = (self.settings.order, self.settings.bounds);
+        let rules = self.settings.rules;
         let placed = if reading.raw.fields.len() <= SMALL {
-            placed(current, reading, order, bounds)
+            placed(current, reading, rules)
         } else {
             let current = Arc::clone(current);
-            let aside = move || placed(&current, reading, order, bounds);
+            let aside = move || placed(&current, reading, rules);
             let aside = tokio::task::spawn_blocking(aside).await;
             aside.map_err(|_| Error::new(ErrorKind::Unavailable, "the runtime is ending"))?
         };
@@ -227,7 +226,7 @@ impl Follower {
         let Some(Saved { raw, lineage }) = Saved::load(path).await else {
             return false;
         };
-        let Ok(good) = raw.judge(self.settings.order, self.settings.bounds) else {
+        let Ok(good) = raw.judge(self.settings.rules) else {
             return false;
         };
         self.warn(&good);
@@ -248,19 +247,14 @@ impl Follower {
 }
 
 /// A map that was read, judged, and the newest epoch whose entry in the history is unreadable.
-fn placed(
-    current: &Snapshot,
-    reading: Reading,
-    order: Order,
-    bounds: Bounds,
-) -> Result<(Placed, Option<u64>)> {
-    let good = reading.raw.judge(order, bounds)?;
+fn placed(current: &Snapshot, reading: Reading, rules: Rules) -> Result<(Placed, Option<u64>)> {
+    let good = reading.raw.judge(rules)?;
     let history = if *reading.epochs.end() == good.stated {
         History::read(
             reading.epochs,
             reading.history,
             good.ring.order(),
-            bounds.fields,
+            rules.bounds.fields,
         )
     } else {
         History::default()

@@ -166,7 +166,7 @@ impl Snapshot {
     /// The nodes that a key belonged to lately and does not belong to now: who has not heard of the change asks them.
     pub(super) fn former_owners(&self, key: &str) -> Vec<Node> {
         let mut former: Vec<Node> = Vec::new();
-        if self.previous.is_empty() || self.is_own(key) {
+        if self.previous.is_empty() || self.is_own(key.as_bytes()) {
             return former;
         }
         // By label: another password makes no other node.
@@ -188,10 +188,25 @@ impl Snapshot {
     /// What an entry written now under a key is marked with. A key that an edit moved within the epoch is not
     /// marked: its reader could not tell the entry from one that was written before the edit.
     pub(super) fn epoch_for(&self, key: &str) -> u64 {
-        if self.lineage.outdates(key, self.epoch) {
+        if self.outdates(key, self.epoch) {
             return 0;
         }
         self.epoch
+    }
+
+    /// Whether an entry of `epoch` was written before its key's present owner took the key over.
+    pub(super) fn outdates(&self, key: &str, epoch: u64) -> bool {
+        self.lineage.outdates(|| self.ring.place_hash(key), epoch)
+    }
+
+    /// Whether a copy of `view` was made while another node owned its key.
+    pub(super) fn outdates_copy(&self, key: &str, view: u64) -> bool {
+        self.views.outdates(|| self.ring.place_hash(key), view)
+    }
+
+    /// Since which epoch a key belongs to its node.
+    pub(super) fn owned_since(&self, key: &str) -> u64 {
+        self.lineage.of_hash(self.ring.place_hash(key))
     }
 
     /// The view that copies of what is read by this map carry.
@@ -223,8 +238,8 @@ impl Snapshot {
     }
 
     /// Whether a key is one of the map itself.
-    fn is_own(&self, key: &str) -> bool {
-        self.own.iter().any(|own| own == key)
+    fn is_own(&self, key: &[u8]) -> bool {
+        self.own.iter().any(|own| own.as_bytes() == key)
     }
 
     /// The nodes of this map.
@@ -269,12 +284,17 @@ impl Snapshot {
     ///
     /// [`ErrorKind::Key`] for a key of the map itself; [`ErrorKind::Unavailable`] where there are no nodes.
     pub(super) fn owner(&self, key: &str) -> Result<usize> {
+        self.owner_of(key.as_bytes())
+    }
+
+    /// The same of a key of whatever bytes.
+    pub(super) fn owner_of(&self, key: &[u8]) -> Result<usize> {
         if self.is_own(key) {
             let why = "the ring's own map stands under this key";
-            return Err(Error::new(ErrorKind::Key, why).with("key", key));
+            return Err(Error::new(ErrorKind::Key, why).with("key", String::from_utf8_lossy(key)));
         }
         self.ring
-            .owner(key)
+            .owner_of_hash(self.ring.place_hash(key))
             .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the ring has no nodes yet"))
     }
 

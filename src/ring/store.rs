@@ -178,7 +178,7 @@ impl Backend for DistributedRedis {
 
     fn vouches(&self, key: &str, origin: Origin) -> bool {
         let snapshot = self.follower.current();
-        !snapshot.views.outdates(key, origin.view())
+        !snapshot.outdates_copy(key, origin.view())
     }
 
     fn prepare(&self, key: &str, draft: &mut Draft) -> Result<()> {

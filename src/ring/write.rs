@@ -141,12 +141,8 @@ impl DistributedRedis {
             })?);
         }
         // Its keys would go too.
-        let own = self.follower.settings.keys.all();
         for node in &nodes {
-            if node.holds_any(&own).await? {
-                let why = "the ring's own map is in this database";
-                return Err(Error::new(ErrorKind::Config, why).with("node", node.label()));
-            }
+            self.spares_map_at(node).await?;
         }
         let core = &self.core;
         let mut clearing = core.flights().clear("");
@@ -249,7 +245,10 @@ impl DistributedRedis {
         let node = snapshot.node_of(key)?;
         let again = node.claim(&self.core, &[key], want, lease.anew()).await;
         match again.into_iter().next() {
-            Some(again) => Ok(Claim::new(answer, again?.right)),
+            Some(again) => {
+                let Claim { answer, right } = again?;
+                Ok(Claim::new(self.judged_now(key, answer), right))
+            }
             None => Ok(Claim::new(answer, claim.right)),
         }
     }

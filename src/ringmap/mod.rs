@@ -38,6 +38,27 @@ pub fn key_hash(key: impl AsRef<[u8]>) -> u32 {
     crc32fast::hash(key.as_ref())
 }
 
+/// The part of a key that hash tags look at: what stands in its first braces, if something does, else all of it. As Redis Cluster
+/// has it.
+///
+/// ```
+/// use larder::ring::hash_tag;
+///
+/// assert_eq!(hash_tag("{user:42}:name"), b"user:42");
+/// assert_eq!(hash_tag("{}:name"), b"{}:name");
+/// assert_eq!(hash_tag("a}b{c}{d}"), b"c");
+/// ```
+#[must_use]
+pub fn hash_tag(key: &(impl AsRef<[u8]> + ?Sized)) -> &[u8] {
+    let key = key.as_ref();
+    let place = |bytes: &[u8], brace| bytes.iter().position(|byte| *byte == brace);
+    let tag = place(key, b'{').and_then(|open| {
+        let rest = key.get(open + 1..)?;
+        rest.get(..place(rest, b'}')?)
+    });
+    tag.filter(|tag| !tag.is_empty()).unwrap_or(key)
+}
+
 /// An immutable map from keys to nodes.
 ///
 /// A key belongs to the first position strictly greater than its [`key_hash`], past the end to the smallest
@@ -67,6 +88,7 @@ pub struct Ring {
     /// Each position once with its node, in numeric order.
     points: Arc<[(u32, u32)]>,
     index: Index,
+    hash_tags: bool,
 }
 
 impl Ring {
@@ -163,6 +185,25 @@ impl Ring {
             nodes: nodes.into(),
             points: points.into(),
             index,
+            hash_tags: false,
+        }
+    }
+
+    /// The same ring where keys are placed by their [hash tags](hash_tag), if they are to be: `{user:42}:name` and `{user:42}:mail` are on
+    /// one node then. The Python SDK hashes whole keys, and so does a ring unless told otherwise.
+    #[must_use]
+    pub fn with_hash_tags(mut self, tags: bool) -> Self {
+        self.hash_tags = tags;
+        self
+    }
+
+    /// By what this ring places a key: its [`key_hash`], or that of its [`hash_tag`].
+    #[inline]
+    #[must_use]
+    pub fn place_hash(&self, key: impl AsRef<[u8]>) -> u32 {
+        match self.hash_tags {
+            false => key_hash(key),
+            true => key_hash(hash_tag(&key)),
         }
     }
 
@@ -180,10 +221,10 @@ impl Ring {
     #[inline]
     #[must_use]
     pub fn owner(&self, key: &str) -> Option<usize> {
-        self.owner_of_hash(key_hash(key))
+        self.owner_of_hash(self.place_hash(key))
     }
 
-    /// The node that keys of this [`key_hash`] belong to, as an index into [`nodes`](Self::nodes).
+    /// The node that keys of this [`place_hash`](Self::place_hash) belong to, as an index into [`nodes`](Self::nodes).
     #[inline]
     #[must_use]
     pub fn owner_of_hash(&self, hash: u32) -> Option<usize> {
@@ -274,6 +315,7 @@ impl PartialEq for Ring {
     fn eq(&self, other: &Self) -> bool {
         let map =
             self.order == other.order && self.points == other.points && self.nodes == other.nodes;
+        let map = map && self.hash_tags == other.hash_tags;
         // In lexicographic order the spelling of a position matters too, and `points` does not keep it.
         map && self.index == other.index
     }

@@ -193,7 +193,7 @@ impl Connection {
         operation: &'static str,
         cmd: &Cmd,
     ) -> Result<T> {
-        self.one(operation, One { cmd, read: false }).await
+        self.one(operation, One::of(cmd)).await
     }
 
     /// As [`run`](Self::run), for a command that changes nothing: it is sent a second time if the connection breaks, or
@@ -207,7 +207,15 @@ impl Connection {
         operation: &'static str,
         cmd: &Cmd,
     ) -> Result<T> {
-        self.one(operation, One { cmd, read: true }).await
+        let read = true;
+        self.one(
+            operation,
+            One {
+                read,
+                ..One::of(cmd)
+            },
+        )
+        .await
     }
 
     async fn one<T: FromRedisValue>(&self, operation: &'static str, request: One<'_>) -> Result<T> {
@@ -324,17 +332,13 @@ impl Connection {
         if pipeline.is_empty() {
             return Ok(Vec::new());
         }
-        // All replies of a transaction are asked for, those of MULTI and the QUEUED ones too: told to skip
-        // them, redis-rs 1.8.1 computes 1 - 2 in a usize when the server refuses MULTI itself.
-        let around = if pipeline.is_transaction() { 2 } else { 0 };
         let request = Many {
-            pipeline,
-            replies: pipeline.len() + around,
             read,
+            ..Many::of(pipeline)
         };
         self.runtime(operation)?;
         let replies = exchange(self.shared(), operation, &request).await?;
-        if around == 0 {
+        if !pipeline.is_transaction() {
             return Ok(replies);
         }
         self.unwrap_transaction(operation, replies)

@@ -60,7 +60,8 @@ pub(super) async fn exchange<R: Request>(
         return Err(shared.named(Error::new(ErrorKind::Busy, why), operation));
     };
     let mut used = None;
-    let until = Instant::now() + shared.settings.operation_timeout;
+    let bound = request.bound();
+    let until = Instant::now() + bound.unwrap_or(shared.settings.operation_timeout);
     let answer = match shared.up() {
         Some(link) if R::BOUNDED => once(shared, link, request, &mut used).await,
         Some(link) => timeout_at(until, once(shared, link, request, &mut used))
@@ -92,7 +93,7 @@ async fn concluded<R: Request>(
     match answer {
         Ok(answer) => Ok(answer),
         Err(Failed::With(error)) => Err(shared.named(error, operation)),
-        Err(Failed::Late) => Err(unanswered(shared, operation, used)),
+        Err(Failed::Late) => Err(unanswered(shared, operation, request.bound(), used)),
     }
 }
 
@@ -288,8 +289,14 @@ fn is_sick(target: &Target, refusal: &ServerError) -> bool {
 }
 
 /// No answer came in time, from the link that was `used` if it came to that.
-fn unanswered(shared: &Arc<Shared>, operation: &'static str, used: Used) -> Error {
-    let error = shared.named(no_answer(shared.settings.operation_timeout), operation);
+fn unanswered(
+    shared: &Arc<Shared>,
+    operation: &'static str,
+    bound: Option<Duration>,
+    used: Used,
+) -> Error {
+    let bound = bound.unwrap_or(shared.settings.operation_timeout);
+    let error = shared.named(no_answer(bound), operation);
     shared.timeouts.fetch_add(1, Relaxed);
     if let Some(mark) = used
         && let Some(link) = shared.marked(mark)

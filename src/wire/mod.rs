@@ -23,6 +23,8 @@ pub(crate) mod node;
 pub(crate) mod opened;
 mod owing;
 mod race;
+#[cfg(feature = "ring")]
+pub(crate) mod raw;
 pub(crate) mod reads;
 mod reclaim;
 mod repay;

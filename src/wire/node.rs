@@ -215,6 +215,15 @@ impl Node {
         status
     }
 
+    /// The number of its database.
+    #[cfg(feature = "ring")]
+    pub(crate) fn db(&self) -> i64 {
+        match self.connections[0].target() {
+            Target::Node(addr) => i64::from(addr.db()),
+            Target::InTurn(_) | Target::Sentinel { .. } => 0,
+        }
+    }
+
     /// What may be shown of its address.
     pub(crate) fn label(&self) -> &str {
         self.connections[0].label()

@@ -123,13 +123,38 @@ impl Connection {
             return write.await;
         }
         let all = async {
-            if !debts.is_empty() {
-                self.run::<i64>("unlink", &unlink(&[key])).await?;
-                debts.settle(|_| true);
-            }
+            self.pay(debts).await?;
             write.await
         };
         self.bounded(until, all).await
+    }
+
+    /// Runs what an application sends by itself, once what its keys are owed is made up for. Where it fails, nothing is owed.
+    ///
+    /// # Errors
+    ///
+    /// As of [`paying`](Self::paying).
+    #[cfg(feature = "ring")]
+    pub(super) async fn unhindered<R>(
+        &self,
+        keys: &[&str],
+        sent: impl Future<Output = Result<R>> + Send,
+    ) -> Result<R> {
+        let until = self.until();
+        let Some(debts) = self.shared().replay.enter(keys, until).await else {
+            return Err(self.too_late("make up for a failed delete"));
+        };
+        self.bounded(until, self.pay(debts)).await?;
+        sent.await
+    }
+
+    async fn pay(&self, debts: Takeover<'_>) -> Result<()> {
+        let owed: Vec<&str> = debts.keys().collect();
+        if !owed.is_empty() {
+            self.run::<i64>("unlink", &unlink(&owed)).await?;
+        }
+        debts.settle(|_| true);
+        Ok(())
     }
 
     /// The deadline of an operation that begins now.

@@ -259,9 +259,9 @@ impl Takeover<'_> {
         !self.waited
     }
 
-    /// Whether nothing was owed.
-    pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+    /// What was owed.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|key| &**key)
     }
 
     /// The write succeeded, at least of the keys that `written` answers for.

@@ -1,6 +1,7 @@
 //! What an operation sends through a link.
 
 use std::future::Future;
+use std::time::Duration;
 
 use redis::{Cmd, Pipeline, ServerError, Value};
 
@@ -17,6 +18,11 @@ pub(super) trait Request: Sync {
     /// Whether it changes nothing, so that it may be sent a second time.
     fn is_read(&self) -> bool;
 
+    /// Within what it is answered, if not within `operation_timeout`.
+    fn bound(&self) -> Option<Duration> {
+        None
+    }
+
     fn send(&self, link: &Link) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
 
     /// The server's refusal, if that is what it answered.
@@ -27,6 +33,18 @@ pub(super) trait Request: Sync {
 pub(super) struct One<'a> {
     pub(super) cmd: &'a Cmd,
     pub(super) read: bool,
+    pub(super) bound: Option<Duration>,
+}
+
+impl<'a> One<'a> {
+    /// One that may change something.
+    pub(super) fn of(cmd: &'a Cmd) -> Self {
+        Self {
+            cmd,
+            read: false,
+            bound: None,
+        }
+    }
 }
 
 impl Request for One<'_> {
@@ -34,6 +52,10 @@ impl Request for One<'_> {
 
     fn is_read(&self) -> bool {
         self.read
+    }
+
+    fn bound(&self) -> Option<Duration> {
+        self.bound
     }
 
     async fn send(&self, link: &Link) -> Result<Value, Failure> {
@@ -55,6 +77,23 @@ pub(super) struct Many<'a> {
     pub(super) pipeline: &'a Pipeline,
     pub(super) replies: usize,
     pub(super) read: bool,
+    pub(super) bound: Option<Duration>,
+}
+
+impl<'a> Many<'a> {
+    /// Some that may change something.
+    ///
+    /// All replies of a transaction are asked for, those of MULTI and the QUEUED ones too: told to skip them, redis-rs 1.8.1
+    /// computes 1 - 2 in a usize when the server refuses MULTI itself.
+    pub(super) fn of(pipeline: &'a Pipeline) -> Self {
+        let around = if pipeline.is_transaction() { 2 } else { 0 };
+        Self {
+            pipeline,
+            replies: pipeline.len() + around,
+            read: false,
+            bound: None,
+        }
+    }
 }
 
 impl Request for Many<'_> {
@@ -62,6 +101,10 @@ impl Request for Many<'_> {
 
     fn is_read(&self) -> bool {
         self.read
+    }
+
+    fn bound(&self) -> Option<Duration> {
+        self.bound
     }
 
     async fn send(&self, link: &Link) -> Result<Vec<Value>, Failure> {

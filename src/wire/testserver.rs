@@ -2,14 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// A Redis or Valkey server, killed when dropped.
 #[derive(Debug)]
 pub(crate) struct TestServer {
     child: Child,
+    binary: PathBuf,
     port: u16,
     args: Vec<String>,
 }
@@ -17,12 +19,22 @@ pub(crate) struct TestServer {
 impl TestServer {
     /// Starts a server with further command line arguments, and waits until it answers.
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::of(&binary(), args)
+    }
+
+    /// The same of a given make.
+    pub(crate) fn of(binary: &Path, args: &[&str]) -> Self {
         // Another process may take the port before the server does.
         for _ in 0..5 {
             let port = free_port();
             let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-            let child = spawn(port, &args);
-            let mut server = Self { child, port, args };
+            let child = spawn(binary, port, &args);
+            let mut server = Self {
+                child,
+                binary: binary.to_owned(),
+                port,
+                args,
+            };
             if server.answers() {
                 return server;
             }
@@ -52,7 +64,7 @@ impl TestServer {
     /// Starts it again on the same port, empty.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        self.child = spawn(self.port, &self.args);
+        self.child = spawn(&self.binary, self.port, &self.args);
         assert!(self.answers(), "the server did not come back");
     }
 
@@ -104,8 +116,8 @@ pub(crate) fn ask(port: u16, commands: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-fn spawn(port: u16, args: &[String]) -> Child {
-    Command::new(binary())
+fn spawn(binary: &Path, port: u16, args: &[String]) -> Child {
+    Command::new(binary)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"])
         .args(args)
@@ -118,19 +130,38 @@ fn spawn(port: u16, args: &[String]) -> Child {
 }
 
 fn binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("LARDER_REDIS_SERVER") {
-        return path.into();
-    }
+    let why = "no redis-server and no valkey-server on PATH: install one, or name it in LARDER_REDIS_SERVER";
+    at_hand().first().expect(why).clone()
+}
+
+/// The servers of this machine, one of each make and version: the one that is named, those on the path, those that were fetched.
+pub(crate) fn at_hand() -> &'static [PathBuf] {
+    static AT_HAND: LazyLock<Vec<PathBuf>> = LazyLock::new(find);
+    &AT_HAND
+}
+
+fn find() -> Vec<PathBuf> {
+    let named = std::env::var_os("LARDER_REDIS_SERVER").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    for name in ["redis-server", "valkey-server"] {
-        if let Some(found) = std::env::split_paths(&path)
-            .map(|folder| folder.join(name))
-            .find(|file| file.is_file())
-        {
-            return found;
-        }
-    }
-    panic!(
-        "no redis-server and no valkey-server on PATH: install one, or name it in LARDER_REDIS_SERVER"
-    );
+    let on_path = ["redis-server", "valkey-server"]
+        .into_iter()
+        .flat_map(|name| {
+            let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+            folders.into_iter().map(move |folder| folder.join(name))
+        });
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/redis-server");
+    let fetched = std::fs::read_dir(fetched).into_iter().flatten().flatten();
+    let fetched = fetched
+        .flat_map(|folder| ["valkey-server", "redis-server"].map(|name| folder.path().join(name)));
+    let mut versions = Vec::new();
+    let all = named.into_iter().chain(on_path).chain(fetched);
+    all.filter(|file| file.is_file())
+        .filter(|file| {
+            let version = Command::new(file).arg("--version").output();
+            let version = version.map(|output| output.stdout).unwrap_or_default();
+            let is_new = !version.is_empty() && !versions.contains(&version);
+            versions.push(version);
+            is_new
+        })
+        .collect()
 }

@@ -2,6 +2,7 @@
 
 mod behind;
 mod callers;
+mod client;
 mod coherence;
 mod conformance;
 mod conformance_servers;
