@@ -16,6 +16,7 @@ pub mod codec;
 pub mod coherence;
 #[cfg(feature = "ring")]
 mod commands;
+mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod context;
@@ -39,7 +40,6 @@ pub mod memoize;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod op;
-mod open;
 mod option;
 mod options;
 mod refresh;
@@ -71,6 +71,7 @@ pub use backends::null::Null;
 pub use backends::redis::{Redis, RedisBuilder};
 pub use cache::{Cache, Each};
 pub use clock::{Clock, Moment};
+pub use config::{Config, open};
 pub use context::{Context, Contexts};
 pub use entry::{Answer, Draft, Entry, Stored, Ticket, Want, When};
 pub use error::{Error, ErrorKind, Result};
@@ -78,7 +79,6 @@ pub use explain::{Explanation, Lookup, Why};
 #[cfg(feature = "macros")]
 pub use larder_macros::memoize;
 pub use op::Op;
-pub use open::open;
 pub use options::Options;
 pub use refresh::RefreshAhead;
 pub use report::{Report, Source};
@@ -88,12 +88,20 @@ pub use stats::Stats;
 pub use ttl::{Remaining, Ttl};
 pub use validator::Validator;
 pub use value::{Cacheable, Kind, Value};
+#[cfg(feature = "tls")]
+pub use wire::Tls;
 #[cfg(feature = "redis")]
-pub use wire::NodeStatus;
+pub use wire::{Login, NodeStatus};
 pub use wrap::prefixed::Prefixed;
 pub use wrap::tiered::{Tiered, TieredBuilder};
 
-// Its examples are run.
+// Their examples are run.
 #[cfg(all(doctest, feature = "macros", feature = "moka"))]
 #[doc = include_str!("../docs/FLASK_CACHING.md")]
 mod from_flask_caching {}
+#[cfg(all(doctest, feature = "moka", feature = "ring"))]
+#[doc = include_str!("../docs/MIGRATING.md")]
+mod from_the_python_pair {}
+#[cfg(all(doctest, feature = "ring"))]
+#[doc = include_str!("../docs/ACL.md")]
+mod by_users {}

@@ -45,7 +45,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("cache", 10),
     ("http", 11),
     ("memoize", 11),
-    ("open", 11),
+    ("config", 11),
     ("metrics", 11),
     ("testing", 11),
     ("conformance", 12),

@@ -89,6 +89,26 @@ macro_rules! connection_methods {
             self
         }
 
+        /// Says where the password is of servers whose url names none: in an environment variable or a file, read whenever a
+        /// connection is made. Sentinels have [`login_at`](Self::login_at) alone.
+        pub fn login(mut self, login: crate::wire::Login) -> Self {
+            self.$($field).+.logins.set(login);
+            self
+        }
+
+        /// The same for one server, by its `host:port/db`.
+        pub fn login_at(mut self, server: impl Into<String>, login: crate::wire::Login) -> Self {
+            self.$($field).+.logins.set_at(server, login);
+            self
+        }
+
+        /// Sets how servers with `rediss://` urls are known, and this process to them. By the system's roots unless set.
+        #[cfg(feature = "tls")]
+        pub fn tls(mut self, tls: crate::wire::Tls) -> Self {
+            self.$($field).+.tls = tls;
+            self
+        }
+
         /// Sets what `CLIENT LIST` shows. `larder` unless set.
         pub fn client_name(mut self, name: impl Into<String>) -> Self {
             self.$($field).+.client_name = Some(name.into());
@@ -103,6 +123,19 @@ pub(crate) use connection_methods;
 impl RedisBuilder {
     setting_methods!(settings);
     connection_methods!(connection);
+
+    fn to(target: Result<Target>) -> Self {
+        Self {
+            target,
+            settings: Settings::default(),
+            connection: ConnectionSettings::default(),
+        }
+    }
+
+    /// Whether the url was understood.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.target.as_ref().map(|_| ()).map_err(Clone::clone)
+    }
 
     /// The store, without waiting. It begins to connect at once where there is a tokio runtime, else when it is first used.
     ///
@@ -167,13 +200,35 @@ impl Redis {
         Self::builder(url).connect().await
     }
 
+    /// Connects to the master that sentinels know by this name, in database 0: each at `redis://[user[:password]@]host[:port]`, 26379 unless
+    /// said. Another that they name later is followed.
+    ///
+    /// ```no_run
+    /// # async fn example() -> larder::Result<()> {
+    /// let sentinels = ["redis://10.0.0.1:26379", "redis://10.0.0.2:26379", "redis://10.0.0.3:26379"];
+    /// let cache = larder::Redis::sentinel(&sentinels, "mymaster").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// What was written last before a master is lost may be lost with it, as Redis has it: replicas follow a little behind.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisBuilder::connect`].
+    pub async fn sentinel(sentinels: &[impl AsRef<str> + Sync], name: &str) -> Result<Self> {
+        Self::sentinel_builder(sentinels, name).connect().await
+    }
+
+    /// The same with settings first: [`login`](RedisBuilder::login) is the master's.
+    pub fn sentinel_builder(sentinels: &[impl AsRef<str>], name: &str) -> RedisBuilder {
+        let sentinels = sentinels.iter().map(AsRef::as_ref);
+        RedisBuilder::to(Target::behind(sentinels, name))
+    }
+
     /// Settings first.
     pub fn builder(url: &str) -> RedisBuilder {
-        RedisBuilder {
-            target: Target::parse(url),
-            settings: Settings::default(),
-            connection: ConnectionSettings::default(),
-        }
+        RedisBuilder::to(Target::parse(url))
     }
 
     /// How things stand with the server.

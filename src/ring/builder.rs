@@ -8,7 +8,7 @@ use crate::backends::redis::{bound, connection_methods};
 use crate::core::{Core, Settings, setting_methods};
 use crate::error::Result;
 use crate::ringmap::Order;
-use crate::wire::{Connection, ConnectionSettings, Target};
+use crate::wire::{Connection, ConnectionSettings, Login, Target};
 
 use super::follow::{Follower, MapSettings};
 use super::keys::MapKeys;
@@ -40,6 +40,7 @@ pub struct DistributedRedisBuilder {
     settings: Settings,
     map: MapSettings,
     map_name: Option<String>,
+    manager_login: Option<Login>,
 }
 
 impl DistributedRedisBuilder {
@@ -63,6 +64,7 @@ impl DistributedRedisBuilder {
                 nodes: ConnectionSettings::default(),
             },
             map_name: None,
+            manager_login: None,
         }
     }
 
@@ -90,6 +92,12 @@ impl DistributedRedisBuilder {
     /// ```
     pub fn map_name(mut self, name: impl Into<String>) -> Self {
         self.map_name = Some(name.into());
+        self
+    }
+
+    /// Says where the manager's password is, if its url names none; that of the nodes, [`login`](Self::login), unless set.
+    pub fn manager_login(mut self, login: Login) -> Self {
+        self.manager_login = Some(login);
         self
     }
 
@@ -139,6 +147,14 @@ impl DistributedRedisBuilder {
         self
     }
 
+    /// Whether the url and the map's name were understood.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some(name) = &self.map_name {
+            MapKeys::named(name)?;
+        }
+        self.manager.as_ref().map(|_| ()).map_err(Clone::clone)
+    }
+
     /// The store, once it has a map.
     ///
     /// # Errors
@@ -154,6 +170,10 @@ impl DistributedRedisBuilder {
         // Where the manager's database is a node's too, the map stays.
         self.map.nodes.spared = self.map.keys.all().map(str::to_owned).to_vec();
         let signals = Arc::new(Signals::default());
+        let mut logins = self.map.nodes.logins.clone();
+        if let Some(login) = self.manager_login {
+            logins.set(login);
+        }
         let manager = ConnectionSettings {
             // A large map takes a while; nobody waits for it but the follower.
             operation_timeout: Duration::from_secs(5).max(self.map.nodes.operation_timeout),
@@ -168,6 +188,7 @@ impl DistributedRedisBuilder {
                 .saturating_mul(64)
                 .max(64 << 10),
             connections: 1,
+            logins,
             listener: Some(signals.listener(&self.map.keys)),
             ..self.map.nodes.clone()
         };

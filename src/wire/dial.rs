@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, Value, cmd};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::BufReader;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -81,7 +81,9 @@ pub(super) async fn open(target: &Target, settings: &ConnectionSettings) -> Resu
 
 async fn bounded(addr: &NodeAddr, settings: &ConnectionSettings) -> Result<Opened> {
     let bound = settings.connect_timeout;
-    let opened = match timeout(bound, greeted(addr, settings)).await {
+    let known = settings.logins.known(addr);
+    let known = known.map_err(|error| error.during("connect").with("node", addr.label()))?;
+    let opened = match timeout(bound, greeted(&known, settings)).await {
         Ok(opened) => opened,
         Err(_) => {
             let why = format!("no connection within {bound:?}");
@@ -113,6 +115,22 @@ async fn opened(addr: &NodeAddr, settings: &ConnectionSettings, listening: bool)
     let place = stream
         .peer_addr()
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot connect: {error}")))?;
+    #[cfg(feature = "tls")]
+    if addr.is_tls() {
+        let stream = settings.tls.connect(addr, stream).await?;
+        return over(stream, place, addr, settings, listening).await;
+    }
+    over(stream, place, addr, settings, listening).await
+}
+
+/// The first words over a stream that is there.
+async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    place: SocketAddr,
+    addr: &NodeAddr,
+    settings: &ConnectionSettings,
+    listening: bool,
+) -> Result<Opened> {
     // redis-rs reads 8 KiB at a time, which is a fourth of the answer to a gathered get.
     let stream = BufReader::with_capacity(READ_AHEAD, stream);
     let stream = Guard::new(stream, settings.max_reply_bytes);
@@ -195,6 +213,7 @@ async fn through(
 ) -> Result<Opened> {
     let asking = ConnectionSettings {
         listener: None,
+        logins: settings.logins.of_places(),
         ..settings.clone()
     };
     let mut command = cmd("SENTINEL");

@@ -16,6 +16,7 @@ mod guard;
 mod lease;
 mod line;
 mod load;
+mod login;
 mod many;
 mod marks;
 mod names;
@@ -40,17 +41,22 @@ mod supervisor;
 mod target;
 #[cfg(test)]
 pub(crate) mod testserver;
+#[cfg(feature = "tls")]
+mod tls;
 mod trace;
 mod tracking;
 mod url;
 mod wipe;
 
 pub(crate) use connection::Connection;
+pub use login::Login;
 pub use node::NodeStatus;
 #[cfg(feature = "ring")]
 pub(crate) use scatter::{Asked, scatter};
 pub(crate) use settings::ConnectionSettings;
 pub(crate) use target::Target;
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 #[cfg(feature = "ring")]
 pub(crate) use tracking::{Heard, Listener};
 #[cfg(any(feature = "ring", test))]

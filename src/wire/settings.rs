@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::login::Logins;
+#[cfg(feature = "tls")]
+use super::tls::Tls;
 use super::tracking::Listener;
 use crate::fence::Fence;
 
@@ -45,6 +48,11 @@ pub(crate) struct ConnectionSettings {
     pub(crate) published: Option<Published>,
     /// Where the store's subscribers stand, who want to hear of writes of the node.
     pub(crate) fence: Option<Arc<Fence>>,
+    /// Passwords that no url holds.
+    pub(crate) logins: Logins,
+    /// How servers with `rediss://` are known.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Tls,
 }
 
 impl Default for ConnectionSettings {
@@ -68,6 +76,9 @@ impl Default for ConnectionSettings {
             listener: None,
             published: None,
             fence: None,
+            logins: Logins::default(),
+            #[cfg(feature = "tls")]
+            tls: Tls::default(),
         }
     }
 }

@@ -29,8 +29,8 @@ const MIN_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Starts a supervisor on the current runtime where there is none, or one on a runtime that nobody drives.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
-    if shared.target.is_tls() {
-        let why = "TLS (rediss://) is not supported yet";
+    if cfg!(not(feature = "tls")) && shared.target.is_tls() {
+        let why = "this build has no TLS (rediss://): turn the feature tls on";
         return Err(Error::new(ErrorKind::Unsupported, why));
     }
     begin_where(shared, |slot, here| match &slot.phase {

@@ -33,7 +33,8 @@ impl Target {
     /// - `redis://[user[:password]@]host[:port][/db]`, as [`NodeAddr::parse`];
     /// - the same with several places, `host[:port],host[:port]`, of which the first that answers is taken;
     /// - `redis+sentinel://[user[:password]@]host[:port],..../NAME[/db]`: the sentinels of the master `NAME`, whose user,
-    ///   password and database these are. The sentinels' own stand in `?sentinel_user=` and `?sentinel_password=`.
+    ///   password and database these are. The sentinels' own stand in `?sentinel_user=` and `?sentinel_password=`;
+    /// - any of them with `rediss` in place of `redis`: by TLS, the sentinels too.
     ///
     /// # Errors
     ///
@@ -51,8 +52,10 @@ impl Target {
         if places.len() > MAX_ADDRS {
             return Err(wrong("host", "there are more than 16 of them"));
         }
-        if scheme.eq_ignore_ascii_case("redis+sentinel") {
-            return sentinel(credentials, &places, tail);
+        for (known, plain) in [("redis+sentinel", "redis"), ("rediss+sentinel", "rediss")] {
+            if scheme.eq_ignore_ascii_case(known) {
+                return sentinel(plain, credentials, &places, tail);
+            }
         }
         if places.len() == 1 {
             return NodeAddr::parse(url).map(Self::Node);
@@ -63,6 +66,42 @@ impl Target {
             .map(addr)
             .collect::<Result<_>>()
             .map(Self::InTurn)
+    }
+
+    /// The master of this name, as sentinels at these urls know it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) without a sentinel, for a url that is none, or has a database, or for a name that is none.
+    pub(crate) fn behind<'u>(sentinels: impl Iterator<Item = &'u str>, name: &str) -> Result<Self> {
+        let addr = |url: &str| {
+            let (scheme, place) = url.split_once("://").unwrap_or(("", url));
+            let is_bare =
+                place.ends_with(']') || !place.rsplit('@').next().unwrap_or("").contains(':');
+            let port = if is_bare {
+                format!(":{SENTINEL_PORT}")
+            } else {
+                String::new()
+            };
+            match place.contains('/') {
+                true => Err(wrong("database", "a sentinel has none")),
+                false => NodeAddr::parse(&format!("{scheme}://{place}{port}")),
+            }
+        };
+        let sentinels: Vec<NodeAddr> = sentinels.map(addr).collect::<Result<_>>()?;
+        let scheme = match sentinels.first() {
+            Some(first) if first.is_tls() => "rediss",
+            Some(_) => "redis",
+            None => return Err(wrong("host", "there is no sentinel")),
+        };
+        if sentinels.len() > MAX_ADDRS {
+            return Err(wrong("host", "there are more than 16 of them"));
+        }
+        Ok(Self::Sentinel {
+            sentinels,
+            name: checked_name(name)?.to_owned(),
+            master: NodeAddr::parse(&format!("{scheme}://{name}/0"))?,
+        })
     }
 
     /// What may be shown of it.
@@ -105,18 +144,23 @@ impl Target {
     }
 }
 
-/// `/NAME[/db][?sentinel_user=..][&sentinel_password=..]`
-fn sentinel(credentials: &str, places: &[&str], tail: &str) -> Result<Target> {
-    let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
-    let (name, db) = match path.strip_prefix('/').unwrap_or(path).split_once('/') {
-        Some((name, db)) => (name, db),
-        None => (path.strip_prefix('/').unwrap_or(path), ""),
-    };
+fn checked_name(name: &str) -> Result<&str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if name.is_empty() || !name.chars().all(plain) {
         let why = "after the sentinels comes the master's name: letters, digits, '.', '-' and '_'";
         return Err(wrong("master", why));
     }
+    Ok(name)
+}
+
+/// `/NAME[/db][?sentinel_user=..][&sentinel_password=..]`
+fn sentinel(scheme: &str, credentials: &str, places: &[&str], tail: &str) -> Result<Target> {
+    let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
+    let (name, db) = match path.strip_prefix('/').unwrap_or(path).split_once('/') {
+        Some((name, db)) => (name, db),
+        None => (path.strip_prefix('/').unwrap_or(path), ""),
+    };
+    checked_name(name)?;
     let (mut user, mut password) = ("", "");
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         match parameter.split_once('=') {
@@ -136,12 +180,12 @@ fn sentinel(credentials: &str, places: &[&str], tail: &str) -> Result<Target> {
         } else {
             String::new()
         };
-        NodeAddr::parse(&format!("redis://{user}:{password}@{place}{port}"))
+        NodeAddr::parse(&format!("{scheme}://{user}:{password}@{place}{port}"))
     };
     Ok(Target::Sentinel {
         sentinels: places.iter().map(sentinel).collect::<Result<_>>()?,
         name: name.to_owned(),
-        master: NodeAddr::parse(&format!("redis://{credentials}{name}/{db}"))?,
+        master: NodeAddr::parse(&format!("{scheme}://{credentials}{name}/{db}"))?,
     })
 }
 
@@ -219,6 +263,36 @@ mod tests {
             ("my-master", 13, Some("me"))
         );
         assert_eq!(master.at("h", 7).label(), "h:7/13");
+    }
+
+    #[test]
+    fn sentinels_are_named_one_by_one() {
+        let urls = ["redis://:s%40@a", "redis://[::1]", "redis://me:x@b:5"];
+        let Ok(Target::Sentinel {
+            sentinels, master, ..
+        }) = Target::behind(urls.into_iter(), "my-master")
+        else {
+            panic!("sentinels");
+        };
+        assert_eq!(labels(&sentinels), ["a:26379/0", "[::1]:26379/0", "b:5/0"]);
+        let password = sentinels[0]
+            .password()
+            .map(|secret| secret.expose().to_owned());
+        assert_eq!(password.as_deref(), Some("s@"));
+        assert_eq!(master.at("h", 7).label(), "h:7/0");
+        let many = ["redis://a"; 17];
+        for (urls, name, part) in [
+            (&[][..], "m", "host"),
+            (&many[..], "m", "host"),
+            (&["a"], "m", "scheme"),
+            (&["redis://:canary@a/1"], "m", "database"),
+            (&["redis://a"], "", "master"),
+            (&["redis://a"], "a name", "master"),
+        ] {
+            let error = Target::behind(urls.iter().copied(), name).unwrap_err();
+            assert!(error.to_string().contains(part), "{part}: {error}");
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
     }
 
     #[test]

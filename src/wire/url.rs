@@ -59,8 +59,7 @@ impl NodeAddr {
     ///
     /// Port 6379 and database 0 are meant where the url names none. An IPv6 address stands in brackets.
     /// Credentials are percent-decoded; an '@' in a password may stand as it is, a '/', '?' or '#' must be
-    /// written as `%2F`, `%3F` or `%23`. `rediss://` parses too, and connecting to it is
-    /// [`ErrorKind::Unsupported`] for now.
+    /// written as `%2F`, `%3F` or `%23`. `rediss://` is by TLS, and [`ErrorKind::Unsupported`] in a build without.
     ///
     /// # Errors
     ///
@@ -105,6 +104,16 @@ impl NodeAddr {
         Self {
             host,
             port,
+            ..self.clone()
+        }
+    }
+
+    /// The same with a password, and its user where there is none.
+    #[must_use]
+    pub(super) fn let_in(&self, user: Option<&str>, password: String) -> Self {
+        Self {
+            user: self.user.clone().or_else(|| user.map(str::to_owned)),
+            password: Some(Secret::new(password)),
             ..self.clone()
         }
     }

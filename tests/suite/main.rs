@@ -1,5 +1,6 @@
 //! One test binary for everything that uses the crate from outside.
 
+mod acl;
 mod behind;
 mod callers;
 mod client;
@@ -23,5 +24,9 @@ mod redis_store;
 mod ring;
 mod schedules;
 mod support;
+#[path = "../../src/wire/testserver.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod testserver;
+mod tls;
 mod topology;
 mod values;

@@ -1,6 +1,8 @@
 //! A manager Redis behind several addresses, or behind sentinels.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use larder::ring::{Publication, publish};
 use larder::{Cache, DistributedRedis, ErrorKind, Redis};
@@ -88,14 +90,20 @@ async fn a_store_behind_a_sentinel_is_the_master() {
     let sentinel = Server::sentinel_of(&master, "the-manager").await;
     let cache = Redis::connect(&through(&[&sentinel], 3)).await.unwrap();
     cache.set("a", 1_u8, MINUTE).await.unwrap();
+    let url = through(&[&sentinel], 3);
+    let opened = larder::open(&url).await.unwrap();
+    assert_eq!(opened.get::<u8>("a").await.unwrap(), Some(1));
+    let node = Publication::of_nodes(&[master.url(0)], 8);
+    publish(&master.url(3), &node).await.unwrap();
+    larder::open(&url.replace("redis+", "ring+")).await.unwrap();
+    let at = format!("redis://{}127.0.0.1:{}", credentials(), sentinel.port());
     if password().is_none() {
-        let url = through(&[&sentinel], 3);
-        let opened = larder::open(&url).await.unwrap();
-        assert_eq!(opened.get::<u8>("a").await.unwrap(), Some(1));
-        let node = Publication::of_nodes(&[master.url(0)], 8);
-        publish(&master.url(3), &node).await.unwrap();
-        let url = url.replace("redis+", "ring+");
-        larder::open(&url).await.unwrap();
+        let by_name = Redis::sentinel(&[at], "the-manager").await.unwrap();
+        by_name.set("b", 2_u8, MINUTE).await.unwrap();
+        assert_eq!(
+            master.raw(0, &["GET", "b"]).await,
+            Value::BulkString("2".into())
+        );
     }
     assert_eq!(
         master.raw(3, &["GET", "a"]).await,
@@ -145,4 +153,97 @@ async fn a_manager_of_several_addresses_is_the_first_that_answers() {
     assert_eq!(again.map_status().epoch, 3);
     let by_url = larder::open(&url.replace("redis:", "ring:")).await.unwrap();
     by_url.set("b", 1_u8, MINUTE).await.unwrap();
+}
+
+/// Which of some keys a server has.
+async fn are_there<'k>(server: &Server, keys: impl Iterator<Item = &'k String>) -> Vec<bool> {
+    let client = redis::Client::open(server.url(0)).unwrap();
+    let mut server = client.get_multiplexed_async_connection().await.unwrap();
+    let mut pipe = redis::pipe();
+    keys.for_each(|key| {
+        pipe.cmd("EXISTS").arg(key);
+    });
+    pipe.query_async(&mut server).await.unwrap()
+}
+
+/// Under load, a failover loses what Redis itself loses, the writes that no replica had yet, and takes no longer than the sentinel does and
+/// two seconds.
+#[tokio::test]
+async fn a_failover_under_load_loses_no_more_than_redis_does() {
+    let (master, replica) = master_and_replica().await;
+    let sentinel = Server::sentinel_of(&master, "the-manager").await;
+    let knows = async || knows_replica(&sentinel).await;
+    eventually(15 * SECOND, "the sentinel knows the replica", knows).await;
+    let cache = Redis::connect(&through(&[&sentinel], 0)).await.unwrap();
+    let (stop, killed) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let (cache, stop, killed) = (cache.clone(), Arc::clone(&stop), Arc::clone(&killed));
+            tokio::spawn(async move {
+                // Those that were answered, in their order: before the master was killed, and after.
+                let (mut before, mut after) = (Vec::new(), Vec::new());
+                for i in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let key = format!("w{writer}:{i}");
+                    match cache.set(&key, i, MINUTE).await {
+                        Ok(()) if killed.load(Ordering::SeqCst) => {
+                            after.push((key, Instant::now()))
+                        }
+                        Ok(()) => before.push(key),
+                        Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                    }
+                }
+                (before, after)
+            })
+        })
+        .collect();
+    tokio::time::sleep(SECOND).await;
+    // In this order, so that what is answered in between counts as before.
+    master.kill();
+    let began = Instant::now();
+    killed.store(true, Ordering::SeqCst);
+    let port = Value::BulkString(replica.port().to_string().into());
+    let named = async || {
+        let ask = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "the-manager"];
+        matches!(sentinel.try_raw(0, &ask).await, Ok(Value::Array(place)) if place.last() == Some(&port))
+    };
+    let by_sentinel = eventually(30 * SECOND, "the sentinel names the replica", named).await;
+    tokio::time::sleep(3 * SECOND).await;
+    stop.store(true, Ordering::SeqCst);
+    let (mut lost, mut answered, mut back) = (0, 0, Vec::new());
+    for writer in writers {
+        let (before, after) = writer.await.unwrap();
+        answered += before.len() + after.len();
+        // An answer that was on its way when the master was killed is no answer of the next one.
+        let later =
+            |(_, at): &&(String, Instant)| at.duration_since(began) > Duration::from_millis(300);
+        let after: Vec<_> = after.iter().filter(later).collect();
+        back.push(after.first().expect("writes again").1.duration_since(began));
+        let there = are_there(&replica, before.iter()).await;
+        // What the replica had not heard of was written last.
+        let kept = there.iter().take_while(|there| **there).count();
+        assert!(
+            there[kept..].iter().all(|there| !there),
+            "a write in the middle is lost"
+        );
+        lost += before.len() - kept;
+        let there = are_there(&replica, after.into_iter().map(|(key, _)| key)).await;
+        assert!(
+            there.into_iter().all(|there| there),
+            "a later write is lost"
+        );
+    }
+    let back = back.into_iter().max().unwrap();
+    println!(
+        "{answered} writes, {lost} lost; named after {by_sentinel:?}, writing again after {back:?}"
+    );
+    assert!(
+        back < by_sentinel + 2 * SECOND,
+        "{back:?} after {by_sentinel:?}"
+    );
 }

@@ -79,7 +79,7 @@ impl DistributedRedis {
     pub fn client_for(&self, key: impl AsRef<[u8]>) -> Result<redis::Client> {
         let snapshot = self.snapshot();
         let url = snapshot.ring.nodes().get(snapshot.owner_of(key.as_ref())?);
-        client(url.map_or("", String::as_str))
+        self.client(url.map_or("", String::as_str))
     }
 
     /// The same for a node of the map, by its url or its `host:port/db`.
@@ -92,7 +92,12 @@ impl DistributedRedis {
         let snapshot = self.snapshot();
         let mut urls = snapshot.ring.nodes().iter().enumerate();
         let url = urls.find(|(node, _)| routed::label_of(&snapshot, *node) == label);
-        client(url.map_or("", |(_, url)| url.as_str()))
+        self.client(url.map_or("", |(_, url)| url.as_str()))
+    }
+
+    fn client(&self, url: &str) -> Result<redis::Client> {
+        let logins = &self.follower.settings.nodes.logins;
+        api::client(&logins.known(&NodeAddr::parse(url)?)?)
     }
 
     /// A node of the map.
@@ -125,8 +130,4 @@ impl DistributedRedis {
         }
         Ok(())
     }
-}
-
-fn client(url: &str) -> Result<redis::Client> {
-    api::client(&NodeAddr::parse(url)?)
 }

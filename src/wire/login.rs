@@ -1,0 +1,199 @@
+//! Users and passwords that stand elsewhere than in a url.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::url::NodeAddr;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The longest secret, in bytes.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// Where a password is: a name for it, never the password itself. It is read whenever a connection is made, so that one that was changed is
+/// taken up by the next.
+///
+/// ```
+/// use larder::{Login, Redis};
+///
+/// let login = Login::file("/run/secrets/redis").user("cache");
+/// let builder = Redis::builder("redis://10.0.0.7:6379/0").login(login);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    user: Option<String>,
+    place: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Env(String),
+    File(PathBuf),
+}
+
+impl Login {
+    /// The password is in this environment variable.
+    #[must_use]
+    pub fn env(variable: impl Into<String>) -> Self {
+        let (user, place) = (None, Place::Env(variable.into()));
+        Self { user, place }
+    }
+
+    /// The password is what this file holds, without line ends behind it: 64 KiB at most.
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        let (user, place) = (None, Place::File(path.into()));
+        Self { user, place }
+    }
+
+    /// The user whose password it is, where the url names none. The server's default user unless set.
+    #[must_use]
+    pub fn user(mut self, name: impl Into<String>) -> Self {
+        self.user = Some(name.into());
+        self
+    }
+
+    /// The password.
+    fn read(&self) -> Result<String> {
+        let secret = match &self.place {
+            Place::Env(variable) => {
+                std::env::var(variable).map_err(|_| "it is not set, or no text")
+            }
+            Place::File(path) => read(path),
+        };
+        let secret = secret.and_then(|secret| match secret.is_empty() {
+            true => Err("it is empty"),
+            false => Ok(secret),
+        });
+        secret
+            .map_err(|why| Error::new(ErrorKind::Config, format!("no password from {self}: {why}")))
+    }
+}
+
+fn read(path: &PathBuf) -> Result<String, &'static str> {
+    let unreadable = |_| "it cannot be read, or is no text";
+    let mut text = String::new();
+    let file = File::open(path).map_err(unreadable)?;
+    let length = file.take(MAX_BYTES + 1).read_to_string(&mut text);
+    if length.map_err(unreadable)? as u64 > MAX_BYTES {
+        return Err("it is longer than 64 KiB");
+    }
+    let length = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(length);
+    Ok(text)
+}
+
+impl fmt::Display for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Env(variable) => write!(f, "the environment variable {variable}"),
+            Place::File(path) => write!(f, "the file {}", path.display()),
+        }
+    }
+}
+
+/// Which login is for which server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Logins {
+    all: Option<Login>,
+    at: Arc<HashMap<String, Login>>,
+}
+
+impl Logins {
+    /// This one for all of them that have none of their own.
+    pub(crate) fn set(&mut self, login: Login) {
+        self.all = Some(login);
+    }
+
+    /// This one for the server of this label.
+    pub(crate) fn set_at(&mut self, label: impl Into<String>, login: Login) {
+        Arc::make_mut(&mut self.at).insert(label.into(), login);
+    }
+
+    /// The address with what it takes to be let in, if its url holds no password. Reads a small file, perhaps.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] where the password is not where it should be.
+    pub(crate) fn known(&self, addr: &NodeAddr) -> Result<NodeAddr> {
+        if addr.password().is_some() || (self.all.is_none() && self.at.is_empty()) {
+            return Ok(addr.clone());
+        }
+        match self.at.get(&addr.label()).or(self.all.as_ref()) {
+            Some(login) => Ok(addr.let_in(login.user.as_deref(), login.read()?)),
+            None => Ok(addr.clone()),
+        }
+    }
+
+    /// The same without what is for all.
+    pub(super) fn of_places(&self) -> Self {
+        Self {
+            all: None,
+            at: Arc::clone(&self.at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(url: &str) -> NodeAddr {
+        NodeAddr::parse(url).unwrap()
+    }
+
+    fn shown(logins: &Logins, url: &str) -> (Option<String>, Option<String>) {
+        let known = logins.known(&addr(url)).unwrap();
+        let password = known.password().map(|secret| secret.expose().to_owned());
+        (known.user().map(str::to_owned), password)
+    }
+
+    #[test]
+    fn a_url_says_more_than_a_place_and_that_more_than_all() {
+        let dir = std::env::temp_dir().join(format!("larder-login-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let mut logins = Logins::default();
+        assert_eq!(shown(&logins, "redis://h:1/0"), (None, None));
+        logins.set(Login::file(file("all", "for all\r\n")).user("someone"));
+        logins.set_at("h:2/0", Login::file(file("two", " of two ")));
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            shown(&logins, "redis://h:1/0"),
+            (text("someone"), text("for all"))
+        );
+        assert_eq!(
+            shown(&logins, "redis://me@h:1/0"),
+            (text("me"), text("for all"))
+        );
+        assert_eq!(shown(&logins, "redis://h:2/0"), (None, text(" of two ")));
+        assert_eq!(shown(&logins, "redis://:own@h:2/0"), (None, text("own")));
+        assert_eq!(shown(&logins.of_places(), "redis://h:1/0"), (None, None));
+        // One that was changed is read again.
+        file("two", "another");
+        assert_eq!(shown(&logins, "redis://h:2/0"), (None, text("another")));
+
+        let path = file("two", "\n");
+        let long = file("long", &"x".repeat(MAX_BYTES as usize + 1));
+        let none = dir.join("none");
+        for (login, why) in [
+            (Login::file(path), "empty"),
+            (Login::file(long), "64 KiB"),
+            (Login::file(none), "cannot be read"),
+            (Login::env("LARDER_TEST_NO_SUCH_VARIABLE"), "not set"),
+        ] {
+            logins.set(login);
+            let error = logins.known(&addr("redis://h:1/0")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

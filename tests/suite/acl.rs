@@ -1,0 +1,204 @@
+//! The least that a server may allow, for each role: docs/ACL.md, line by line.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use larder::ring::{Publication, publish};
+use larder::{
+    Cache, DistributedRedis, Login, Moka, Options, Prefixed, Redis, RefreshAhead, Tiered, Ttl,
+};
+use redis::Value;
+
+use crate::fleet::eventually;
+use crate::support::Server;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const PASSWORD: &str = "of-the-user";
+
+/// Has a server know the users of docs/ACL.md.
+async fn known_to(server: &Server) {
+    let page = include_str!("../../docs/ACL.md");
+    let users = page.lines().filter(|line| line.starts_with("ACL SETUSER"));
+    let mut count = 0;
+    for line in users.filter(|line| !line.contains("sentinel|")) {
+        let line = line.replace(">PASSWORD", &format!(">{PASSWORD}"));
+        server.raw(0, &line.split(' ').collect::<Vec<_>>()).await;
+        count += 1;
+    }
+    assert_eq!(count, 3, "the users were not found");
+    server.raw(0, &["ACL", "LOG", "RESET"]).await;
+}
+
+fn url(server: &Server, user: &str, db: u8) -> String {
+    format!("redis://{user}:{PASSWORD}@127.0.0.1:{}/{db}", server.port())
+}
+
+/// What a server denied.
+async fn denied(server: &Server) -> Vec<String> {
+    let log: Vec<HashMap<String, Value>> =
+        redis::from_redis_value(server.raw(0, &["ACL", "LOG"]).await).unwrap();
+    let text = |value: &Value| redis::from_redis_value::<String>(value.clone()).unwrap_or_default();
+    let entry = |entry: &HashMap<String, Value>| {
+        let part = |name| entry.get(name).map(text).unwrap_or_default();
+        format!("{} {} {}", part("username"), part("reason"), part("object"))
+    };
+    log.iter().map(entry).collect()
+}
+
+/// What a user may do and nobody did.
+async fn unused(server: &Server, user: &str) -> Vec<String> {
+    let stats = server.raw(0, &["INFO", "commandstats"]).await;
+    let stats: String = redis::from_redis_value(stats).unwrap();
+    let page = include_str!("../../docs/ACL.md");
+    let user = page
+        .lines()
+        .find(|line| line.starts_with(&format!("ACL SETUSER {user} ")));
+    let allowed = user
+        .unwrap()
+        .split(' ')
+        .filter_map(|word| word.strip_prefix('+'));
+    allowed
+        .filter(|command| !stats.contains(&format!("cmdstat_{command}:calls=")))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Everything a cache does.
+async fn used(cache: &impl Cache) {
+    let hour = Duration::from_secs(3600);
+    cache.set("text", "a".to_owned(), hour).await.unwrap();
+    cache.set("number", 5_u64, hour).await.unwrap();
+    assert!(!cache.add("text", "b".to_owned(), hour).await.unwrap());
+    assert!(cache.add("new", vec![1_u8, 2], hour).await.unwrap());
+    assert_eq!(
+        cache.get::<String>("text").await.unwrap().as_deref(),
+        Some("a")
+    );
+    assert_eq!(cache.incr("number", 2).await.unwrap(), 7);
+    assert_eq!(cache.incr("counter", 1).await.unwrap(), 1);
+    assert!(cache.touch("text", MINUTE).await.unwrap());
+    assert!(cache.ttl("text").await.unwrap().is_some());
+    assert!(cache.touch("text", Ttl::Forever).await.unwrap());
+    assert!(cache.has("text").await.unwrap());
+    let many: Vec<(String, u64)> = (0..20).map(|i| (format!("many:{i}"), i)).collect();
+    cache.set_many(many.clone(), hour).await.unwrap();
+    let keys: Vec<&String> = many.iter().map(|(key, _)| key).collect();
+    let read = cache.get_many::<u64>(&keys).await.unwrap();
+    assert_eq!(read, (0..20).map(Some).collect::<Vec<_>>());
+    assert_eq!(cache.delete_many(&keys[..10]).await.unwrap(), 10);
+    let tagged = Options::ttl(hour)
+        .tag("t")
+        .grace(hour)
+        .lease(Duration::from_secs(1));
+    let computed = cache.get_or_set("leased", tagged.clone(), || async { 8_u64 });
+    assert_eq!(computed.await.unwrap(), 8);
+    let ahead = tagged.refresh_ahead(RefreshAhead::Within(hour));
+    let computed =
+        cache.get_or_set_with("leased", ahead, |_| async { Ok::<_, larder::Error>(9_u64) });
+    computed.await.unwrap();
+    let computes = cache.get_or_set_many(&["x", "y"], hour, |keys| async move {
+        keys.into_iter().map(|key| (key, 1_u64)).collect()
+    });
+    assert_eq!(computes.await.unwrap(), [Some(1), Some(1)]);
+    let anew = cache.refresh("x", hour, |_| async { Ok::<_, larder::Error>(2_u64) });
+    assert_eq!(anew.await.unwrap(), 2);
+    cache.explain("text").await.unwrap();
+    // Another tag is invalidated while a value of this one is computed.
+    let (handle, racing) = (cache.clone(), Options::ttl(hour).tag("of this one"));
+    let computed = cache.get_or_set_with("racing", racing, |_| async move {
+        handle.invalidate_tag("another").await?;
+        Ok::<_, larder::Error>(3_u64)
+    });
+    assert_eq!(computed.await.unwrap(), 3);
+    // A namespace within.
+    let within = Prefixed::new(cache.clone(), "within:");
+    within.set("k", 1_u64, hour).await.unwrap();
+    within.clear().await.unwrap();
+    cache.invalidate_tag("t").await.unwrap();
+    assert_eq!(cache.get::<u64>("leased").await.unwrap(), None);
+    assert!(cache.delete("text").await.unwrap());
+    cache.clear().await.unwrap();
+    assert_eq!(cache.get::<u64>("x").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_cache_needs_no_more_than_is_said() {
+    let server = Server::start().await;
+    known_to(&server).await;
+    let address = url(&server, "cache", 3);
+    let redis = Redis::builder(&address).shared_with_others(true);
+    used(&redis.connect().await.unwrap()).await;
+    let redis = Redis::connect(&address).await.unwrap();
+    let tier = Tiered::new(Moka::new(1000), redis.clone());
+    used(&tier).await;
+    // Memory hears of writes by that user's leave.
+    tier.set("heard", 1_u64, MINUTE).await.unwrap();
+    assert_eq!(tier.get::<u64>("heard").await.unwrap(), Some(1));
+    server.raw(3, &["SET", "heard", "2"]).await;
+    let heard = async || tier.get::<u64>("heard").await.unwrap() == Some(2);
+    eventually(MINUTE / 10, "the write is heard", heard).await;
+    assert_eq!(denied(&server).await, [""; 0]);
+    assert_eq!(unused(&server, "cache").await, [""; 0]);
+    // What is not allowed is told of, so that the above proves something.
+    let strange = larder::redis::Client::open(address).unwrap();
+    let mut strange = strange.get_multiplexed_async_connection().await.unwrap();
+    let refused = redis::cmd("FLUSHALL").query_async::<()>(&mut strange).await;
+    assert!(refused.unwrap_err().to_string().contains("flushall"));
+    assert_eq!(denied(&server).await, ["cache command flushall"]);
+}
+
+#[tokio::test]
+async fn a_ring_needs_no_more_than_is_said() {
+    let (manager, nodes) = (
+        Server::start().await,
+        [Server::start().await, Server::start().await],
+    );
+    known_to(&manager).await;
+    for node in &nodes {
+        known_to(node).await;
+    }
+    // The map names no password: whoever follows it knows them.
+    let urls: Vec<String> = nodes
+        .iter()
+        .map(|node| format!("redis://127.0.0.1:{}/0", node.port()))
+        .collect();
+    let publisher = url(&manager, "publisher", 13);
+    // So many that the history sheds the first.
+    for positions in 20..40 {
+        publish(&publisher, &Publication::of_nodes(&urls, positions))
+            .await
+            .unwrap();
+    }
+    let file = std::env::temp_dir().join(format!("larder-acl-{}", std::process::id()));
+    std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    let login = || Login::file(&file);
+    let ring = DistributedRedis::builder(&format!("redis://127.0.0.1:{}/13", manager.port()))
+        .manager_login(login().user("reader"))
+        .login(login().user("nobody"))
+        .login_at(
+            format!("127.0.0.1:{}/0", nodes[0].port()),
+            login().user("cache"),
+        )
+        .login_at(
+            format!("127.0.0.1:{}/0", nodes[1].port()),
+            login().user("cache"),
+        );
+    let ring = ring.connect().await.unwrap();
+    assert!(ring.map_status().pushes_heard);
+    used(&Tiered::new(Moka::new(1000), ring.clone())).await;
+    let mut own = ring
+        .client_for("k")
+        .unwrap()
+        .get_multiplexed_async_connection()
+        .await
+        .unwrap();
+    let pong: String = redis::cmd("PING").query_async(&mut own).await.unwrap();
+    assert_eq!(pong, "PONG");
+    for user in ["reader", "publisher"] {
+        assert_eq!(unused(&manager, user).await, [""; 0], "{user}");
+    }
+    for server in nodes.iter().chain([&manager]) {
+        assert_eq!(denied(server).await, [""; 0]);
+    }
+    std::fs::remove_file(file).unwrap();
+}
