@@ -140,6 +140,12 @@ pub(crate) fn at_hand() -> &'static [PathBuf] {
     &AT_HAND
 }
 
+/// What a server says that it is.
+pub(crate) fn version_of(binary: &Path) -> Vec<u8> {
+    let version = Command::new(binary).arg("--version").output();
+    version.map(|output| output.stdout).unwrap_or_default()
+}
+
 fn find() -> Vec<PathBuf> {
     let named = std::env::var_os("LARDER_REDIS_SERVER").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -157,8 +163,7 @@ fn find() -> Vec<PathBuf> {
     let all = named.into_iter().chain(on_path).chain(fetched);
     all.filter(|file| file.is_file())
         .filter(|file| {
-            let version = Command::new(file).arg("--version").output();
-            let version = version.map(|output| output.stdout).unwrap_or_default();
+            let version = version_of(file);
             let is_new = !version.is_empty() && !versions.contains(&version);
             versions.push(version);
             is_new

@@ -202,3 +202,28 @@ async fn a_ring_needs_no_more_than_is_said() {
     }
     std::fs::remove_file(file).unwrap();
 }
+
+#[tokio::test]
+async fn a_sentinel_needs_no_more_than_is_said() {
+    let master = Server::start().await;
+    known_to(&master).await;
+    // Beside what a cache needs.
+    master.raw(0, &["ACL", "SETUSER", "cache", "+role"]).await;
+    let sentinel = Server::sentinel_of(&master, "the-master").await;
+    let page = include_str!("../../docs/ACL.md");
+    let asker = page
+        .lines()
+        .find(|line| line.starts_with("ACL SETUSER asker "))
+        .unwrap();
+    let asker = asker.replace(">PASSWORD", &format!(">{PASSWORD}"));
+    sentinel.raw(0, &asker.split(' ').collect::<Vec<_>>()).await;
+    sentinel.raw(0, &["ACL", "LOG", "RESET"]).await;
+    let url = format!(
+        "redis+sentinel://cache:{PASSWORD}@127.0.0.1:{}/the-master/3?sentinel_user=asker&sentinel_password={PASSWORD}",
+        sentinel.port()
+    );
+    used(&larder::open(&url).await.unwrap()).await;
+    for server in [&master, &sentinel] {
+        assert_eq!(denied(server).await, [""; 0]);
+    }
+}

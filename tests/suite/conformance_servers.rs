@@ -16,23 +16,41 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const PATIENT: Duration = Duration::from_secs(5);
 
 async fn redis() -> (Redis, Server) {
-    let server = Server::start().await;
+    redis_at(Server::start().await).await
+}
+larder::conformance!(on_redis, redis, Profile::full());
+
+async fn redis_at(server: Server) -> (Redis, Server) {
     let redis = Redis::builder(&server.url(0))
         .leader_patience(PATIENCE)
         .operation_timeout(PATIENT);
     (redis.connect().await.expect("a connection"), server)
 }
-larder::conformance!(on_redis, redis, Profile::full());
+
+/// Valkey beside Redis, or the other way round, where both are at hand.
+async fn redis_of_another_make() -> (Redis, Server) {
+    redis_at(Server::of_another_make().await).await
+}
+larder::conformance!(on_another_make, redis_of_another_make, Profile::full());
 
 async fn ring() -> (DistributedRedis, Fleet) {
-    let fleet = Fleet::new(3).await;
+    ring_of(Fleet::new(3).await).await
+}
+larder::conformance!(on_ring, ring, Profile::full());
+
+/// As Redis 5 is: RESP2, and nothing newer.
+async fn ring_of_old() -> (DistributedRedis, Fleet) {
+    ring_of(Fleet::of_old(3).await).await
+}
+larder::conformance!(on_ring_of_old, ring_of_old, Profile::full());
+
+async fn ring_of(fleet: Fleet) -> (DistributedRedis, Fleet) {
     let ring = DistributedRedis::builder(&fleet.manager_url())
         .leader_patience(PATIENCE)
         .operation_timeout(PATIENT)
         .connect_timeout(PATIENT);
     (ring.connect().await.expect("a ring"), fleet)
 }
-larder::conformance!(on_ring, ring, Profile::full());
 
 fn memory() -> Moka {
     Moka::builder()

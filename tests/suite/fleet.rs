@@ -16,22 +16,61 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// A manager and `count` nodes, without a map.
     pub(crate) async fn bare(count: usize) -> Self {
-        let manager = Server::start().await;
+        Self::bare_with(count, &[]).await
+    }
+
+    async fn bare_with(count: usize, args: &[&str]) -> Self {
+        let manager = Server::start_with(args).await;
         let mut nodes = Vec::new();
         for _ in 0..count {
-            nodes.push(Server::start().await);
+            nodes.push(Server::start_with(args).await);
         }
         Self { manager, nodes }
     }
 
+    /// One of servers that know RESP2 alone, tell nobody of writes, and have no command that Redis 5 has not.
+    pub(crate) async fn of_old(count: usize) -> Self {
+        let since = [
+            "HELLO",
+            "CLIENT",
+            "ACL",
+            "RESET",
+            "COPY",
+            "GETDEL",
+            "GETEX",
+            "LMOVE",
+            "LPOS",
+            "SMISMEMBER",
+            "ZDIFF",
+            "ZINTER",
+            "ZUNION",
+            "ZMSCORE",
+            "ZRANGESTORE",
+            "EXPIRETIME",
+            "PEXPIRETIME",
+            "EVAL_RO",
+            "EVALSHA_RO",
+            "FCALL",
+            "FUNCTION",
+            "SINTERCARD",
+            "LMPOP",
+            "ZMPOP",
+        ];
+        let args = since.iter().flat_map(|name| ["--rename-command", name, ""]);
+        let fleet = Self::bare_with(count, &args.collect::<Vec<_>>()).await;
+        fleet.published().await
+    }
+
     /// The same with a map that a Larder manager would publish.
     pub(crate) async fn new(count: usize) -> Self {
-        let fleet = Self::bare(count).await;
-        let map = Publication::of_nodes(&fleet.node_urls(), 40);
-        publish(&fleet.manager_url(), &map)
-            .await
-            .expect("the map is published");
-        fleet
+        Self::bare(count).await.published().await
+    }
+
+    async fn published(self) -> Self {
+        let map = Publication::of_nodes(&self.node_urls(), 40);
+        let published = publish(&self.manager_url(), &map).await;
+        published.expect("the map is published");
+        self
     }
 
     pub(crate) fn manager_url(&self) -> String {

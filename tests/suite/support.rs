@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::testserver::{at_hand, version_of};
 use redis::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -39,6 +40,7 @@ pub(crate) struct Server {
     lines: String,
     /// Further variables of its environment.
     env: Vec<(String, String)>,
+    binary: PathBuf,
     running: Mutex<Option<Running>>,
 }
 
@@ -65,6 +67,15 @@ impl Server {
     /// Starts a server with further settings, as on its command line: `&["--maxmemory", "1mb"]`.
     pub(crate) async fn start_with(args: &[&str]) -> Self {
         Self::launched(args, String::new(), &[]).await
+    }
+
+    /// Starts a server of another make or version than all others, Valkey beside Redis say, where there is one at hand.
+    pub(crate) async fn of_another_make() -> Self {
+        let another = at_hand()
+            .iter()
+            .find(|other| version_of(other) != version_of(&binary()));
+        let another = another.cloned().unwrap_or_else(binary);
+        Self::launched_of(another, &[], String::new(), &[]).await
     }
 
     /// Starts a server with further variables in its environment.
@@ -95,6 +106,15 @@ impl Server {
     }
 
     async fn launched(args: &[&str], lines: String, env: &[(&str, &str)]) -> Self {
+        Self::launched_of(binary(), args, lines, env).await
+    }
+
+    async fn launched_of(
+        binary: PathBuf,
+        args: &[&str],
+        lines: String,
+        env: &[(&str, &str)],
+    ) -> Self {
         show_logs();
         let mut last = String::new();
         for _ in 0..PORTS {
@@ -108,12 +128,13 @@ impl Server {
                     .iter()
                     .map(|(name, value)| (name.to_string(), value.to_string()))
                     .collect(),
+                binary: binary.clone(),
                 running: Mutex::new(None),
             };
             match server.launch().await {
                 Ok(()) => return server,
                 Err(Launch::PortTaken) => last = format!("port {port} was taken"),
-                Err(Launch::Failed(why)) => panic!("{}: {why}", binary().display()),
+                Err(Launch::Failed(why)) => panic!("{}: {why}", binary.display()),
             }
         }
         panic!("no server started on {PORTS} ports; the last one: {last}");
@@ -259,9 +280,9 @@ impl Running {
         let conf = of.dir.join("conf");
         fs::write(&conf, settings(of)).expect("write the server's settings");
         let log = File::create(log).expect("create the server's log");
-        let binary = binary();
+        let binary = &of.binary;
         // Groups of their own: an interrupt from the keyboard reaches the test alone.
-        let server = Command::new(&binary)
+        let server = Command::new(binary)
             .arg(conf)
             .args(&of.args)
             .envs(of.env.iter().cloned())
