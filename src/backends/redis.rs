@@ -96,9 +96,9 @@ macro_rules! connection_methods {
             self
         }
 
-        /// The same for one server, by its `host:port/db`.
-        pub fn login_at(mut self, server: impl Into<String>, login: crate::wire::Login) -> Self {
-            self.$($field).+.logins.set_at(server, login);
+        /// The same for one server, by its `host:port/db`. Connecting refuses what is none.
+        pub fn login_at(mut self, server: impl AsRef<str>, login: crate::wire::Login) -> Self {
+            self.$($field).+.logins.set_at(server.as_ref(), login);
             self
         }
 
@@ -134,6 +134,7 @@ impl RedisBuilder {
 
     /// Whether the url was understood.
     pub(crate) fn check(&self) -> Result<()> {
+        self.connection.logins.check()?;
         self.target.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 
@@ -143,8 +144,9 @@ impl RedisBuilder {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the url is wrong, or names several places; the message says which
     /// part.
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for `rediss://`.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for `rediss://` in a build without feature `tls`.
     pub fn build(mut self) -> Result<Redis> {
+        self.check()?;
         bound(&mut self.settings, &mut self.connection);
         let target = self.target?;
         if matches!(target, Target::InTurn(_)) {

@@ -182,6 +182,14 @@ impl Name {
 
 /// Where the keys of a command are, or why it cannot be sent to their node.
 pub(crate) fn keys(keys: Keys, args: &[&[u8]]) -> Result<Vec<usize>, Why> {
+    if keys == Keys::Sort && looks_elsewhere(args) {
+        return Err(Why::ManyNodes);
+    }
+    keys_here(keys, args)
+}
+
+/// The same where it is sent to one node whatever other keys it looks at.
+pub(crate) fn keys_here(keys: Keys, args: &[&[u8]]) -> Result<Vec<usize>, Why> {
     let found: Vec<usize> = match keys {
         Keys::Range { first, last, step } => {
             let end = last.map_or(args.len(), |last| last + 1);
@@ -196,7 +204,7 @@ pub(crate) fn keys(keys: Keys, args: &[&[u8]]) -> Result<Vec<usize>, Why> {
                 .chain(behind_count(args, count, step)?)
                 .collect()
         }
-        Keys::Sort => of_sort(args)?,
+        Keys::Sort => of_sort(args),
         Keys::Radius => of_radius(args),
         Keys::Migrate => of_migrate(args),
         Keys::Streams => of_streams(args)?.collect(),
@@ -233,30 +241,39 @@ fn behind_count(
 }
 
 /// `SORT key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC|DESC] [ALPHA] [STORE key]`: of several `STORE`, the last.
-fn of_sort(args: &[&[u8]]) -> Result<Vec<usize>, Why> {
-    let (mut at, mut store) = (2, None);
-    while let Some(arg) = args.get(at) {
-        let takes = |word| is(arg, word) && at + 1 < args.len();
-        at += match () {
-            () if is(arg, "LIMIT") => 3,
-            () if takes("STORE") => {
-                store = Some(at + 1);
-                2
-            }
-            // Other keys are looked up by these, which may be anywhere.
-            () if takes("BY") || takes("GET") => {
-                if args
-                    .get(at + 1)
-                    .is_some_and(|pattern| pattern.contains(&b'*'))
-                {
-                    return Err(Why::ManyNodes);
+fn of_sort(args: &[&[u8]]) -> Vec<usize> {
+    let store =
+        sort_options(args).filter(|at| args.get(at - 1).is_some_and(|arg| is(arg, "STORE")));
+    std::iter::once(1).chain(store.last()).collect()
+}
+
+/// Whether a `SORT` looks up other keys, which may be anywhere.
+fn looks_elsewhere(args: &[&[u8]]) -> bool {
+    sort_options(args).any(|at| {
+        let is_pattern = args
+            .get(at - 1)
+            .is_some_and(|arg| is(arg, "BY") || is(arg, "GET"));
+        is_pattern && args.get(at).is_some_and(|pattern| pattern.contains(&b'*'))
+    })
+}
+
+/// Where the values of the options of a `SORT` are, each behind its name.
+fn sort_options(args: &[&[u8]]) -> impl Iterator<Item = usize> {
+    let mut at = 2;
+    std::iter::from_fn(move || {
+        while let Some(arg) = args.get(at) {
+            let named = ["STORE", "BY", "GET"].iter().any(|word| is(arg, word));
+            at += match () {
+                () if is(arg, "LIMIT") => 3,
+                () if named && at + 1 < args.len() => {
+                    at += 2;
+                    return Some(at - 1);
                 }
-                2
-            }
-            () => 1,
-        };
-    }
-    Ok(std::iter::once(1).chain(store).collect())
+                () => 1,
+            };
+        }
+        None
+    })
 }
 
 /// `GEORADIUS key longitude latitude radius unit [.. STORE key] [STOREDIST key]`: of several it is the last that counts, and servers

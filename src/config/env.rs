@@ -1,5 +1,7 @@
 //! A ring that the environment names, as the Python pair has it.
 
+use std::net::IpAddr;
+
 use super::{Config, Kind, wrong};
 use crate::error::{Error, Result};
 use crate::ring::{DistributedRedis, DistributedRedisBuilder};
@@ -59,12 +61,15 @@ impl DistributedRedis {
 type Variable = Option<Result<String, ()>>;
 
 fn builder(variable: impl Fn(&'static str) -> Variable) -> Result<DistributedRedisBuilder> {
+    // What is empty is not set, as Compose and Kubernetes have it.
     let variable = |name: &'static str| match variable(name) {
+        Some(Ok(value)) if value.is_empty() || name != PASSWORD && value.trim().is_empty() => {
+            Ok(None)
+        }
         Some(Ok(value)) => Ok(Some(value)),
         Some(Err(())) => Err(of(name, "it is no text")),
         None => Ok(None),
     };
-    let url = variable(URL)?;
     let of_sdk = [HOST, PORT, PASSWORD, DB, PREFIX, TIMEOUT];
     let mut set = Vec::new();
     for name in of_sdk {
@@ -73,6 +78,7 @@ fn builder(variable: impl Fn(&'static str) -> Variable) -> Result<DistributedRed
         }
     }
     if set.is_empty() {
+        let url = variable(URL)?;
         let url = url.ok_or_else(|| of(HOST, "it is not set, and neither is LARDER_URL"))?;
         let config = Config::parse(&url).map_err(|error| error.with("variable", URL))?;
         if config.kind != Kind::Ring {
@@ -80,13 +86,13 @@ fn builder(variable: impl Fn(&'static str) -> Variable) -> Result<DistributedRed
         }
         return config.ring();
     }
-    if url.is_some() {
+    if !matches!(variable(URL), Ok(None)) {
         tracing::warn!(target: "larder", event = "url_ignored", variable = set.first().copied());
     }
     let mut manager = Config::of(Kind::Ring);
     manager.address = Some(address(variable)?);
     let mut builder = manager.ring()?;
-    let prefix = variable(PREFIX)?.filter(|prefix| !prefix.is_empty());
+    let prefix = variable(PREFIX)?;
     builder = builder.key_prefix(prefix.ok_or_else(|| of(PREFIX, "it is required, and not set"))?);
     if let Some(seconds) = variable(TIMEOUT)? {
         let seconds = seconds.trim().parse::<i64>();
@@ -101,26 +107,26 @@ fn builder(variable: impl Fn(&'static str) -> Variable) -> Result<DistributedRed
 
 fn address(variable: impl Fn(&'static str) -> Result<Option<String>>) -> Result<String> {
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-    let given = |name| Ok::<_, Error>(variable(name)?.filter(|value| !value.trim().is_empty()));
-    let host = given(HOST)?.ok_or_else(|| of(HOST, "it is not set"))?;
+    let host = variable(HOST)?.ok_or_else(|| of(HOST, "it is not set"))?;
     let host = host.trim();
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-    if !host.chars().all(plain) {
-        return Err(of(HOST, "it is no host"));
-    }
-    let number = |name: &'static str, unless: u16| match given(name)? {
-        Some(value) => value
-            .trim()
-            .parse()
-            .map_err(|_| of(name, "it is no such number")),
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let host = match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(_)) => format!("[{host}]"),
+        _ if host.chars().all(plain) => host.to_owned(),
+        _ => return Err(of(HOST, "it is no host")),
+    };
+    let number = |name: &'static str, unless: u32| match variable(name)? {
+        Some(value) => {
+            let number = value.trim().parse();
+            number.map_err(|_| of(name, "it is no such number"))
+        }
         None => Ok(unless),
     };
     let (port, db) = (number(PORT, 6379)?, number(DB, 0)?);
-    let host = match host.contains(':') {
-        true => format!("[{host}]"),
-        false => host.to_owned(),
-    };
-    let password = variable(PASSWORD)?.filter(|password| !password.is_empty());
+    if !(1..=65535).contains(&port) {
+        return Err(of(PORT, "it is no port"));
+    }
+    let password = variable(PASSWORD)?;
     let user = password.map_or_else(String::new, |password| {
         format!(":{}@", utf8_percent_encode(&password, NON_ALPHANUMERIC))
     });
@@ -165,6 +171,7 @@ mod tests {
             (HOST, "::1"),
             (PREFIX, "a:"),
             (PASSWORD, ""),
+            (DB, ""),
             (TIMEOUT, "0"),
         ]);
         assert!(
@@ -188,6 +195,9 @@ mod tests {
             (vec![(HOST, "h:canary@x"), (PREFIX, "a:")], HOST),
             (with(PORT, "canary"), PORT),
             (with(PORT, "65536"), PORT),
+            (with(PORT, "0"), PORT),
+            (vec![(HOST, "h:1"), (PREFIX, "a:")], HOST),
+            (vec![(URL, " ")], HOST),
             (with(DB, "canary"), DB),
             (with(TIMEOUT, "canary"), TIMEOUT),
             (vec![(URL, "canary")], URL),

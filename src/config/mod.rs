@@ -53,7 +53,8 @@ pub use self::open::open;
 ///
 /// In a table values are as they are, and not percent-encoded. The passwords of single nodes are in a table alone: `nodes`, by `host:port/db`.
 ///
-/// What is wrong with one is told when it is read, by name, and nothing is repeated that may be a password; `Debug` shows kinds and names.
+/// What is wrong with one is told by [`check`](Self::check) and [`open`](Self::open), by name, and nothing is repeated that may be a password. Reading one
+/// from a file does not fail for it: what reads files may show the line that is wrong, password and all. `Debug` shows kinds and names.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Config {
     kind: Kind,
@@ -64,7 +65,21 @@ pub struct Config {
     inner: Vec<(&'static str, Config)>,
     /// What lets in at single nodes.
     nodes: Vec<(String, Parameters)>,
+    /// What is wrong with it: told by those who use it, since what reads files may show the line.
+    fault: Option<Fault>,
 }
+
+/// An error, which is another where it says something else.
+#[derive(Clone)]
+struct Fault(Error);
+
+impl PartialEq for Fault {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_string() == other.0.to_string()
+    }
+}
+
+impl Eq for Fault {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -113,6 +128,15 @@ impl Config {
         Ok(config)
     }
 
+    /// Looks at all of it, and opens nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] with what is wrong, by name.
+    pub fn check(&self) -> Result<()> {
+        self.prepared(0).map(|_| ())
+    }
+
     /// Opens the cache.
     ///
     /// # Errors
@@ -130,6 +154,15 @@ impl Config {
             parameters: Parameters::default(),
             inner: Vec::new(),
             nodes: Vec::new(),
+            fault: None,
+        }
+    }
+
+    /// One with which something is wrong.
+    fn faulty(fault: Error) -> Self {
+        Self {
+            fault: Some(Fault(fault)),
+            ..Self::of(Kind::Null)
         }
     }
 }

@@ -153,6 +153,9 @@ impl Config {
         if depth > MAX_DEPTH {
             return Err(wrong("tiers are nested too deeply"));
         }
+        if let Some(fault) = &self.fault {
+            return Err(fault.0.clone());
+        }
         if self.kind != Kind::Ring && !self.nodes.is_empty() {
             return Err(wrong("only a ring has nodes"));
         }
@@ -220,7 +223,7 @@ impl Config {
         if let Some(login) = parameters.login("")? {
             builder = builder.login(login);
         }
-        parameters.done("redis", &CONNECTION)?;
+        parameters.done("redis", CONNECTION)?;
         builder.check()?;
         Ok(Prepared::Redis(Box::new(builder)))
     }
@@ -266,9 +269,9 @@ impl Config {
             let login = fields.login("")?;
             fields.done("node", &LOGIN)?;
             let why = "a node has a password_env or a password_file";
-            builder = builder.login_at(node, login.ok_or_else(|| wrong(why).with("node", node))?);
+            builder = builder.login_at(node, login.ok_or_else(|| wrong(why))?);
         }
-        parameters.done("ring", &[&CONNECTION[..], &OF_RING].concat())?;
+        parameters.done("ring", &[CONNECTION, &OF_RING].concat())?;
         builder.check()?;
         Ok(builder)
     }
@@ -342,7 +345,7 @@ const OF_RING: [&str; 8] = [
 ];
 
 #[cfg(feature = "redis")]
-const CONNECTION: [&str; 14] = [
+const CONNECTION: &[&str] = &[
     "shared",
     "timeout_ms",
     "connect_timeout_ms",
@@ -353,9 +356,13 @@ const CONNECTION: [&str; 14] = [
     "password_file",
     "sentinel_user",
     "sentinel_password",
+    #[cfg(feature = "tls")]
     "tls_root",
+    #[cfg(feature = "tls")]
     "tls_cert",
+    #[cfg(feature = "tls")]
     "tls_key",
+    #[cfg(feature = "tls")]
     "tls_server_name",
 ];
 

@@ -1,61 +1,164 @@
 //! A description that is a table of a configuration file, or a url in one.
+//!
+//! Nothing here is an error to serde, whatever stands there: what is wrong is kept, and told by ourselves.
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::parameters::Parameters;
 use super::{Config, Kind, wrong};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// What may stand in a table of which kind, beside parameters.
+/// What says where a server is, in a table of which kind.
 const ADDRESS: [(Kind, &str); 2] = [(Kind::Redis, "url"), (Kind::Ring, "manager")];
 
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Whole)
+        let config = described(deserializer.deserialize_any(Any)?);
+        Ok(config.unwrap_or_else(Self::faulty))
     }
 }
 
-struct Whole;
+/// What stands in a configuration file: numbers and truth values are texts.
+enum Node {
+    Text(String),
+    Table(Vec<(String, Node)>),
+    Strange,
+}
 
-impl<'de> Visitor<'de> for Whole {
-    type Value = Config;
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Any)
+    }
+}
+
+struct Any;
+
+impl<'de> Visitor<'de> for Any {
+    type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the url of a cache, or a table with its kind")
+        f.write_str("a text, a number, true or false, or a table")
     }
 
-    fn visit_str<E: serde::de::Error>(self, url: &str) -> Result<Config, E> {
-        Config::parse(url).map_err(E::custom)
+    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+        Ok(Node::Text(text.to_owned()))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Config, A::Error> {
-        let mut kind: Option<String> = None;
-        let mut config = Config::of(Kind::Null);
-        while let Some(name) = map.next_key::<String>()? {
-            match name.as_str() {
-                "kind" => kind = Some(map.next_value()?),
-                "l1" => config.inner.push(("l1", map.next_value()?)),
-                "l2" => config.inner.push(("l2", map.next_value()?)),
-                "cache" => config.inner.push(("cache", map.next_value()?)),
-                "nodes" => config.nodes = map.next_value::<Nodes>()?.0,
-                _ => {
-                    let Scalar(value) = map.next_value()?;
-                    let added = config.parameters.add(name, value);
-                    added.map_err(A::Error::custom)?;
-                }
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Text(value.to_string()))
+    }
+
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<Node, E> {
+        Ok(Node::Strange)
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Strange)
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Strange)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Node, A::Error> {
+        while all.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Node::Strange)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(Node::Table(fields))
+    }
+}
+
+fn described(node: Node) -> Result<Config> {
+    match node {
+        Node::Text(url) => Config::parse(&url),
+        Node::Table(fields) => table(fields),
+        Node::Strange => Err(wrong("a cache is its url, or a table with its kind")),
+    }
+}
+
+fn table(fields: Vec<(String, Node)>) -> Result<Config> {
+    let mut kind = None;
+    let mut config = Config::of(Kind::Null);
+    for (name, node) in fields {
+        let part = match name.as_str() {
+            "l1" => Some("l1"),
+            "l2" => Some("l2"),
+            "cache" => Some("cache"),
+            _ => None,
+        };
+        if let Some(part) = part {
+            let inner = described(node).map_err(|error| error.with("in", part))?;
+            config.inner.push((part, inner));
+            continue;
+        }
+        match (name.as_str(), node) {
+            ("kind", Node::Text(name)) => kind = Kind::named(&name),
+            ("nodes", Node::Table(nodes)) => config.nodes = logins(nodes)?,
+            ("nodes", _) => return Err(wrong("nodes is a table of host:port/db")),
+            (_, Node::Text(value)) => config.parameters.add(name, value)?,
+            _ => return Err(scalar(name)),
+        }
+    }
+    let why = "the kind is none of null, moka, redis, ring, tiered, prefixed";
+    config.kind = kind.ok_or_else(|| wrong(why))?;
+    let config = addressed(config)?;
+    config.check()?;
+    Ok(config)
+}
+
+fn scalar(name: String) -> Error {
+    wrong("the parameter takes a text, a number, true or false").with("parameter", name)
+}
+
+/// What lets in at nodes, by their names.
+fn logins(nodes: Vec<(String, Node)>) -> Result<Vec<(String, Parameters)>> {
+    let login = |(node, fields): (String, Node)| {
+        let Node::Table(fields) = fields else {
+            let why = "a node has a table of user, password_env, password_file";
+            return Err(wrong(why));
+        };
+        let mut login = Parameters::default();
+        for (name, field) in fields {
+            match field {
+                Node::Text(value) => login.add(name, value)?,
+                Node::Table(_) | Node::Strange => return Err(scalar(name)),
             }
         }
-        let why = "the kind is none of null, moka, redis, ring, tiered, prefixed";
-        let kind = kind.as_deref().and_then(Kind::named);
-        config.kind = kind.ok_or_else(|| A::Error::custom(wrong(why)))?;
-        let checked = addressed(config).and_then(|config| {
-            config.prepared(0)?;
-            Ok(config)
-        });
-        checked.map_err(A::Error::custom)
-    }
+        Ok((node, login))
+    };
+    nodes.into_iter().map(login).collect()
 }
 
 /// With the address taken from among the parameters. What stands behind its `?` is parameters too.
@@ -72,103 +175,4 @@ fn addressed(mut config: Config) -> Result<Config> {
     }
     config.address = Some(address.to_owned());
     Ok(config)
-}
-
-/// A text, number or truth value, as text.
-struct Scalar(String);
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(One)
-    }
-}
-
-struct One;
-
-impl Visitor<'_> for One {
-    type Value = Scalar;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a whole number, true or false")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Scalar, E> {
-        Ok(Scalar(value.to_owned()))
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Scalar, E> {
-        Ok(Scalar(value.to_string()))
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Scalar, E> {
-        Ok(Scalar(value.to_string()))
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Scalar, E> {
-        Ok(Scalar(value.to_string()))
-    }
-}
-
-/// What lets in at nodes, by their names.
-struct Nodes(Vec<(String, Parameters)>);
-
-impl<'de> Deserialize<'de> for Nodes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Logins)
-    }
-}
-
-struct Logins;
-
-impl<'de> Visitor<'de> for Logins {
-    type Value = Nodes;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "a table of host:port/db, each with a table of user, password_env, password_file",
-        )
-    }
-
-    // Serde would repeat it, and it may be a password.
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Nodes, E> {
-        Err(E::custom("nodes is a table of host:port/db"))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Nodes, A::Error> {
-        let mut nodes = Vec::new();
-        while let Some((node, Fields(fields))) = map.next_entry()? {
-            nodes.push((node, fields));
-        }
-        Ok(Nodes(nodes))
-    }
-}
-
-struct Fields(Parameters);
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Inner;
-        impl<'de> Visitor<'de> for Inner {
-            type Value = Fields;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table of user, password_env, password_file")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Fields, E> {
-                Err(E::custom(
-                    "a node has a table of user, password_env, password_file",
-                ))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Parameters::default();
-                while let Some((name, Scalar(value))) = map.next_entry()? {
-                    fields.add(name, value).map_err(A::Error::custom)?;
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_any(Inner)
-    }
 }

@@ -1,7 +1,28 @@
 use super::*;
 
 fn table(json: &str) -> Result<Config, String> {
-    serde_json::from_str(json).map_err(|error| error.to_string())
+    let config: Config = serde_json::from_str(json).expect("what is wrong is not told by serde");
+    let checked = config.check().map_err(|error| error.to_string());
+    checked.map(|()| config)
+}
+
+/// A file's line is shown by what reads it, so nothing that is wrong with a description may be its error.
+#[test]
+fn reading_a_file_fails_for_nothing_that_is_wrong_with_a_cache() {
+    #[derive(Debug, serde::Deserialize)]
+    struct File {
+        cache: Config,
+    }
+    for text in [
+        "cache = \"redis://:canary@h:x/0\"",
+        "cache = { kind = \"ring\", manager = \"redis://:canary@h/13\", timeout_ms = \"x\" }",
+        "cache = { kind = \"ring\", manager = \"redis://:canary@h/13\", nodes = 1234.5 }",
+        "cache = { kind = \"redis\", url = [\"redis://:canary@h/13\"] }",
+    ] {
+        let file: File = toml::from_str(text).unwrap();
+        let error = file.cache.check().unwrap_err();
+        assert!(!format!("{error} {file:?}").contains("canary"), "{error}");
+    }
 }
 
 /// What a table says, a url says too.
@@ -56,7 +77,7 @@ fn what_is_wrong_is_told_when_it_is_read() {
         (r#"{"kind": "moka", "max": "many"}"#, "parameter: max"),
         (r#"{"kind": "moka", "max": 1.5}"#, "a whole number"),
         (r#"{"kind": "moka", "max": 1, "max": 2}"#, "given twice"),
-        (r#"{"kind": "moka", "max": [1]}"#, "a text, a whole number"),
+        (r#"{"kind": "moka", "max": [1]}"#, "a text, a number"),
         (
             r#"{"kind": "moka", "l1": "null:"}"#,
             "only tiered and prefixed",
@@ -89,7 +110,7 @@ fn what_is_wrong_is_told_when_it_is_read() {
         ),
         (
             r#"{"kind": "ring", "manager": "redis://h/0", "nodes": {"a:1/0": {}}}"#,
-            "node: a:1/0",
+            "a password_env or a password_file",
         ),
         (
             r#"{"kind": "ring", "manager": "redis://h/0", "nodes": {"a:1/0": {"pass": "x"}}}"#,
@@ -109,7 +130,13 @@ fn what_is_wrong_is_told_when_it_is_read() {
             "parameter: x",
         ),
         (r#"{"kind": "prefixed", "cache": "null:"}"#, "has a prefix"),
-        (r#"5"#, "the url of a cache, or a table"),
+        (r#"5"#, "scheme"),
+        (r#"null"#, "its url, or a table"),
+        (r#"{"kind": "tiered", "l1": null, "l2": "null:"}"#, "in: l1"),
+        (
+            r#"{"kind": "ring", "manager": "redis://h/0", "nodes": {"h:x/0": {"password_env": "A"}}}"#,
+            "port",
+        ),
     ] {
         match table(json) {
             Ok(_) => assert_eq!(part, "", "{json} was taken"),
@@ -133,6 +160,9 @@ fn nothing_that_may_be_a_password_is_shown() {
         r#"{"kind": "ring", "manager": "redis://h/0", "nodes": {"a:1/0": "canary"}}"#,
         r#""redis://:canary@h:x/0""#,
         r#""canary""#,
+        r#"{"kind": "ring", "manager": "redis://h/0", "nodes": {"redis://:canary@h:x/0": {"password_env": "A"}}}"#,
+        r#"{"kind": "ring", "manager": "redis://h/0", "nodes": {"a:1/0": {"password_env": "canary", "x": 2}}}"#,
+        r#"{"kind": "redis", "url": "redis://h/0", "password_env": "canary", "password_file": "canary"}"#,
     ] {
         let error = table(json).unwrap_err();
         assert!(!error.contains("canary"), "{json}: {error}");

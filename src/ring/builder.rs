@@ -95,7 +95,7 @@ impl DistributedRedisBuilder {
         self
     }
 
-    /// Says where the manager's password is, if its url names none; that of the nodes, [`login`](Self::login), unless set.
+    /// Says where the manager's password is, if its url names none. [`login`](Self::login) is for nodes.
     pub fn manager_login(mut self, login: Login) -> Self {
         self.manager_login = Some(login);
         self
@@ -152,6 +152,7 @@ impl DistributedRedisBuilder {
         if let Some(name) = &self.map_name {
             MapKeys::named(name)?;
         }
+        self.map.nodes.logins.check()?;
         self.manager.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 
@@ -163,6 +164,7 @@ impl DistributedRedisBuilder {
     /// chosen; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if there is no map or no manager, unless
     /// [`start_without_map`](Self::start_without_map) or [`snapshot`](Self::snapshot) allow for it. Nodes may be down.
     pub async fn connect(mut self) -> Result<DistributedRedis> {
+        self.check().map_err(|error| error.during("connect"))?;
         if let Some(name) = &self.map_name {
             self.map.keys = MapKeys::named(name).map_err(|error| error.during("connect"))?;
         }
@@ -170,7 +172,7 @@ impl DistributedRedisBuilder {
         // Where the manager's database is a node's too, the map stays.
         self.map.nodes.spared = self.map.keys.all().map(str::to_owned).to_vec();
         let signals = Arc::new(Signals::default());
-        let mut logins = self.map.nodes.logins.clone();
+        let mut logins = self.map.nodes.logins.of_places();
         if let Some(login) = self.manager_login {
             logins.set(login);
         }

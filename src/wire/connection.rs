@@ -146,7 +146,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`] outside a tokio runtime, [`ErrorKind::Unsupported`] for a `rediss://` address.
+    /// [`ErrorKind::Unavailable`] outside a tokio runtime, [`ErrorKind::Unsupported`] for a `rediss://` address in a build without TLS.
     pub(crate) fn start(&self) -> Result<()> {
         supervisor::start(self.shared()).map_err(|error| self.named(error, "connect"))
     }
@@ -183,7 +183,7 @@ impl Connection {
     /// - [`ErrorKind::Rejected`]: the server answered with an error; its code is the context `code`.
     /// - [`ErrorKind::TooLarge`]: the value is longer than `max_reply_bytes`.
     /// - [`ErrorKind::Decode`]: the answer is no `T`.
-    /// - [`ErrorKind::Unsupported`]: the address is a `rediss://` one.
+    /// - [`ErrorKind::Unsupported`]: the address is a `rediss://` one, and the build has no TLS.
     ///
     /// # Cancellation
     ///

@@ -81,9 +81,11 @@ pub(super) async fn open(target: &Target, settings: &ConnectionSettings) -> Resu
 
 async fn bounded(addr: &NodeAddr, settings: &ConnectionSettings) -> Result<Opened> {
     let bound = settings.connect_timeout;
-    let known = settings.logins.known(addr);
-    let known = known.map_err(|error| error.during("connect").with("node", addr.label()))?;
-    let opened = match timeout(bound, greeted(&known, settings)).await {
+    let let_in = async {
+        let known = settings.logins.found(addr).await?;
+        greeted(&known, settings).await
+    };
+    let opened = match timeout(bound, let_in).await {
         Ok(opened) => opened,
         Err(_) => {
             let why = format!("no connection within {bound:?}");

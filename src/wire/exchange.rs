@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::ask::{Answer, Ask};
 use super::get::{Failure, Get, Got};
 use super::reply::{code, exchange_error, no_answer, said, server_error};
-use super::request::Request;
+use super::request::{Request, Tells};
 use super::slot::{Link, Mark, Phase, Shared};
 use super::supervisor;
 use super::target::Target;
@@ -188,7 +188,7 @@ async fn once<R: Request>(
     let mark = link.mark();
     *used = Some(mark);
     let sent = request.send(&link).await;
-    noted::<R>(shared, &link, mark, sent)
+    noted::<R>(shared, &link, mark, sent, request.tells())
 }
 
 /// What an outcome says about the link that it came from.
@@ -197,6 +197,7 @@ fn noted<R: Request>(
     link: &Arc<Link>,
     mark: Mark,
     outcome: Result<R::Answer, Failure>,
+    tells: Tells,
 ) -> Result<R::Answer, Failed> {
     let answer = match outcome {
         Ok(answer) => answer,
@@ -209,6 +210,14 @@ fn noted<R: Request>(
             return Err(Failed::With(error));
         }
     };
+    match tells {
+        Tells::All => {}
+        Tells::Presence => {
+            link.answered();
+            return Ok(answer);
+        }
+        Tells::Nothing => return Ok(answer),
+    }
     match R::refusal(&answer).filter(|refusal| is_sick(&shared.target, refusal)) {
         Some(refusal) if link.ailing(mark) => {
             let error = server_error(&shared.target, refusal);
@@ -268,7 +277,7 @@ pub(super) async fn rejoined(
     let Joined { ask, mark } = joined;
     let until = ask.since() + shared.settings.operation_timeout;
     let answer = match (shared.marked(*mark), answer.outcome()) {
-        (Some(link), outcome) => noted::<Get>(shared, &link, *mark, outcome),
+        (Some(link), outcome) => noted::<Get>(shared, &link, *mark, outcome, Tells::All),
         (None, Ok(got)) => Ok(got),
         (None, Err(Failure::Late)) => Err(Failed::Late),
         (None, Err(Failure::Broken(error))) => {
@@ -298,7 +307,9 @@ fn unanswered(
     let bound = bound.unwrap_or(shared.settings.operation_timeout);
     let error = shared.named(no_answer(bound), operation);
     shared.timeouts.fetch_add(1, Relaxed);
-    if let Some(mark) = used
+    // Whoever waits for less than others says nothing about the link.
+    if bound >= shared.settings.operation_timeout
+        && let Some(mark) = used
         && let Some(link) = shared.marked(mark)
     {
         supervisor::unanswered(shared, &link, mark, &error);

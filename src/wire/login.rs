@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::url::NodeAddr;
+use tokio::sync::Semaphore;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest secret, in bytes.
@@ -22,13 +24,13 @@ const MAX_BYTES: u64 = 64 << 10;
 /// let login = Login::file("/run/secrets/redis").user("cache");
 /// let builder = Redis::builder("redis://10.0.0.7:6379/0").login(login);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     user: Option<String>,
     place: Place,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Place {
     Env(String),
     File(PathBuf),
@@ -86,13 +88,43 @@ fn read(path: &PathBuf) -> Result<String, &'static str> {
     Ok(text)
 }
 
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Login({self})")
+    }
+}
+
 impl fmt::Display for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
+            // What is no name of one may be the password itself.
+            Place::Env(variable) if !is_name(variable) => f.write_str("an environment variable"),
             Place::Env(variable) => write!(f, "the environment variable {variable}"),
             Place::File(path) => write!(f, "the file {}", path.display()),
         }
     }
+}
+
+fn is_name(variable: &str) -> bool {
+    let name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    !variable.is_empty() && variable.bytes().all(name)
+}
+
+/// Reads files in a thread that may wait for them. One that hangs goes on after its caller has given up, so there are a few of them at most.
+pub(super) async fn aside<R: Send + 'static>(
+    read: impl FnOnce() -> Result<R> + Send + 'static,
+) -> Result<R> {
+    static READERS: Semaphore = Semaphore::const_new(8);
+    let ended = |_| Error::new(ErrorKind::Unavailable, "the runtime is ending");
+    let permit = READERS
+        .acquire()
+        .await
+        .map_err(|_| Error::new(ErrorKind::Unavailable, "nobody reads any more"))?;
+    let reading = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        read()
+    });
+    reading.await.map_err(ended)?
 }
 
 /// Which login is for which server.
@@ -100,6 +132,7 @@ impl fmt::Display for Login {
 pub(crate) struct Logins {
     all: Option<Login>,
     at: Arc<HashMap<String, Login>>,
+    fault: Option<Error>,
 }
 
 impl Logins {
@@ -108,9 +141,41 @@ impl Logins {
         self.all = Some(login);
     }
 
-    /// This one for the server of this label.
-    pub(crate) fn set_at(&mut self, label: impl Into<String>, login: Login) {
-        Arc::make_mut(&mut self.at).insert(label.into(), login);
+    /// This one for the server of this `host[:port][/db]`, or url.
+    pub(crate) fn set_at(&mut self, server: &str, login: Login) {
+        let url = match server.contains("://") {
+            true => server.to_owned(),
+            false => format!("redis://{server}"),
+        };
+        match NodeAddr::parse(&url) {
+            Ok(addr) => {
+                Arc::make_mut(&mut self.at).insert(addr.label(), login);
+            }
+            // It may hold a password, so it is not repeated.
+            Err(error) => self.fault = self.fault.take().or(Some(error)),
+        }
+    }
+
+    /// Whether each server was understood that one is for.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    /// As [`known`](Self::known), without holding up the thread.
+    pub(super) async fn found(&self, addr: &NodeAddr) -> Result<NodeAddr> {
+        if self.of(addr).is_none() {
+            return Ok(addr.clone());
+        }
+        let (own, addr) = (self.clone(), addr.clone());
+        aside(move || own.known(&addr)).await
+    }
+
+    /// What an address is let in by, if its url holds no password.
+    fn of(&self, addr: &NodeAddr) -> Option<&Login> {
+        if addr.password().is_some() {
+            return None;
+        }
+        self.at.get(&addr.label()).or(self.all.as_ref())
     }
 
     /// The address with what it takes to be let in, if its url holds no password. Reads a small file, perhaps.
@@ -119,20 +184,17 @@ impl Logins {
     ///
     /// [`ErrorKind::Config`] where the password is not where it should be.
     pub(crate) fn known(&self, addr: &NodeAddr) -> Result<NodeAddr> {
-        if addr.password().is_some() || (self.all.is_none() && self.at.is_empty()) {
-            return Ok(addr.clone());
-        }
-        match self.at.get(&addr.label()).or(self.all.as_ref()) {
+        match self.of(addr) {
             Some(login) => Ok(addr.let_in(login.user.as_deref(), login.read()?)),
             None => Ok(addr.clone()),
         }
     }
 
     /// The same without what is for all.
-    pub(super) fn of_places(&self) -> Self {
+    pub(crate) fn of_places(&self) -> Self {
         Self {
             all: None,
-            at: Arc::clone(&self.at),
+            ..self.clone()
         }
     }
 }
@@ -183,6 +245,24 @@ mod tests {
         let path = file("two", "\n");
         let long = file("long", &"x".repeat(MAX_BYTES as usize + 1));
         let none = dir.join("none");
+        for server in ["h:x/0", "redis://:canary@h:x", "canary@h:1"] {
+            let mut misnamed = Logins::default();
+            misnamed.set_at(server, Login::env("CANARY"));
+            let said = misnamed
+                .check()
+                .map_or_else(|error| error.to_string(), |()| String::new());
+            assert!(!format!("{said} {misnamed:?}").contains("canary"), "{said}");
+        }
+        for (server, label) in [
+            ("h:2", "h:2/0"),
+            ("redis://:x@h/3", "h:6379/3"),
+            ("[::1]:5/1", "[::1]:5/1"),
+        ] {
+            let mut at = Logins::default();
+            at.set_at(server, Login::env("A"));
+            assert!(at.check().is_ok() && at.at.contains_key(label), "{at:?}");
+        }
+        assert!(!format!("{:?}", Login::env("canary")).contains("canary"));
         for (login, why) in [
             (Login::file(path), "empty"),
             (Login::file(long), "64 KiB"),

@@ -30,7 +30,7 @@ pub(crate) mod reads;
 mod reclaim;
 mod repay;
 mod replay;
-mod reply;
+pub(crate) mod reply;
 mod request;
 mod resp;
 mod scatter;

@@ -129,23 +129,18 @@ impl Connection {
         self.bounded(until, all).await
     }
 
-    /// Runs what an application sends by itself, once what its keys are owed is made up for. Where it fails, nothing is owed.
+    /// Makes up for what keys are owed, before an application sends something about them. Where that fails, they are owed still.
     ///
     /// # Errors
     ///
-    /// As of [`paying`](Self::paying).
+    /// Those of the delete; [`ErrorKind::Timeout`] where it takes longer than `bound`, or `operation_timeout`.
     #[cfg(feature = "ring")]
-    pub(super) async fn unhindered<R>(
-        &self,
-        keys: &[&str],
-        sent: impl Future<Output = Result<R>> + Send,
-    ) -> Result<R> {
-        let until = self.until();
+    pub(super) async fn paid(&self, keys: &[&str], bound: Option<Duration>) -> Result<()> {
+        let until = Instant::now() + bound.unwrap_or(self.operation_timeout());
         let Some(debts) = self.shared().replay.enter(keys, until).await else {
             return Err(self.too_late("make up for a failed delete"));
         };
-        self.bounded(until, self.pay(debts)).await?;
-        sent.await
+        self.bounded(until, self.pay(debts)).await
     }
 
     async fn pay(&self, debts: Takeover<'_>) -> Result<()> {

@@ -7,7 +7,7 @@ use redis::{Cmd, Pipeline, Value};
 use super::Connection;
 use super::exchange::exchange;
 use super::node::Node;
-use super::request::{Many, One};
+use super::request::{Many, One, Tells};
 use super::settings::Share;
 use crate::error::Result;
 
@@ -39,14 +39,25 @@ impl Node {
     ) -> Result<Vec<Value>> {
         let connection = &self.connections[place.min(self.connections.len() - 1)];
         connection.runtime("send")?;
-        let sent = connection.sent(raw, bound);
-        if connection.shared().replay.is_clear() {
-            return sent.await;
+        self.pay(keys, bound).await?;
+        connection.sent(raw, bound).await
+    }
+
+    /// Makes up for what keys are owed, each on its own connection.
+    async fn pay(&self, keys: &[&[u8]], bound: Option<Duration>) -> Result<()> {
+        for (place, connection) in self.connections.iter().enumerate() {
+            if connection.shared().replay.is_clear() {
+                continue;
+            }
+            // What Larder owes has names that are text.
+            let own = keys.iter().filter(|key| self.place_of(key) == place);
+            let own = own.filter_map(|key| std::str::from_utf8(key).ok());
+            let own: Vec<&str> = own.collect();
+            if !own.is_empty() {
+                connection.paid(&own, bound).await?;
+            }
         }
-        // What Larder owes has names that are text.
-        let keys = keys.iter().filter_map(|key| std::str::from_utf8(key).ok());
-        let keys: Vec<&str> = keys.collect();
-        connection.unhindered(&keys, sent).await
+        Ok(())
     }
 }
 
@@ -54,8 +65,13 @@ impl Connection {
     async fn sent(&self, raw: Raw<'_>, bound: Option<Duration>) -> Result<Vec<Value>> {
         match raw {
             Raw::One(cmd) => {
+                let tells = match cmd.is_no_response() {
+                    true => Tells::Nothing,
+                    false => Tells::Presence,
+                };
                 let one = One {
                     bound,
+                    tells,
                     ..One::of(cmd)
                 };
                 Ok(vec![exchange(self.shared(), "send", &one).await?])
@@ -63,6 +79,7 @@ impl Connection {
             Raw::Many(pipeline) => {
                 let many = Many {
                     bound,
+                    tells: Tells::Presence,
                     ..Many::of(pipeline)
                 };
                 exchange(self.shared(), "send", &many).await

@@ -37,12 +37,19 @@ pub(super) fn said<'e>(code: &'e str, words: &'e str) -> (&'e str, &'e str) {
     }
 }
 
+/// What is said of a connection that broke with something under way.
+const BROKE: &str = "the connection failed";
+
+/// Whether what failed so may have been carried out all the same.
+#[cfg(feature = "ring")]
+pub(crate) fn may_be_done(error: &Error) -> bool {
+    error.kind() == ErrorKind::Timeout || error.message() == BROKE
+}
+
 /// A failed exchange: [`ErrorKind::Unavailable`] where the connection is of no use any more.
 pub(super) fn exchange_error(place: &impl Redact, error: RedisError) -> Error {
     match error.kind() {
-        redis::ErrorKind::Io => {
-            Error::new(ErrorKind::Unavailable, "the connection failed").caused_by(error)
-        }
+        redis::ErrorKind::Io => Error::new(ErrorKind::Unavailable, BROKE).caused_by(error),
         // The parser's own words hold pieces of the answer, that is of somebody's values.
         redis::ErrorKind::Parse => {
             Error::new(ErrorKind::Unavailable, "the server's answer is no RESP")

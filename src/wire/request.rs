@@ -18,6 +18,11 @@ pub(super) trait Request: Sync {
     /// Whether it changes nothing, so that it may be sent a second time.
     fn is_read(&self) -> bool;
 
+    /// What becomes of it says about the link, beyond that somebody is there.
+    fn tells(&self) -> Tells {
+        Tells::All
+    }
+
     /// Within what it is answered, if not within `operation_timeout`.
     fn bound(&self) -> Option<Duration> {
         None
@@ -29,11 +34,23 @@ pub(super) trait Request: Sync {
     fn refusal(answer: &Self::Answer) -> Option<&ServerError>;
 }
 
+/// What the outcome of a request says about its link.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tells {
+    /// Whether the server is of use.
+    All,
+    /// That somebody answers: what an application is told by its own commands and scripts is its own affair.
+    Presence,
+    /// Nothing: no answer is waited for.
+    Nothing,
+}
+
 /// One command.
 pub(super) struct One<'a> {
     pub(super) cmd: &'a Cmd,
     pub(super) read: bool,
     pub(super) bound: Option<Duration>,
+    pub(super) tells: Tells,
 }
 
 impl<'a> One<'a> {
@@ -43,6 +60,7 @@ impl<'a> One<'a> {
             cmd,
             read: false,
             bound: None,
+            tells: Tells::All,
         }
     }
 }
@@ -52,6 +70,10 @@ impl Request for One<'_> {
 
     fn is_read(&self) -> bool {
         self.read
+    }
+
+    fn tells(&self) -> Tells {
+        self.tells
     }
 
     fn bound(&self) -> Option<Duration> {
@@ -78,6 +100,7 @@ pub(super) struct Many<'a> {
     pub(super) replies: usize,
     pub(super) read: bool,
     pub(super) bound: Option<Duration>,
+    pub(super) tells: Tells,
 }
 
 impl<'a> Many<'a> {
@@ -92,6 +115,7 @@ impl<'a> Many<'a> {
             replies: pipeline.len() + around,
             read: false,
             bound: None,
+            tells: Tells::All,
         }
     }
 }
@@ -101,6 +125,10 @@ impl Request for Many<'_> {
 
     fn is_read(&self) -> bool {
         self.read
+    }
+
+    fn tells(&self) -> Tells {
+        self.tells
     }
 
     fn bound(&self) -> Option<Duration> {

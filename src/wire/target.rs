@@ -76,6 +76,11 @@ impl Target {
     pub(crate) fn behind<'u>(sentinels: impl Iterator<Item = &'u str>, name: &str) -> Result<Self> {
         let addr = |url: &str| {
             let (scheme, place) = url.split_once("://").unwrap_or(("", url));
+            let place = place.strip_suffix("/0").unwrap_or(place);
+            let place = place.strip_suffix('/').unwrap_or(place);
+            if place.contains('/') {
+                return Err(wrong("database", "a sentinel has none"));
+            }
             let is_bare =
                 place.ends_with(']') || !place.rsplit('@').next().unwrap_or("").contains(':');
             let port = if is_bare {
@@ -83,10 +88,7 @@ impl Target {
             } else {
                 String::new()
             };
-            match place.contains('/') {
-                true => Err(wrong("database", "a sentinel has none")),
-                false => NodeAddr::parse(&format!("{scheme}://{place}{port}")),
-            }
+            NodeAddr::parse(&format!("{scheme}://{place}{port}"))
         };
         let sentinels: Vec<NodeAddr> = sentinels.map(addr).collect::<Result<_>>()?;
         let scheme = match sentinels.first() {
@@ -96,6 +98,13 @@ impl Target {
         };
         if sentinels.len() > MAX_ADDRS {
             return Err(wrong("host", "there are more than 16 of them"));
+        }
+        let is_tls = scheme == "rediss";
+        if sentinels.iter().any(|sentinel| sentinel.is_tls() != is_tls) {
+            return Err(wrong(
+                "scheme",
+                "either all sentinels are by TLS, and the master, or none",
+            ));
         }
         Ok(Self::Sentinel {
             sentinels,
@@ -267,7 +276,7 @@ mod tests {
 
     #[test]
     fn sentinels_are_named_one_by_one() {
-        let urls = ["redis://:s%40@a", "redis://[::1]", "redis://me:x@b:5"];
+        let urls = ["redis://:s%40@a/", "redis://[::1]/0", "redis://me:x@b:5"];
         let Ok(Target::Sentinel {
             sentinels, master, ..
         }) = Target::behind(urls.into_iter(), "my-master")
@@ -286,6 +295,7 @@ mod tests {
             (&many[..], "m", "host"),
             (&["a"], "m", "scheme"),
             (&["redis://:canary@a/1"], "m", "database"),
+            (&["redis://a", "rediss://b"], "m", "scheme"),
             (&["redis://a"], "", "master"),
             (&["redis://a"], "a name", "master"),
         ] {

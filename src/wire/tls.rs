@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -12,6 +12,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::login::aside;
 use super::url::NodeAddr;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -25,14 +26,15 @@ use crate::error::{Error, ErrorKind, Result};
 /// let builder = Redis::builder("rediss://cache.example.org:6380/0").tls(tls);
 /// ```
 ///
-/// Files are PEM, and read once, when the first connection is made.
+/// Files are PEM, read when the first connection is made, and again after a connection that failed: what was renewed is taken up.
 #[derive(Clone, Default)]
 pub struct Tls {
     roots: Vec<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
     name: Option<String>,
     given: Option<Arc<ClientConfig>>,
-    made: Arc<OnceLock<Result<Arc<ClientConfig>>>>,
+    /// What was made of the files, as long as it works.
+    made: Arc<Mutex<Option<Arc<ClientConfig>>>>,
 }
 
 impl Tls {
@@ -83,10 +85,7 @@ impl Tls {
     ) -> Result<TlsStream<TcpStream>> {
         let config = match &self.given {
             Some(given) => Arc::clone(given),
-            None => self
-                .made
-                .get_or_init(|| self.made().map(Arc::new))
-                .clone()?,
+            None => self.at_hand().await?,
         };
         let name = self.name.as_deref().unwrap_or(addr.host());
         let name = ServerName::try_from(name.to_owned());
@@ -94,9 +93,24 @@ impl Tls {
             name.map_err(|_| wrong("the host is no name that a certificate could be for"))?;
         let connected = TlsConnector::from(config).connect(name, stream).await;
         connected.map_err(|error| {
+            self.known().take();
             let why = format!("TLS with the server failed: {error}");
             Error::new(ErrorKind::Unavailable, why).caused_by(error)
         })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Arc<ClientConfig>>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn at_hand(&self) -> Result<Arc<ClientConfig>> {
+        if let Some(known) = self.known().clone() {
+            return Ok(known);
+        }
+        let own = self.clone();
+        let made = aside(move || own.made()).await.map(Arc::new)?;
+        *self.known() = Some(Arc::clone(&made));
+        Ok(made)
     }
 
     fn made(&self) -> Result<ClientConfig> {

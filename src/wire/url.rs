@@ -86,6 +86,7 @@ impl NodeAddr {
         }
         let (user, password) = parse_credentials(credentials.unwrap_or_default())?;
         let (host, port) = parse_place(place)?;
+        let host = host.to_ascii_lowercase();
         let db = parse_tail(tail)?;
         Ok(Self {
             host,

@@ -413,6 +413,7 @@ async fn one_node_is_had_by_key_or_by_name() {
         .await;
     assert!(words(&unknown.unwrap_err()).contains("unknown command"));
     for refused in [
+        "SCRIPT DEBUG",
         "SELECT",
         "SUBSCRIBE",
         "BLPOP",
@@ -764,4 +765,170 @@ async fn a_python_process_and_this_one_read_each_others_plain_values() {
         };
         assert_eq!(bytes[0], 0xC1);
     }
+}
+
+/// An empty command is answered by nothing, and so would shift all later answers of a connection that many share.
+#[tokio::test]
+async fn what_is_no_command_is_not_sent() {
+    let (_fleet, ring, [a, ..]) = ring().await;
+    ring.set(&a, 7_u64, SECOND * 60).await.unwrap();
+    let mut empty = pipe();
+    empty.get(&a).add_command(redis::Cmd::new());
+    let mut node = ring.connection_for(&a).unwrap();
+    for error in [
+        empty.query_async::<Value>(&mut node).await.unwrap_err(),
+        empty
+            .query_async::<Value>(&mut ring.connection())
+            .await
+            .unwrap_err(),
+        redis::Cmd::new()
+            .query_async::<Value>(&mut node)
+            .await
+            .unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), redis::ErrorKind::Client, "{error}");
+    }
+    for _ in 0..3 {
+        assert_eq!(ring.get::<u64>(&a).await.unwrap(), Some(7));
+    }
+}
+
+/// What an application has its own commands and patience say is nothing about the server.
+#[tokio::test]
+async fn commands_of_an_application_bring_no_connection_down() {
+    let (fleet, ring, [a, ..]) = ring().await;
+    let mut redis = ring.connection();
+    let refusing = Script::new("return redis.error_reply('BUSY somebody has it')");
+    for _ in 0..8 {
+        let refused = refusing.key(&a).invoke_async::<Value>(&mut redis).await;
+        assert!(words(&refused.unwrap_err()).contains("somebody has it"));
+    }
+    let owner = fleet.owner(&ring, &a);
+    owner.pause();
+    let mut hasty = ring.connection().timeout(Duration::from_millis(5));
+    for _ in 0..6 {
+        assert!(hasty.get::<_, Value>(&a).await.unwrap_err().is_timeout());
+    }
+    owner.resume();
+    assert!(redis.get::<_, Option<u64>>(&a).await.unwrap().is_none());
+    let nodes = ring.map_status().nodes;
+    assert!(
+        nodes.iter().all(|node| node.up && node.reconnects == 0),
+        "{nodes:?}"
+    );
+    // For ever is as long as there is.
+    let mut patient = ring.connection().timeout(Duration::MAX);
+    assert!(patient.get::<_, Option<u64>>(&a).await.unwrap().is_none());
+    // Nobody waits for an answer that is not wanted.
+    let mut forgotten = cmd("SET");
+    forgotten.arg(&a).arg(1).set_no_response(true);
+    let _: () = forgotten.query_async(&mut redis).await.unwrap();
+    let set = async || ring.get::<u64>(&a).await.unwrap() == Some(1);
+    eventually(SECOND, "it is done all the same", set).await;
+}
+
+/// With several connections to a node, a pipeline keeps its order over keys that are on different ones.
+#[tokio::test]
+async fn several_connections_change_no_order() {
+    let fleet = Fleet::new(1).await;
+    let ring = DistributedRedis::builder(&fleet.manager_url()).connections(8);
+    let ring = ring.connect().await.unwrap();
+    let mut redis = ring.connection();
+    for round in 0..50 {
+        let keys: Vec<String> = (0..8).map(|i| format!("set:{round}:{i}")).collect();
+        let mut all = pipe();
+        for key in &keys {
+            all.cmd("SADD").arg(key).arg(key).ignore();
+        }
+        all.cmd("SUNION").arg(&keys);
+        let (union,): (Vec<String>,) = all.query_async(&mut redis).await.unwrap();
+        assert_eq!(union.len(), 8, "{round}");
+        let (both,): (i64,) = pipe()
+            .atomic()
+            .rename(&keys[0], &keys[1])
+            .ignore()
+            .scard(&keys[1])
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        assert_eq!(both, 1);
+        assert_eq!(redis.del::<_, u64>(&keys).await.unwrap(), 7);
+    }
+}
+
+/// A node is the same by any spelling, and what is no node is not repeated.
+#[tokio::test]
+async fn nodes_are_found_as_they_are_shown() {
+    let fleet = Fleet::bare(1).await;
+    let url = fleet.nodes[0].url(0).replace("127.0.0.1", "LOCALHOST");
+    let map = larder::ring::Publication::of_nodes(&[&url], 40);
+    larder::ring::publish(&fleet.manager_url(), &map)
+        .await
+        .unwrap();
+    let ring = fleet.connect().await;
+    let shown = ring.nodes()[0].clone();
+    assert_eq!(Some(&shown), ring.node_for("k").as_ref());
+    for name in [&url, &shown] {
+        let mut node = ring.connection_to(name).unwrap();
+        assert_eq!(node.label(), shown);
+        let _: () = node.set("k", 1).await.unwrap();
+        ring.client_to(name).unwrap();
+    }
+    for strange in [
+        "redis://h:6379/0?password=hidden",
+        "redis://:hidden",
+        "hidden@h",
+        "h:hidden/0",
+    ] {
+        let error = ring.connection_to(strange).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(
+            !format!("{error} {error:?}").contains("hidden"),
+            "{error:?}"
+        );
+    }
+}
+
+/// The keys of the map are nobody's, at a single node too.
+#[tokio::test]
+async fn a_maps_own_keys_are_spared_at_a_node() {
+    let fleet = Fleet::bare(1).await;
+    let manager = fleet.manager.url(0);
+    let map = larder::ring::Publication::of_nodes(&[&manager], 40).in_map("cart_MAP");
+    larder::ring::publish(&manager, &map).await.unwrap();
+    let ring = DistributedRedis::builder(&manager).map_name("cart_MAP");
+    let ring = ring.connect().await.unwrap();
+    let mut node = ring.connection_to(&manager).unwrap();
+    let _: () = node.rpush("list", &[2, 1]).await.unwrap();
+    for line in [
+        "DEL cart_MAP",
+        "SORT list BY w_* STORE HASH_RING_MAP",
+        "SET HASH_RING_META 1",
+    ] {
+        let mut parts = line.split(' ');
+        let mut command = cmd(parts.next().unwrap());
+        parts.for_each(|part| {
+            command.arg(part);
+        });
+        let error = command.query_async::<Value>(&mut node).await.unwrap_err();
+        assert_eq!(error.kind(), redis::ErrorKind::Client, "{line}: {error}");
+    }
+    assert!(
+        cmd("FLUSHDB")
+            .query_async::<Value>(&mut node)
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        fleet.manager.raw(0, &["EXISTS", "cart_MAP"]).await,
+        Value::Int(1)
+    );
+    let sorted = cmd("SORT")
+        .arg("list")
+        .arg("BY")
+        .arg("w_*")
+        .arg("STORE")
+        .arg("sorted")
+        .to_owned();
+    assert_eq!(sorted.query_async::<u64>(&mut node).await.unwrap(), 2);
 }

@@ -7,7 +7,8 @@ use larder::conformance::Profile;
 use larder::{DistributedRedis, Eviction, Moka, Prefixed, Redis, SharedCache, Tiered};
 
 use crate::fleet::Fleet;
-use crate::support::Server;
+use crate::support::{Server, binary};
+use crate::testserver::{at_hand, version_of};
 
 /// Long enough for ten thousand callers to take their seats on a busy machine.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -29,7 +30,10 @@ async fn redis_at(server: Server) -> (Redis, Server) {
 
 /// Valkey beside Redis, or the other way round, where both are at hand.
 async fn redis_of_another_make() -> (Redis, Server) {
-    redis_at(Server::of_another_make().await).await
+    let version = version_of(&binary());
+    let another = at_hand().iter().find(|other| version_of(other) != version);
+    let another = another.cloned().unwrap_or_else(binary);
+    redis_at(Server::made_by(another).await).await
 }
 larder::conformance!(on_another_make, redis_of_another_make, Profile::full());
 

@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::testserver::{at_hand, version_of};
 use redis::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -69,13 +68,9 @@ impl Server {
         Self::launched(args, String::new(), &[]).await
     }
 
-    /// Starts a server of another make or version than all others, Valkey beside Redis say, where there is one at hand.
-    pub(crate) async fn of_another_make() -> Self {
-        let another = at_hand()
-            .iter()
-            .find(|other| version_of(other) != version_of(&binary()));
-        let another = another.cloned().unwrap_or_else(binary);
-        Self::launched_of(another, &[], String::new(), &[]).await
+    /// Starts a server of this binary rather than of all others'.
+    pub(crate) async fn made_by(binary: PathBuf) -> Self {
+        Self::launched_of(binary, &[], String::new(), &[]).await
     }
 
     /// Starts a server with further variables in its environment.
@@ -337,7 +332,8 @@ fn settings(of: &Server) -> String {
     text
 }
 
-fn binary() -> PathBuf {
+/// The server that tests start.
+pub(crate) fn binary() -> PathBuf {
     if let Some(path) = env::var_os("LARDER_REDIS_SERVER").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         assert!(

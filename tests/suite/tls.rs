@@ -261,3 +261,27 @@ async fn a_servers_own_tls_is_spoken() {
         assert_eq!(stranger.unwrap_err().kind(), ErrorKind::Unavailable);
     }
 }
+
+/// A certificate that was not there yet, or was renewed, is taken up by the next connection; and redis-rs is not given a password to send in clear.
+#[tokio::test]
+async fn files_that_come_later_are_read_then() {
+    let (authority, server) = (Authority::new("later"), Server::start().await);
+    let port = authority.before(&server, "localhost", false).await.port();
+    let late = authority.file("late.pem");
+    let redis = Redis::builder(&url("rediss", port, 0)).tls(Tls::new().root_file(&late));
+    let redis = redis.build().unwrap();
+    assert!(redis.get::<u64>("k").await.is_err());
+    fs::copy(authority.file("root.pem"), late).unwrap();
+    let connects = async || redis.get::<u64>("k").await.is_ok();
+    eventually(MINUTE / 10, "the roots are read again", connects).await;
+    let node = url("rediss", port, 0);
+    publish(&server.url(13), &Publication::of_nodes(&[node], 8))
+        .await
+        .unwrap();
+    let ring = DistributedRedis::builder(&server.url(13)).tls(authority.root());
+    let ring = ring.connect().await.unwrap();
+    assert_eq!(
+        ring.client_for("k").unwrap_err().kind(),
+        ErrorKind::Unsupported
+    );
+}

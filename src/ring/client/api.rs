@@ -12,6 +12,7 @@ use super::refusal::Refusal;
 use super::routed::RingConnection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::NodeAddr;
+use crate::wire::reply::may_be_done;
 
 impl ConnectionLike for RingConnection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
@@ -85,6 +86,8 @@ pub(super) fn of_transaction(mut replies: Vec<Value>) -> RedisResult<Vec<Value>>
 pub(super) fn redis_error(error: Error) -> RedisError {
     let io = match error.kind() {
         ErrorKind::Timeout => io::ErrorKind::TimedOut,
+        // It broke with this under way.
+        ErrorKind::Unavailable if may_be_done(&error) => io::ErrorKind::ConnectionReset,
         ErrorKind::Unavailable => io::ErrorKind::NotConnected,
         _ => return (Kind::Client, "not sent", error.to_string()).into(),
     };
@@ -95,6 +98,7 @@ pub(super) fn redis_error(error: Error) -> RedisError {
 pub(super) fn in_place(error: &Error) -> Value {
     let code = match error.kind() {
         ErrorKind::Timeout => "NODETIMEOUT",
+        ErrorKind::Unavailable if may_be_done(error) => "NODELOST",
         ErrorKind::Unavailable => "NODEDOWN",
         _ => "NOTSENT",
     };
@@ -111,7 +115,13 @@ pub(super) fn refused(refusal: &Refusal, label: impl Fn(usize) -> String) -> Red
 }
 
 /// A client of redis-rs for one server, with its credentials.
+///
+/// Not by TLS: redis-rs has that by a feature of its own, and roots and identity of its own.
 pub(super) fn client(addr: &NodeAddr) -> Result<redis::Client> {
+    if addr.is_tls() {
+        let why = "this node is spoken to by TLS: open a client with redis-rs and its own feature for that";
+        return Err(Error::new(ErrorKind::Unsupported, why).with("node", addr.label()));
+    }
     let mut settings = RedisConnectionInfo::default().set_db(i64::from(addr.db()));
     if let Some(user) = addr.user() {
         settings = settings.set_username(user);

@@ -14,6 +14,7 @@ use futures_util::future::try_join_all;
 pub use node::NodeConnection;
 pub use routed::RingConnection;
 
+use super::keys::{HISTORY_KEY, MAP_KEY, META_KEY};
 use super::snapshot::Snapshot;
 use super::store::DistributedRedis;
 use crate::error::{Error, ErrorKind, Result};
@@ -75,7 +76,8 @@ impl DistributedRedis {
     ///
     /// # Errors
     ///
-    /// As [`connection_for`](Self::connection_for).
+    /// As [`connection_for`](Self::connection_for); [`ErrorKind::Unsupported`] for a node with `rediss://`;
+    /// [`ErrorKind::Config`] where a [`Login`](crate::Login) has no password.
     pub fn client_for(&self, key: impl AsRef<[u8]>) -> Result<redis::Client> {
         let snapshot = self.snapshot();
         let url = snapshot.ring.nodes().get(snapshot.owner_of(key.as_ref())?);
@@ -86,7 +88,7 @@ impl DistributedRedis {
     ///
     /// # Errors
     ///
-    /// As [`connection_to`](Self::connection_to).
+    /// As [`connection_to`](Self::connection_to) and [`client_for`](Self::client_for).
     pub fn client_to(&self, url: &str) -> Result<redis::Client> {
         let label = self.named(url)?.label().to_owned();
         let snapshot = self.snapshot();
@@ -102,11 +104,12 @@ impl DistributedRedis {
 
     /// A node of the map.
     fn named(&self, url: &str) -> Result<Node> {
-        let label = match NodeAddr::parse(url) {
-            Ok(addr) => addr.label(),
-            Err(_) if url.contains('@') => String::new(),
-            Err(_) => url.to_owned(),
+        let full = match url.contains("://") {
+            true => url.to_owned(),
+            false => format!("redis://{url}"),
         };
+        // What is no address may be a password.
+        let label = NodeAddr::parse(&full).map_or_else(|_| "?".to_owned(), |addr| addr.label());
         let snapshot = self.snapshot();
         let mut nodes = snapshot.present_nodes();
         let node = nodes.find(|node| node.label() == label);
@@ -114,6 +117,17 @@ impl DistributedRedis {
             let why = "this is no node of the map";
             Error::new(ErrorKind::Config, why).with("node", label)
         })
+    }
+
+    /// Refuses a key of the ring's own.
+    fn spares(&self, key: &[u8]) -> Result<()> {
+        routed::check(key)?;
+        let own = self.follower.settings.keys.all();
+        if own.iter().any(|own| own.as_bytes() == key) {
+            let why = "the ring's own map stands under this key";
+            return Err(Error::new(ErrorKind::Key, why));
+        }
+        Ok(())
     }
 
     /// Refuses to go on where a node's database holds the ring's own map.
@@ -124,7 +138,9 @@ impl DistributedRedis {
     }
 
     pub(super) async fn spares_map_at(&self, node: &Node) -> Result<()> {
-        if node.holds_any(&self.follower.settings.keys.all()).await? {
+        let other = [MAP_KEY, META_KEY, HISTORY_KEY];
+        let own = self.follower.settings.keys.all();
+        if node.holds_any(&[own, other].concat()).await? {
             let why = "the ring's own map is in this database";
             return Err(Error::new(ErrorKind::Config, why).with("node", node.label()));
         }

@@ -6,7 +6,8 @@ use redis::{Cmd, Pipeline, RedisResult, Value};
 
 use super::api::{args_of, of_transaction, redis_error, refused};
 use super::refusal::Refusal;
-use crate::commands::{Rule, Why, keys, rule};
+use crate::commands::{Rule, Why, keys_here, rule};
+use crate::core::MAX_WAIT;
 use crate::error::Result;
 use crate::ring::store::DistributedRedis;
 use crate::wire::node::Node;
@@ -41,7 +42,7 @@ impl NodeConnection {
     /// Waits so long for an answer; see [`RingConnection::timeout`](super::RingConnection::timeout).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.bound = Some(timeout);
+        self.bound = Some(timeout.min(MAX_WAIT));
         self
     }
 
@@ -93,8 +94,12 @@ impl NodeConnection {
             Err(refused(&refusal, |_| self.label().to_owned()))
         };
         let at = |places: Vec<usize>| places.into_iter().filter_map(|at| args.get(at).copied());
+        if args.is_empty() {
+            // The server would answer nothing, and all later answers would be others'.
+            return refusal(Why::Malformed);
+        }
         let found: Vec<&[u8]> = match rule(&args) {
-            Rule::Keyed(places) => match keys(places, &args) {
+            Rule::Keyed(places) => match keys_here(places, &args) {
                 Ok(places) => at(places).collect(),
                 Err(Why::Blocks) => return refusal(Why::Blocks),
                 // The server has its own words for it.
@@ -113,7 +118,7 @@ impl NodeConnection {
             }
             Rule::EachNode | Rule::ScriptLoad | Rule::Refused(_) => Vec::new(),
         };
-        let own: Result<()> = found.iter().try_for_each(|key| super::routed::check(key));
+        let own: Result<()> = found.iter().try_for_each(|key| self.ring.spares(key));
         own.map_err(redis_error)?;
         Ok(found)
     }

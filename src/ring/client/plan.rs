@@ -18,10 +18,10 @@ pub(super) struct Plan<'c> {
     pub(super) lanes: Vec<Lane<'c>>,
     /// How the answer of each command is made.
     wholes: Vec<Whole>,
-    known: HashMap<Spot, usize, ahash::RandomState>,
+    known: HashMap<usize, usize, ahash::RandomState>,
 }
 
-/// What goes to one place, in order.
+/// What goes to one node, in order: over the connection of its first key, since others may be of commands that have several.
 #[derive(Debug)]
 pub(super) struct Lane<'c> {
     pub(super) spot: Spot,
@@ -124,12 +124,12 @@ impl<'c> Plan<'c> {
         locate: &impl Fn(&[u8]) -> Result<Spot, Refusal>,
     ) -> Result<(), Refusal> {
         let mut parts: Vec<(Spot, Vec<usize>)> = Vec::new();
-        let mut known: HashMap<Spot, usize, ahash::RandomState> = HashMap::default();
+        let mut known: HashMap<usize, usize, ahash::RandomState> = HashMap::default();
         let items = split.args.get(1..).unwrap_or_default();
         let items: Vec<&[&'c [u8]]> = items.chunks(split.step).collect();
         for (place, item) in items.iter().enumerate() {
             let spot = locate(item.first().copied().unwrap_or_default())?;
-            let at = *known.entry(spot).or_insert_with(|| {
+            let at = *known.entry(spot.0).or_insert_with(|| {
                 parts.push((spot, Vec::new()));
                 parts.len() - 1
             });
@@ -163,17 +163,9 @@ impl<'c> Plan<'c> {
         self.lanes.len() == 1 && self.wholes.iter().all(whole)
     }
 
-    /// The node that all of it goes to, if it is one, and all keys.
-    pub(super) fn one_node(&self) -> Option<(Spot, Vec<&'c [u8]>)> {
-        let first = self.lanes.first()?.spot;
-        let here = |lane: &Lane<'_>| lane.spot.0 == first.0;
-        let keys = self.lanes.iter().flat_map(|lane| lane.keys.iter().copied());
-        self.lanes.iter().all(here).then(|| (first, keys.collect()))
-    }
-
     fn lane(&mut self, spot: Spot) -> &mut Lane<'c> {
         let lanes = &mut self.lanes;
-        let at = *self.known.entry(spot).or_insert_with(|| {
+        let at = *self.known.entry(spot.0).or_insert_with(|| {
             lanes.push(Lane {
                 spot,
                 sent: Vec::new(),

@@ -10,12 +10,14 @@ use super::node::NodeConnection;
 use super::plan::{Lane, Plan, Spot};
 use super::refusal::Refusal;
 use crate::commands::{Rule, Why, rule};
+use crate::core::MAX_WAIT;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::RESERVED;
 use crate::ring::snapshot::Snapshot;
 use crate::ring::store::DistributedRedis;
 use crate::ringmap::label;
 use crate::wire::raw::Raw;
+use crate::wire::reply::may_be_done;
 
 /// The whole ring as one connection of [redis-rs](redis): each command goes to the node of its key, and so all of
 /// [`redis::AsyncCommands`], [`redis::cmd`], [`redis::pipe`] and [`redis::Script`] work over it. Made by
@@ -58,13 +60,20 @@ use crate::wire::raw::Raw;
 /// # Errors
 ///
 /// As redis-rs has them. A node that is down or does not answer in time is an I/O error; of a pipeline over several nodes, where others did
-/// answer, it is an error of the code `NODEDOWN` or `NODETIMEOUT` in the place of each of its commands, to be seen by
-/// [`ignore_errors`](redis::Pipeline::ignore_errors). Nothing is sent twice.
+/// answer, it is an error of the code `NODEDOWN`, `NODELOST` or `NODETIMEOUT` in the place of each of its commands, to be seen by
+/// [`ignore_errors`](redis::Pipeline::ignore_errors). Nothing is sent twice. After a timeout, or where the connection broke (`ConnectionReset`,
+/// `NODELOST`), it may have been carried out; and of a command that was parted, what other nodes were to do is done.
 ///
 /// # Beside the cache
 ///
-/// Memory of this process and others hears of these writes as of anybody's. While the map changes, they are on their own:
-/// a key that moves to another node leaves its value behind.
+/// These are commands of anybody's, and what they write is nobody's entry:
+///
+/// * Memory of this process and others hears of them from the server. But a value that is computed meanwhile is stored all the same: to invalidate, use
+///   [`Cache::delete`](crate::Cache::delete).
+/// * While the map changes, a key that moves to another node leaves its value behind; and who subscribed at the former node of a
+///   channel hears nothing more.
+/// * [`clear`](crate::Cache::clear) of a cache without a prefix may take them too, lists and hashes as well: choose another prefix for the
+///   cache.
 ///
 /// # Cancellation
 ///
@@ -85,7 +94,7 @@ impl RingConnection {
     /// else meanwhile, and one that takes longer than its `PING`s may is taken for dead.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.bound = Some(timeout);
+        self.bound = Some(timeout.min(MAX_WAIT));
         self
     }
 
@@ -104,7 +113,7 @@ impl RingConnection {
     /// # Errors
     ///
     /// Those of a node stand in its place. Nothing is sent of a command that has keys, or is refused anyway; nor of
-    /// `FLUSHDB` where the ring's own map is in a node's database.
+    /// `FLUSHDB` where the ring's own map is in a node's database, or where that cannot be told of one of them.
     pub async fn on_each_node<T: FromRedisValue>(
         &self,
         cmd: &Cmd,
@@ -172,8 +181,11 @@ impl RingConnection {
                 .map_err(refusal)?;
         }
         if is_atomic {
-            let (spot, keys) = plan.one_node().ok_or(Refusal::Torn).map_err(refusal)?;
-            let replies = self.ask(&snapshot, spot, &keys, Raw::Many(pipeline)).await;
+            let [lane] = plan.lanes.as_slice() else {
+                return Err(refusal(Refusal::Torn));
+            };
+            let raw = Raw::Many(pipeline);
+            let replies = self.ask(&snapshot, lane.spot, &lane.keys, raw).await;
             return of_transaction(replies.map_err(redis_error)?);
         }
         if let [lane] = plan.lanes.as_slice()
@@ -185,11 +197,13 @@ impl RingConnection {
         }
         let answers = self.lanes(&snapshot, &plan).await;
         // Where nobody answered, that is all there is to say.
-        let mut failed = answers.iter().filter_map(|answer| answer.as_ref().err());
-        if failed.clone().count() == answers.len()
-            && let Some(error) = failed.next()
-        {
-            return Err(redis_error(error.clone()));
+        let failed = answers.iter().filter_map(|answer| answer.as_ref().err());
+        if failed.clone().count() == answers.len() {
+            // Rather that something may have been done than that nothing was.
+            let worst = failed.clone().find(|error| may_be_done(error));
+            if let Some(error) = worst.or(failed.clone().next()) {
+                return Err(redis_error(error.clone()));
+            }
         }
         let answers = plan.joined(answers).into_iter();
         Ok(answers

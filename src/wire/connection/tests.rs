@@ -290,8 +290,9 @@ async fn what_is_no_redis_is_unavailable() {
     assert_eq!(unknown.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
+#[cfg(not(feature = "tls"))]
 #[tokio::test]
-async fn tls_is_not_supported_yet() {
+async fn a_build_without_tls_says_so() {
     let conn = to("rediss://127.0.0.1", patient());
     for error in [
         conn.ready().await.unwrap_err(),
