@@ -52,7 +52,7 @@ impl DistributedRedisBuilder {
                 keys: MapKeys::default(),
                 rules: Rules {
                     order: Order::Auto,
-                    hash_tags: false,
+                    hash_tags: None,
                     bounds: Bounds {
                         fields: 500_000,
                         nodes: 4096,
@@ -107,11 +107,13 @@ impl DistributedRedisBuilder {
         self
     }
 
-    /// Places keys by their [hash tags](crate::ring::hash_tag), so that `{user:42}:name` and `{user:42}:mail` are on one node: for commands over
-    /// several keys, and transactions. Off unless set, since the Python SDK hashes whole keys; all who share a ring have to agree. Of a ring
-    /// that was used without, keys with braces are elsewhere then, and those of the cache are as good as gone.
+    /// Places keys by their [hash tags](crate::ring::hash_tag), or not, so that `{user:42}:name` and `{user:42}:mail` are on one node: for commands over
+    /// several keys, and transactions. As the map has it unless set ([`Publication::hash_tags`](crate::ring::Publication::hash_tags)), and off where that says nothing, since the Python
+    /// SDK hashes whole keys. One that says otherwise is refused, as for [`order`](Self::order).
+    ///
+    /// To be chosen before a ring is used: keys with braces are elsewhere then, and what was cached under them is as good as gone.
     pub fn hash_tags(mut self, tags: bool) -> Self {
-        self.map.rules.hash_tags = tags;
+        self.map.rules.hash_tags = Some(tags);
         self
     }
 

@@ -38,7 +38,7 @@ impl Saved {
     fn write(&self, path: &Path) -> io::Result<()> {
         let meta = self.raw.meta.as_ref().map(|meta| {
             let lookup = meta.lookup.map(|rule| rule.to_string());
-            serde_json::json!({ "epoch": meta.epoch, "digest": meta.digest, "lookup": lookup })
+            serde_json::json!({ "epoch": meta.epoch, "digest": meta.digest, "lookup": lookup, "hash_tags": meta.hash_tags })
         });
         let since = self.lineage.stretches();
         let text = serde_json::json!({ "map": self.raw.fields, "meta": meta, "since": since });
@@ -179,6 +179,7 @@ fn meta_of(meta: &serde_json::Value) -> Option<Meta> {
         epoch: meta.get("epoch")?.as_u64()?,
         digest: text("digest").map(str::to_owned),
         lookup,
+        hash_tags: meta.get("hash_tags").and_then(serde_json::Value::as_bool),
     })
 }
 
@@ -196,6 +197,7 @@ mod tests {
                 epoch: 9,
                 digest: Some("abc".to_owned()),
                 lookup: None,
+                hash_tags: Some(true),
             }),
         };
         let lineage = Lineage::of_stretches(vec![(0, 3), (7, 9)]).unwrap();
@@ -223,6 +225,7 @@ mod tests {
                 epoch,
                 digest: None,
                 lookup: None,
+                hash_tags: None,
             }),
         };
         Saved {

@@ -216,7 +216,7 @@ mod tests {
             keys: MapKeys::default(),
             rules: Rules {
                 order: Order::Auto,
-                hash_tags: false,
+                hash_tags: None,
                 bounds: Bounds {
                     fields: 1000,
                     nodes: 10,

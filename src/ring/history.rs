@@ -36,6 +36,7 @@ impl History {
         epochs: RangeInclusive<u64>,
         entries: Vec<Option<Vec<u8>>>,
         order: Order,
+        hash_tags: bool,
         max_fields: usize,
     ) -> Self {
         let mut maps = Vec::new();
@@ -43,7 +44,7 @@ impl History {
         let entries: Vec<_> = epochs.zip(entries).collect();
         for (epoch, entry) in entries.into_iter().rev() {
             let Some(entry) = entry else { break };
-            let Some(ring) = ring(&entry, order, max_fields) else {
+            let Some(ring) = ring(&entry, order, hash_tags, max_fields) else {
                 unreadable = Some(epoch);
                 break;
             };
@@ -77,7 +78,7 @@ fn from(good: &GoodMap) -> u64 {
 }
 
 /// The map that an entry of the history describes, its urls made of the labels.
-fn ring(entry: &[u8], order: Order, max_fields: usize) -> Option<Ring> {
+fn ring(entry: &[u8], order: Order, hash_tags: bool, max_fields: usize) -> Option<Ring> {
     let mut entry: serde_json::Value = serde_json::from_slice(entry).ok()?;
     let nodes: Vec<String> = serde_json::from_value(entry.get_mut("nodes")?.take()).ok()?;
     let positions: Vec<Vec<u32>> =
@@ -90,14 +91,20 @@ fn ring(entry: &[u8], order: Order, max_fields: usize) -> Option<Ring> {
         None => order,
         Some(rule) => rule.as_str()?.parse().ok()?,
     };
+    let hash_tags = match entry.get("hash_tags") {
+        None => hash_tags,
+        Some(tags) => tags.as_bool()?,
+    };
     let points = nodes.iter().zip(positions).flat_map(|(node, positions)| {
         let url = format!("redis://{node}");
         positions.into_iter().map(move |at| (at, url.clone()))
     });
     if order == Order::Lexicographic {
-        return Ring::from_fields(points.map(|(at, url)| (at.to_string(), url)), order).ok();
+        let fields = points.map(|(at, url)| (at.to_string(), url));
+        let ring = Ring::from_fields(fields, order).ok()?;
+        return Some(ring.with_hash_tags(hash_tags));
     }
-    let ring = Ring::from_map(points);
+    let ring = Ring::from_map(points).with_hash_tags(hash_tags);
     // Fewer, and one position had two nodes.
     (ring.positions() == count).then_some(ring)
 }
@@ -169,7 +176,7 @@ mod tests {
         entries.resize(epochs.clone().count(), String::new());
         let entries = entries.into_iter().rev();
         let entries = entries.map(|entry| (!entry.is_empty()).then(|| entry.into_bytes()));
-        History::read(epochs, entries.collect(), Order::Numeric, 100)
+        History::read(epochs, entries.collect(), Order::Numeric, false, 100)
     }
 
     fn fresh(good: &GoodMap, history: &History) -> u64 {

@@ -72,6 +72,10 @@ impl Lineage {
 
     /// After `before` was replaced by `now` in `epoch`.
     pub(super) fn then(&self, before: &Ring, now: &Ring, epoch: u64) -> Self {
+        if before.has_hash_tags() != now.has_hash_tags() && !before.is_empty() {
+            // Some keys moved, and which is not told by their hashes.
+            return Self::since(self.latest.max(epoch));
+        }
         let mut names = HashMap::new();
         let (old, new) = (numbered(before, &mut names), numbered(now, &mut names));
         let positions = before.iter().chain(now.iter());

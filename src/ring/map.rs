@@ -12,9 +12,11 @@ use crate::wire::Connection;
 use super::keys::MapKeys;
 
 const CONTRADICTION: &str = "the map is to be read in another order than was chosen";
+const TAGS_CONTRADICT: &str =
+    "the map is to be read with hash tags, or without, and not as was chosen";
 
 /// What is read of the meta: whatever else stands there, it may be large.
-const META_FIELDS: [&str; 3] = ["epoch", "digest", "lookup"];
+const META_FIELDS: [&str; 4] = ["epoch", "digest", "lookup", "hash_tags"];
 
 /// A longer url is none.
 const MAX_URL_BYTES: usize = 1024;
@@ -30,7 +32,8 @@ pub(super) struct Bounds {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) order: Order,
-    pub(super) hash_tags: bool,
+    /// As the map has it, unless chosen.
+    pub(super) hash_tags: Option<bool>,
     pub(super) bounds: Bounds,
 }
 
@@ -40,6 +43,7 @@ pub(super) struct Meta {
     pub(super) epoch: u64,
     pub(super) digest: Option<String>,
     pub(super) lookup: Option<Order>,
+    pub(super) hash_tags: Option<bool>,
 }
 
 /// A map as it was read, sorted, so that two readings of one map are equal.
@@ -158,11 +162,11 @@ fn pairs(reply: Value) -> Result<Vec<(String, String)>> {
 
 /// The values of [`META_FIELDS`]; none of them, and there is no meta.
 fn meta_of(reply: Value) -> Result<Option<Meta>> {
-    let fields: [Option<String>; 3] = redis::from_redis_value(reply).map_err(|_| strange())?;
+    let fields: [Option<String>; 4] = redis::from_redis_value(reply).map_err(|_| strange())?;
     if fields.iter().all(Option::is_none) {
         return Ok(None);
     }
-    let [epoch, digest, lookup] = fields;
+    let [epoch, digest, lookup, hash_tags] = fields;
     let wrong = |name: &'static str| {
         Error::new(
             ErrorKind::Config,
@@ -177,10 +181,17 @@ fn meta_of(reply: Value) -> Result<Option<Meta>> {
         .map(|rule| rule.parse())
         .transpose()
         .map_err(|_| wrong("lookup"))?;
+    let hash_tags = match hash_tags.as_deref() {
+        None => None,
+        Some("1") => Some(true),
+        Some("0") => Some(false),
+        Some(_) => return Err(wrong("hash_tags")),
+    };
     Ok(Some(Meta {
         epoch,
         digest,
         lookup,
+        hash_tags,
     }))
 }
 
@@ -216,13 +227,22 @@ impl RawMap {
             }
             (chosen, _) => chosen,
         };
+        let stated_tags = self.meta.as_ref().and_then(|meta| meta.hash_tags);
+        let hash_tags = match (rules.hash_tags, stated_tags) {
+            (Some(chosen), Some(stated)) if chosen != stated => {
+                return Err(Error::new(ErrorKind::Config, TAGS_CONTRADICT)
+                    .with("chosen", chosen)
+                    .with("map", stated));
+            }
+            (chosen, stated) => chosen.or(stated).unwrap_or(false),
+        };
         let ring = Ring::from_fields(self.fields.iter().cloned(), rule)?;
         check_nodes(ring.nodes().len(), bounds.nodes)?;
         let digest = self.meta.as_ref().and_then(|meta| meta.digest.as_deref());
         let edited = self.meta.is_some() && digest != Some(&digest_text(&ring));
         let stated = self.epoch();
         Ok(GoodMap {
-            ring: ring.with_hash_tags(rules.hash_tags),
+            ring: ring.with_hash_tags(hash_tags),
             epoch: if edited { 0 } else { stated },
             stated,
             rule_unknown: order == Order::Auto && lookup.is_none(),
@@ -231,9 +251,10 @@ impl RawMap {
     }
 }
 
-/// Whether the map was refused for the order that was chosen for it.
+/// Whether the map was refused for how it was chosen to be read.
 pub(super) fn is_contradiction(error: &Error) -> bool {
-    error.kind() == ErrorKind::Config && error.message() == CONTRADICTION
+    let contradicts = [CONTRADICTION, TAGS_CONTRADICT].contains(&error.message());
+    error.kind() == ErrorKind::Config && contradicts
 }
 
 pub(super) fn check_size(fields: usize, max_fields: usize) -> Result<()> {

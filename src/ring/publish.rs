@@ -43,10 +43,11 @@ epoch = epoch + tonumber(ARGV[9])
 local text = string.format('%.0f', epoch)
 redis.call('DEL', KEYS[1])
 local chunk = tonumber(ARGV[8])
-for first = 10, #ARGV, chunk * 2 do
+for first = 11, #ARGV, chunk * 2 do
   redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + chunk * 2 - 1, #ARGV)))
 end
 redis.call('HSET', KEYS[2], 'epoch', text, 'digest', ARGV[2], 'lookup', ARGV[3], 'vnodes', ARGV[4], 'writer', ARGV[5])
+if ARGV[10] ~= '' then redis.call('HSET', KEYS[2], 'hash_tags', ARGV[10]) end
 redis.call('HSET', KEYS[3], text, ARGV[6])
 for _, old in ipairs(redis.call('HKEYS', KEYS[3])) do
   local at = tonumber(old)
@@ -67,6 +68,7 @@ pub struct Publication {
     positions: Vec<(u32, String)>,
     expected_epoch: Option<u64>,
     per_node: usize,
+    hash_tags: Option<bool>,
     writer: String,
     map_name: String,
 }
@@ -99,6 +101,7 @@ impl Publication {
             positions: positions.into_iter().collect(),
             expected_epoch: None,
             per_node: 0,
+            hash_tags: None,
             writer: format!("larder/{}", env!("CARGO_PKG_VERSION")),
             map_name: MAP_KEY.to_owned(),
         }
@@ -108,6 +111,14 @@ impl Publication {
     #[must_use]
     pub fn expecting_epoch(mut self, epoch: u64) -> Self {
         self.expected_epoch = Some(epoch);
+        self
+    }
+
+    /// Says that keys are placed by their [hash tags](crate::ring::hash_tag), or that they are not. As it stands unless set; off where nothing stands. Readers that
+    /// were told otherwise refuse the map, and the Python SDK knows nothing of it: to be chosen before a ring is used.
+    #[must_use]
+    pub fn hash_tags(mut self, tags: bool) -> Self {
+        self.hash_tags = Some(tags);
         self
     }
 
@@ -152,7 +163,7 @@ impl Publication {
     }
 
     /// What the history keeps of a map: node labels, and the positions of each. Never a password.
-    fn history(ring: &Ring) -> String {
+    fn history(&self, ring: &Ring) -> String {
         let labels: Vec<String> = ring.nodes().iter().map(|url| label(url)).collect();
         let mut positions = vec![Vec::new(); labels.len()];
         let indexes: HashMap<&str, usize> =
@@ -162,7 +173,11 @@ impl Publication {
                 positions[node].push(position);
             }
         }
-        serde_json::json!({ "nodes": labels, "positions": positions }).to_string()
+        let mut entry = serde_json::json!({ "nodes": labels, "positions": positions });
+        if let Some(tags) = self.hash_tags {
+            entry["hash_tags"] = tags.into();
+        }
+        entry.to_string()
     }
 }
 
@@ -233,8 +248,13 @@ fn command(
     eval.arg(SCRIPT).arg(3).arg(&keys.all()).arg(expected);
     eval.arg(digest_text(ring)).arg(Order::Numeric.to_string());
     eval.arg(publication.per_node).arg(&publication.writer);
-    eval.arg(Publication::history(ring)).arg(KEPT).arg(CHUNK);
+    eval.arg(publication.history(ring)).arg(KEPT).arg(CHUNK);
     eval.arg(step);
+    eval.arg(match publication.hash_tags {
+        None => "",
+        Some(true) => "1",
+        Some(false) => "0",
+    });
     let positions: Vec<(u32, String)> = ring
         .iter()
         .map(|(position, url)| (position, url.to_owned()))

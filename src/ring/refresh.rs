@@ -254,6 +254,7 @@ fn placed(current: &Snapshot, reading: Reading, rules: Rules) -> Result<(Placed,
             reading.epochs,
             reading.history,
             good.ring.order(),
+            good.ring.has_hash_tags(),
             rules.bounds.fields,
         )
     } else {

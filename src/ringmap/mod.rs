@@ -197,6 +197,12 @@ impl Ring {
         self
     }
 
+    /// Whether keys are placed by their hash tags.
+    #[must_use]
+    pub fn has_hash_tags(&self) -> bool {
+        self.hash_tags
+    }
+
     /// By what this ring places a key: its [`key_hash`], or that of its [`hash_tag`].
     #[inline]
     #[must_use]

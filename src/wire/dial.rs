@@ -20,6 +20,7 @@ use super::race::{First, first};
 use super::reply::{exchange_error, server_error};
 use super::settings::ConnectionSettings;
 use super::target::Target;
+use super::tracking::Listener;
 use super::url::NodeAddr;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -136,28 +137,8 @@ async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     // redis-rs reads 8 KiB at a time, which is a fourth of the answer to a gathered get.
     let stream = BufReader::with_capacity(READ_AHEAD, stream);
     let stream = Guard::new(stream, settings.max_reply_bytes);
-    // AUTH and SELECT are ours where they can be: redis-rs throws the server's words away, and its own greeting of a
-    // server without password is empty, so that one which accepts and never answers would pass for up.
-    let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
-    let mut config = AsyncConnectionConfig::new()
-        .set_response_timeout(None)
-        .set_connection_timeout(None)
-        .set_pipeline_buffer_size(QUEUE);
     let listener = settings.listener.as_ref().filter(|_| listening);
-    if let Some(listener) = listener {
-        // Pushes reach us only where redis-rs itself has said HELLO 3.
-        info = info.set_protocol(redis::ProtocolVersion::RESP3);
-        if let Some((user, password)) = credentials(addr) {
-            // It gives no name without a password, not even an empty one.
-            info = info.set_username(user.unwrap_or("default"));
-            info = info.set_password(password);
-        }
-        let listener = listener.clone();
-        config = config.set_push_sender(move |push| {
-            listener.hear(push);
-            Ok::<(), redis::aio::SendError>(())
-        });
-    }
+    let (info, config) = greeting(addr, listener);
     let (mut conn, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
         .await
         .map_err(|error| exchange_error(addr, error))?;
@@ -187,6 +168,35 @@ async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         place,
         tracked,
     })
+}
+
+/// How redis-rs itself greets a server, and what it does with what it is told unasked.
+fn greeting(
+    addr: &NodeAddr,
+    listener: Option<&Listener>,
+) -> (RedisConnectionInfo, AsyncConnectionConfig) {
+    // AUTH and SELECT are ours where they can be: redis-rs throws the server's words away, and its own greeting of a
+    // server without password is empty, so that one which accepts and never answers would pass for up.
+    let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
+    let mut config = AsyncConnectionConfig::new()
+        .set_response_timeout(None)
+        .set_connection_timeout(None)
+        .set_pipeline_buffer_size(QUEUE);
+    if let Some(listener) = listener {
+        // Pushes reach us only where redis-rs itself has said HELLO 3.
+        info = info.set_protocol(redis::ProtocolVersion::RESP3);
+        if let Some((user, password)) = credentials(addr) {
+            // It gives no name without a password, not even an empty one.
+            info = info.set_username(user.unwrap_or("default"));
+            info = info.set_password(password);
+        }
+        let listener = listener.clone();
+        config = config.set_push_sender(move |push| {
+            listener.hear(push);
+            Ok::<(), redis::aio::SendError>(())
+        });
+    }
+    (info, config)
 }
 
 /// Asks to be told of writes; a server that refuses is as good as any, but silent.

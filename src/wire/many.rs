@@ -146,7 +146,7 @@ async fn store_batch(
         })
     };
     let commands: Vec<Result<Option<Cmd>>> = drafts.iter().map(command).collect();
-    let mut pipeline = Pipeline::with_capacity(commands.len());
+    let mut pipeline = Pipeline::new();
     commands.iter().flatten().flatten().for_each(|command| {
         pipeline.add_command(command.clone());
     });

@@ -32,6 +32,16 @@ async fn at<'f>(fleet: &'f Fleet, ring: &DistributedRedis, key: &str) -> &'f Ser
     fleet.owner(ring, key)
 }
 
+/// A command as one would type it.
+fn command(line: &str) -> redis::Cmd {
+    let mut parts = line.split(' ');
+    let mut command = cmd(parts.next().unwrap());
+    parts.for_each(|part| {
+        command.arg(part);
+    });
+    command
+}
+
 fn words(error: &RedisError) -> String {
     format!("{error}")
 }
@@ -492,11 +502,7 @@ async fn what_cannot_be_routed_is_refused_before_anything_is_sent() {
         ("SET HASH_RING_MAP 1".to_owned(), "reserved"),
         ("GET __larder:x".to_owned(), "reserved"),
     ] {
-        let mut parts = line.split(' ');
-        let mut command = cmd(parts.next().unwrap());
-        parts.for_each(|part| {
-            command.arg(part);
-        });
+        let command = command(&line);
         let error = command.query_async::<Value>(&mut redis).await.unwrap_err();
         assert!(words(&error).contains(says), "{line}: {error}");
         assert_eq!(error.kind(), redis::ErrorKind::Client, "{line}");
@@ -905,11 +911,7 @@ async fn a_maps_own_keys_are_spared_at_a_node() {
         "SORT list BY w_* STORE HASH_RING_MAP",
         "SET HASH_RING_META 1",
     ] {
-        let mut parts = line.split(' ');
-        let mut command = cmd(parts.next().unwrap());
-        parts.for_each(|part| {
-            command.arg(part);
-        });
+        let command = command(line);
         let error = command.query_async::<Value>(&mut node).await.unwrap_err();
         assert_eq!(error.kind(), redis::ErrorKind::Client, "{line}: {error}");
     }
@@ -931,4 +933,60 @@ async fn a_maps_own_keys_are_spared_at_a_node() {
         .arg("sorted")
         .to_owned();
     assert_eq!(sorted.query_async::<u64>(&mut node).await.unwrap(), 2);
+}
+
+/// The map says to all its readers whether keys have tags; who was told otherwise is told so.
+#[tokio::test]
+async fn a_map_says_whether_keys_have_tags() {
+    let fleet = Fleet::bare(3).await;
+    let (manager, urls) = (fleet.manager_url(), fleet.node_urls());
+    let map = || larder::ring::Publication::of_nodes(&urls, 40);
+    larder::ring::publish(&manager, &map().hash_tags(true))
+        .await
+        .unwrap();
+    let ring = fleet.connect().await;
+    let together = |ring: &DistributedRedis| {
+        let nodes = (0..20).filter_map(|i| ring.node_for(&format!("{{cart}}:{i}")));
+        nodes.collect::<BTreeSet<_>>().len() == 1
+    };
+    assert!(together(&ring) && ring.ring().has_hash_tags());
+    ring.set("{cart}:1", 1_u64, SECOND * 60).await.unwrap();
+    let chosen = |tags: bool| {
+        DistributedRedis::builder(&manager)
+            .hash_tags(tags)
+            .connect()
+    };
+    assert!(together(&chosen(true).await.unwrap()));
+    let error = chosen(false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(error.to_string().contains("hash tags"), "{error}");
+    // One that says nothing of it leaves it as it stands, and what stands there is still in its place.
+    larder::ring::publish(&manager, &map()).await.unwrap();
+    let follows = async || ring.map_status().epoch == 2;
+    eventually(5 * SECOND, "the map is followed", follows).await;
+    let fresh = fleet.connect().await;
+    for ring in [&ring, &fresh] {
+        assert!(together(ring));
+        assert_eq!(ring.get::<u64>("{cart}:1").await.unwrap(), Some(1));
+    }
+    // Where it changes all the same, nothing from before is believed.
+    larder::ring::publish(&manager, &map().hash_tags(false))
+        .await
+        .unwrap();
+    let follows = async || !ring.ring().has_hash_tags();
+    eventually(5 * SECOND, "the map is followed", follows).await;
+    larder::ring::publish(&manager, &map().hash_tags(true))
+        .await
+        .unwrap();
+    let follows = async || ring.ring().has_hash_tags();
+    eventually(5 * SECOND, "the map is followed", follows).await;
+    let fresh = fleet.connect().await;
+    for ring in [&ring, &fresh] {
+        assert_eq!(ring.get::<u64>("{cart}:1").await.unwrap(), None);
+    }
+    fleet
+        .manager
+        .raw(13, &["HSET", "HASH_RING_META", "hash_tags", "perhaps"])
+        .await;
+    assert_eq!(chosen(true).await.unwrap_err().kind(), ErrorKind::Config);
 }

@@ -1,6 +1,7 @@
 //! All that hangs on the interface of redis-rs itself: its connections, commands and errors. Another major version of it is met here, and
 //! where this house speaks to a server.
 
+use std::borrow::Cow;
 use std::io;
 
 use redis::aio::ConnectionLike;
@@ -53,8 +54,26 @@ impl ConnectionLike for NodeConnection {
     }
 }
 
+/// A command, as a pipeline lends it.
+pub(super) type Command<'c> = &'c Cmd;
+
+/// One by itself, as a pipeline would lend it.
+pub(super) fn lent(cmd: &Cmd) -> Command<'_> {
+    cmd
+}
+
+/// Those of a pipeline.
+pub(super) fn commands_of(pipeline: &Pipeline) -> impl Iterator<Item = Command<'_>> {
+    pipeline.cmd_iter()
+}
+
+/// One to be sent as it is.
+pub(super) fn kept(cmd: Command<'_>) -> Cow<'_, Cmd> {
+    Cow::Borrowed(cmd)
+}
+
 /// A command's arguments, its name first.
-pub(super) fn args_of(cmd: &Cmd) -> Vec<&[u8]> {
+pub(super) fn args_of(cmd: Command<'_>) -> Vec<&[u8]> {
     let args = cmd.args_iter();
     args.map(|arg| match arg {
         Arg::Simple(arg) => arg,

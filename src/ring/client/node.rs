@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, RedisResult, Value};
 
-use super::api::{args_of, of_transaction, redis_error, refused};
+use super::api::{Command, args_of, commands_of, lent, of_transaction, redis_error, refused};
 use super::refusal::Refusal;
 use crate::commands::{Rule, Why, keys_here, rule};
 use crate::core::MAX_WAIT;
@@ -62,7 +62,7 @@ impl NodeConnection {
     }
 
     pub(super) async fn command(&self, cmd: &Cmd) -> RedisResult<Value> {
-        let keys = self.permitted(cmd).await?;
+        let keys = self.permitted(lent(cmd)).await?;
         let raw = Raw::One(cmd);
         let answers = self.node.send(self.place, &keys, raw, self.bound).await;
         Ok(answers.map_err(redis_error)?.pop().unwrap_or(Value::Nil))
@@ -70,7 +70,7 @@ impl NodeConnection {
 
     pub(super) async fn commands(&self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
         let mut keys = Vec::new();
-        for cmd in pipeline.cmd_iter() {
+        for cmd in commands_of(pipeline) {
             keys.extend(self.permitted(cmd).await?);
         }
         let is_atomic = pipeline.is_transaction();
@@ -87,7 +87,7 @@ impl NodeConnection {
     }
 
     /// The keys of a command as far as they are known, if it may be sent.
-    async fn permitted<'c>(&self, cmd: &'c Cmd) -> RedisResult<Vec<&'c [u8]>> {
+    async fn permitted<'c>(&self, cmd: Command<'c>) -> RedisResult<Vec<&'c [u8]>> {
         let args = args_of(cmd);
         let refusal = |why| {
             let refusal = Refusal::of(&args, why);

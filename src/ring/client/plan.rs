@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use redis::{Cmd, Value, cmd};
 
-use super::api::args_of;
+use super::api::{Command, args_of, kept};
 use super::refusal::Refusal;
 use crate::commands::{Join, Rule, Why, keys, rule};
 
@@ -61,7 +61,7 @@ impl<'c> Plan<'c> {
     /// Refused is what goes to no node, or to more than one where it has to be one.
     pub(super) fn add(
         &mut self,
-        cmd: &'c Cmd,
+        cmd: Command<'c>,
         locate: &impl Fn(&[u8]) -> Result<Spot, Refusal>,
     ) -> Result<(), Refusal> {
         let args = args_of(cmd);
@@ -85,7 +85,7 @@ impl<'c> Plan<'c> {
 
     fn add_whole(
         &mut self,
-        cmd: &'c Cmd,
+        cmd: Command<'c>,
         args: &[&'c [u8]],
         places: &[usize],
         locate: &impl Fn(&[u8]) -> Result<Spot, Refusal>,
@@ -110,7 +110,7 @@ impl<'c> Plan<'c> {
         let lane = self.lane(spot);
         lane.keys.extend(keys);
         lane.sent.push(Sent {
-            cmd: Cow::Borrowed(cmd),
+            cmd: kept(cmd),
             of,
             places: Vec::new(),
         });
@@ -119,7 +119,7 @@ impl<'c> Plan<'c> {
 
     fn add_parts(
         &mut self,
-        whole: &'c Cmd,
+        whole: Command<'c>,
         split: Split<'c>,
         locate: &impl Fn(&[u8]) -> Result<Spot, Refusal>,
     ) -> Result<(), Refusal> {
@@ -149,7 +149,7 @@ impl<'c> Plan<'c> {
             lane.keys
                 .extend(own().filter_map(|item| item.first().copied()));
             let cmd = match is_whole {
-                true => Cow::Borrowed(whole),
+                true => kept(whole),
                 false => Cow::Owned(part(split.args.first(), own())),
             };
             lane.sent.push(Sent { cmd, of, places });

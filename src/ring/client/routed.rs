@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 
-use super::api::{args_of, in_place, of_transaction, redis_error, refused};
+use super::api::{args_of, commands_of, in_place, lent, of_transaction, redis_error, refused};
 use super::node::NodeConnection;
 use super::plan::{Lane, Plan, Spot};
 use super::refusal::Refusal;
@@ -119,7 +119,7 @@ impl RingConnection {
         cmd: &Cmd,
     ) -> RedisResult<Vec<(String, RedisResult<T>)>> {
         let snapshot = self.snapshot()?;
-        let args = args_of(cmd);
+        let args = args_of(lent(cmd));
         let why = match rule(&args) {
             Rule::EachNode | Rule::ScriptLoad => None,
             Rule::Flush => self
@@ -144,12 +144,12 @@ impl RingConnection {
     }
 
     pub(super) async fn command(&self, cmd: &Cmd) -> RedisResult<Value> {
-        if rule(&args_of(cmd)) == Rule::ScriptLoad {
+        if rule(&args_of(lent(cmd))) == Rule::ScriptLoad {
             return self.load(cmd).await;
         }
         let snapshot = self.snapshot()?;
         let mut plan = Plan::default();
-        plan.add(cmd, &|key| locate(&snapshot, key))
+        plan.add(lent(cmd), &|key| locate(&snapshot, key))
             .map_err(|refusal| refused(&refusal, |node| label_of(&snapshot, node)))?;
         let answers = self.lanes(&snapshot, &plan).await;
         let answer = plan.joined(answers).pop().unwrap_or(Ok(Value::Nil));
@@ -176,7 +176,7 @@ impl RingConnection {
         let snapshot = self.snapshot()?;
         let refusal = |refusal: Refusal| refused(&refusal, |node| label_of(&snapshot, node));
         let mut plan = Plan::default();
-        for cmd in pipeline.cmd_iter() {
+        for cmd in commands_of(pipeline) {
             plan.add(cmd, &|key| locate(&snapshot, key))
                 .map_err(refusal)?;
         }
@@ -221,7 +221,7 @@ impl RingConnection {
             let raw = Raw::One(&sent.cmd);
             return self.ask(snapshot, lane.spot, &lane.keys, raw).await;
         }
-        let mut pipeline = Pipeline::with_capacity(lane.sent.len());
+        let mut pipeline = Pipeline::new();
         for sent in &lane.sent {
             pipeline.add_command(sent.cmd.clone().into_owned());
         }
