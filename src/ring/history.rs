@@ -217,10 +217,10 @@ mod tests {
             r#"{"nodes":["a:1/0","b:1/0"],"positions":[[7],[7]]}"#,
             r#"{"nodes":["a:1/0"],"positions":[[7]],"lookup":"backwards"}"#,
         ] {
-            assert_eq!(ring(entry.as_bytes(), Order::Numeric, 100), None, "{entry}");
+            assert_eq!(ring(entry.as_bytes(), Order::Numeric, false, 100), None, "{entry}");
         }
-        assert!(ring(A.as_bytes(), Order::Numeric, 1).is_some());
-        assert!(ring(A.as_bytes(), Order::Numeric, 0).is_none());
+        assert!(ring(A.as_bytes(), Order::Numeric, false, 1).is_some());
+        assert!(ring(A.as_bytes(), Order::Numeric, false, 0).is_none());
         assert_eq!(history(2, &[A, "x"]).unreadable, Some(1));
         for (known, newest, epochs) in [
             (0, 3, 1..=3),
@@ -243,7 +243,7 @@ mod tests {
         let entry = r#"{"nodes":["a:1/0","b:1/0"],"positions":[[5],[40]]}"#;
         let named = entry.replacen('{', r#"{"lookup":"lexicographic","#, 1);
         let owner = |entry: &str, order| {
-            let ring = ring(entry.as_bytes(), order, 100).unwrap();
+            let ring = ring(entry.as_bytes(), order, false, 100).unwrap();
             ring.nodes()[ring.owner_of_hash(3).unwrap()].clone()
         };
         assert_eq!(owner(entry, Order::Numeric), "redis://a:1/0");
