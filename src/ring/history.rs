@@ -217,7 +217,11 @@ mod tests {
             r#"{"nodes":["a:1/0","b:1/0"],"positions":[[7],[7]]}"#,
             r#"{"nodes":["a:1/0"],"positions":[[7]],"lookup":"backwards"}"#,
         ] {
-            assert_eq!(ring(entry.as_bytes(), Order::Numeric, false, 100), None, "{entry}");
+            assert_eq!(
+                ring(entry.as_bytes(), Order::Numeric, false, 100),
+                None,
+                "{entry}"
+            );
         }
         assert!(ring(A.as_bytes(), Order::Numeric, false, 1).is_some());
         assert!(ring(A.as_bytes(), Order::Numeric, false, 0).is_none());
