@@ -8,7 +8,7 @@ use crate::backends::redis::{bound, connection_methods};
 use crate::core::{Core, Settings, setting_methods};
 use crate::error::Result;
 use crate::ringmap::Order;
-use crate::wire::{Connection, ConnectionSettings, Login, Target};
+use crate::wire::{Connection, ConnectionSettings, Login, Logins, Target};
 
 use super::follow::{Follower, MapSettings};
 use super::keys::MapKeys;
@@ -163,7 +163,7 @@ impl DistributedRedisBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the url or the map's name is wrong, the map is unusable, or it is to be read in another order than was
-    /// chosen; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if there is no map or no manager, unless
+    /// chosen, or with hash tags where that was not; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if there is no map or no manager, unless
     /// [`start_without_map`](Self::start_without_map) or [`snapshot`](Self::snapshot) allow for it. Nodes may be down.
     pub async fn connect(mut self) -> Result<DistributedRedis> {
         self.check().map_err(|error| error.during("connect"))?;
@@ -174,10 +174,10 @@ impl DistributedRedisBuilder {
         // Where the manager's database is a node's too, the map stays.
         self.map.nodes.spared = self.map.keys.all().map(str::to_owned).to_vec();
         let signals = Arc::new(Signals::default());
-        let mut logins = self.map.nodes.logins.of_places();
-        if let Some(login) = self.manager_login {
-            logins.set(login);
-        }
+        let logins = match self.manager_login {
+            Some(login) => Logins::of_all(login),
+            None => self.map.nodes.logins.of_places(),
+        };
         let manager = ConnectionSettings {
             // A large map takes a while; nobody waits for it but the follower.
             operation_timeout: Duration::from_secs(5).max(self.map.nodes.operation_timeout),

@@ -47,7 +47,12 @@ for first = 11, #ARGV, chunk * 2 do
   redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + chunk * 2 - 1, #ARGV)))
 end
 redis.call('HSET', KEYS[2], 'epoch', text, 'digest', ARGV[2], 'lookup', ARGV[3], 'vnodes', ARGV[4], 'writer', ARGV[5])
-if ARGV[10] ~= '' then redis.call('HSET', KEYS[2], 'hash_tags', ARGV[10]) end
+local tags = redis.call('HGET', KEYS[2], 'hash_tags')
+if ARGV[10] ~= '' then
+  redis.call('HSET', KEYS[2], 'hash_tags', ARGV[10])
+elseif tags and tags ~= '0' and tags ~= '1' then
+  redis.call('HDEL', KEYS[2], 'hash_tags')
+end
 redis.call('HSET', KEYS[3], text, ARGV[6])
 for _, old in ipairs(redis.call('HKEYS', KEYS[3])) do
   local at = tonumber(old)

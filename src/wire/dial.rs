@@ -121,7 +121,9 @@ async fn opened(addr: &NodeAddr, settings: &ConnectionSettings, listening: bool)
     #[cfg(feature = "tls")]
     if addr.is_tls() {
         let stream = settings.tls.connect(addr, stream).await?;
-        return over(stream, place, addr, settings, listening).await;
+        let opened = over(stream, place, addr, settings, listening).await;
+        // By TLS 1.3, what a server has against a certificate is its first word.
+        return opened.inspect_err(|_| settings.tls.forget());
     }
     over(stream, place, addr, settings, listening).await
 }

@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use super::url::NodeAddr;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -110,21 +111,25 @@ fn is_name(variable: &str) -> bool {
     !variable.is_empty() && variable.bytes().all(name)
 }
 
-/// Reads files in a thread that may wait for them. One that hangs goes on after its caller has given up, so there are a few of them at most.
+/// Reads files in a thread of its own, which may wait for them. One that hangs goes on after its caller has given up, so there are a few of them at
+/// most; and no runtime waits for it at its end.
 pub(super) async fn aside<R: Send + 'static>(
     read: impl FnOnce() -> Result<R> + Send + 'static,
 ) -> Result<R> {
     static READERS: Semaphore = Semaphore::const_new(8);
-    let ended = |_| Error::new(ErrorKind::Unavailable, "the runtime is ending");
-    let permit = READERS
-        .acquire()
-        .await
-        .map_err(|_| Error::new(ErrorKind::Unavailable, "nobody reads any more"))?;
-    let reading = tokio::task::spawn_blocking(move || {
+    let failed = |why: &'static str| Error::new(ErrorKind::Unavailable, why);
+    let permit = READERS.acquire().await;
+    let permit = permit.map_err(|_| failed("nobody reads files any more"))?;
+    let (tell, told) = oneshot::channel();
+    let reading = thread::Builder::new().name("larder-reader".to_owned());
+    let begun = reading.spawn(move || {
         let _permit = permit;
-        read()
+        // Whoever asked may be gone.
+        let _ = tell.send(read());
     });
-    reading.await.map_err(ended)?
+    begun.map_err(|_| failed("there is no thread to read files in"))?;
+    told.await
+        .map_err(|_| failed("the file's reader is gone"))?
 }
 
 /// Which login is for which server.
@@ -136,6 +141,16 @@ pub(crate) struct Logins {
 }
 
 impl Logins {
+    /// This one for all.
+    #[cfg(feature = "ring")]
+    pub(crate) fn of_all(login: Login) -> Self {
+        let all = Some(login);
+        Self {
+            all,
+            ..Self::default()
+        }
+    }
+
     /// This one for all of them that have none of their own.
     pub(crate) fn set(&mut self, login: Login) {
         self.all = Some(login);
@@ -163,8 +178,12 @@ impl Logins {
 
     /// As [`known`](Self::known), without holding up the thread.
     pub(super) async fn found(&self, addr: &NodeAddr) -> Result<NodeAddr> {
-        if self.of(addr).is_none() {
-            return Ok(addr.clone());
+        // An environment is at hand.
+        if self
+            .of(addr)
+            .is_none_or(|login| matches!(login.place, Place::Env(_)))
+        {
+            return self.known(addr);
         }
         let (own, addr) = (self.clone(), addr.clone());
         aside(move || own.known(&addr)).await

@@ -50,6 +50,8 @@ mod wipe;
 
 pub(crate) use connection::Connection;
 pub use login::Login;
+#[cfg(feature = "ring")]
+pub(crate) use login::Logins;
 pub use node::NodeStatus;
 #[cfg(feature = "ring")]
 pub(crate) use scatter::{Asked, scatter};

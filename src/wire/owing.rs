@@ -123,7 +123,11 @@ impl Connection {
             return write.await;
         }
         let all = async {
-            self.pay(debts).await?;
+            let owed: Vec<&str> = debts.keys().collect();
+            if !owed.is_empty() {
+                self.run::<i64>("unlink", &unlink(&owed)).await?;
+            }
+            debts.settle(|_| true);
             write.await
         };
         self.bounded(until, all).await
@@ -133,23 +137,29 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Those of the delete; [`ErrorKind::Timeout`] where it takes longer than `bound`, or `operation_timeout`.
+    /// Those of the delete; [`ErrorKind::Timeout`] where it takes past `until`; [`ErrorKind::Unavailable`] where all under
+    /// a prefix of theirs is to be removed first.
     #[cfg(feature = "ring")]
-    pub(super) async fn paid(&self, keys: &[&str], bound: Option<Duration>) -> Result<()> {
-        let until = Instant::now() + bound.unwrap_or(self.operation_timeout());
-        let Some(debts) = self.shared().replay.enter(keys, until).await else {
+    pub(super) async fn paid(&self, keys: &[&str], until: Instant) -> Result<()> {
+        let Some(round) = self.shared().replay.begin_of(keys, until).await else {
             return Err(self.too_late("make up for a failed delete"));
         };
-        self.bounded(until, self.pay(debts)).await
-    }
-
-    async fn pay(&self, debts: Takeover<'_>) -> Result<()> {
-        let owed: Vec<&str> = debts.keys().collect();
-        if !owed.is_empty() {
-            self.run::<i64>("unlink", &unlink(&owed)).await?;
+        let paid = async {
+            let owed: Vec<&str> = round.keys.iter().map(|key| &**key).collect();
+            if !owed.is_empty() {
+                self.run::<i64>("unlink", &unlink(&owed)).await?;
+            }
+            round.settle();
+            Ok(())
+        };
+        self.bounded(until, paid).await?;
+        match keys.iter().any(|key| self.owes(key)) {
+            true => {
+                let why = "what stands there is to be removed first";
+                Err(self.named(Error::new(ErrorKind::Unavailable, why), "send"))
+            }
+            false => Ok(()),
         }
-        debts.settle(|_| true);
-        Ok(())
     }
 
     /// The deadline of an operation that begins now.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
+use tokio::time::Instant;
 
 use super::Connection;
 use super::exchange::exchange;
@@ -39,12 +40,13 @@ impl Node {
     ) -> Result<Vec<Value>> {
         let connection = &self.connections[place.min(self.connections.len() - 1)];
         connection.runtime("send")?;
-        self.pay(keys, bound).await?;
+        let until = Instant::now() + bound.unwrap_or(connection.operation_timeout());
+        self.pay(keys, until).await?;
         connection.sent(raw, bound).await
     }
 
     /// Makes up for what keys are owed, each on its own connection.
-    async fn pay(&self, keys: &[&[u8]], bound: Option<Duration>) -> Result<()> {
+    async fn pay(&self, keys: &[&[u8]], until: Instant) -> Result<()> {
         for (place, connection) in self.connections.iter().enumerate() {
             if connection.shared().replay.is_clear() {
                 continue;
@@ -54,7 +56,7 @@ impl Node {
             let own = own.filter_map(|key| std::str::from_utf8(key).ok());
             let own: Vec<&str> = own.collect();
             if !own.is_empty() {
-                connection.paid(&own, bound).await?;
+                connection.paid(&own, until).await?;
             }
         }
         Ok(())

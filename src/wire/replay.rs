@@ -49,6 +49,15 @@ impl State {
             || prefix.is_some_and(|prefix| key.starts_with(prefix.as_str()))
     }
 
+    /// Those of the keys that are owed, which they are no more; nothing while one of them is being deleted.
+    fn taken(&mut self, keys: &[&str]) -> Option<Vec<Box<str>>> {
+        if keys.iter().any(|key| self.under_way.contains(*key)) {
+            return None;
+        }
+        let owed = keys.iter().filter_map(|key| self.owed.take(*key));
+        Some(owed.collect())
+    }
+
     fn owe_all(&mut self, prefix: String) {
         self.emptyings += 1;
         self.prefix = self
@@ -144,31 +153,46 @@ impl Replay {
         if self.is_clear() {
             return Some(taken(Vec::new(), false));
         }
+        let owed = self.when_quiet(until, || self.take(keys)).await?;
+        Some(taken(owed, true))
+    }
+
+    /// Those of the keys that are owed, to be deleted now; they are owed until that is done. Waits as [`enter`](Self::enter) does.
+    #[cfg(feature = "ring")]
+    pub(super) async fn begin_of(&self, keys: &[&str], until: Instant) -> Option<Round<'_>> {
+        // Nobody waits for that, and who waits here must not wake itself.
+        let begin = || {
+            let mut state = self.lock();
+            let owed = state.taken(keys)?;
+            state.under_way.extend(owed.iter().cloned());
+            Some(owed)
+        };
+        let keys = self.when_quiet(until, begin).await?;
+        Some(Round { replay: self, keys })
+    }
+
+    /// What `take` answers, once it does; nothing if that is not before `until`.
+    async fn when_quiet<R>(&self, until: Instant, take: impl Fn() -> Option<R>) -> Option<R> {
         let quiet = async {
             loop {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                if let Some(owed) = self.take(keys) {
-                    return owed;
+                if let Some(taken) = take() {
+                    return taken;
                 }
                 changed.await;
             }
         };
-        let owed = timeout_at(until, quiet).await.ok()?;
-        Some(taken(owed, true))
+        timeout_at(until, quiet).await.ok()
     }
 
     /// Those of the keys that are owed; nothing while one of them is being deleted.
     fn take(&self, keys: &[&str]) -> Option<Vec<Box<str>>> {
         let mut state = self.lock();
-        if keys.iter().any(|key| state.under_way.contains(*key)) {
-            return None;
-        }
-        let owed = keys.iter().filter_map(|key| state.owed.take(*key));
-        let owed = owed.collect();
+        let owed = state.taken(keys);
         self.clear.store(state.is_clear(), Ordering::Release);
-        Some(owed)
+        owed
     }
 
     fn is_owing(&self) -> bool {
@@ -354,6 +378,28 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(20);
     const LONG: Duration = Duration::from_secs(5);
+
+    #[cfg(feature = "ring")]
+    #[tokio::test]
+    async fn what_is_made_up_for_is_owed_until_it_is() {
+        let replay = Replay::new(10);
+        replay.owe(["a", "b"]);
+        let round = replay.begin_of(&["a", "c"], after(LONG)).await.unwrap();
+        assert_eq!(round.keys, [Box::<str>::from("a")]);
+        assert!(replay.owes("a") && replay.owes("b") && !replay.owes("c"));
+        // Others wait meanwhile, and the supervisor takes the rest alone.
+        assert!(replay.begin_of(&["a"], after(SHORT)).await.is_none());
+        assert!(replay.enter(&["a"], after(SHORT)).await.is_none());
+        drop(round);
+        assert!(replay.owes("a"));
+        let waits = replay.begin_of(&["a", "b"], after(LONG)).await.unwrap();
+        let (second, ()) = tokio::join!(replay.enter(&["b"], after(LONG)), async {
+            tokio::task::yield_now().await;
+            waits.settle();
+        });
+        assert_eq!(second.unwrap().keys().count(), 0);
+        assert!(replay.is_clear());
+    }
 
     fn after(bound: Duration) -> Instant {
         Instant::now() + bound

@@ -93,10 +93,15 @@ impl Tls {
             name.map_err(|_| wrong("the host is no name that a certificate could be for"))?;
         let connected = TlsConnector::from(config).connect(name, stream).await;
         connected.map_err(|error| {
-            self.known().take();
+            self.forget();
             let why = format!("TLS with the server failed: {error}");
             Error::new(ErrorKind::Unavailable, why).caused_by(error)
         })
+    }
+
+    /// Has the files read again for the next connection.
+    pub(super) fn forget(&self) {
+        self.known().take();
     }
 
     fn known(&self) -> MutexGuard<'_, Option<Arc<ClientConfig>>> {

@@ -950,7 +950,9 @@ async fn a_map_says_whether_keys_have_tags() {
         nodes.collect::<BTreeSet<_>>().len() == 1
     };
     assert!(together(&ring) && ring.ring().has_hash_tags());
-    ring.set("{cart}:1", 1_u64, SECOND * 60).await.unwrap();
+    let value = || Some("of before".to_owned());
+    let stored = ring.set("{cart}:1", value().unwrap(), SECOND * 60);
+    stored.await.unwrap();
     let chosen = |tags: bool| {
         DistributedRedis::builder(&manager)
             .hash_tags(tags)
@@ -967,9 +969,10 @@ async fn a_map_says_whether_keys_have_tags() {
     let fresh = fleet.connect().await;
     for ring in [&ring, &fresh] {
         assert!(together(ring));
-        assert_eq!(ring.get::<u64>("{cart}:1").await.unwrap(), Some(1));
+        assert_eq!(ring.get::<String>("{cart}:1").await.unwrap(), value());
     }
-    // Where it changes all the same, nothing from before is believed.
+    // Where it changes all the same, nothing from before is believed: also what was written before others are told of it.
+    tokio::time::sleep(SECOND * 5 / 2).await;
     larder::ring::publish(&manager, &map().hash_tags(false))
         .await
         .unwrap();
@@ -982,11 +985,14 @@ async fn a_map_says_whether_keys_have_tags() {
     eventually(5 * SECOND, "the map is followed", follows).await;
     let fresh = fleet.connect().await;
     for ring in [&ring, &fresh] {
-        assert_eq!(ring.get::<u64>("{cart}:1").await.unwrap(), None);
+        assert_eq!(ring.get::<String>("{cart}:1").await.unwrap(), None);
     }
     fleet
         .manager
         .raw(13, &["HSET", "HASH_RING_META", "hash_tags", "perhaps"])
         .await;
     assert_eq!(chosen(true).await.unwrap_err().kind(), ErrorKind::Config);
+    // Another publication makes it good.
+    larder::ring::publish(&manager, &map()).await.unwrap();
+    assert!(together(&chosen(true).await.unwrap()));
 }

@@ -285,3 +285,26 @@ async fn files_that_come_later_are_read_then() {
         ErrorKind::Unsupported
     );
 }
+
+/// An identity that a server has something against is read again: by TLS 1.3 it says so after the handshake.
+#[tokio::test]
+async fn an_identity_that_is_renewed_is_taken_up() {
+    let (authority, stranger) = (Authority::new("renewed"), Authority::new("expired"));
+    let server = Server::start().await;
+    let port = authority.before(&server, "localhost", true).await.port();
+    let (chain, key) = (authority.file("own.pem"), authority.file("own.key"));
+    let copy = |of: &Authority| {
+        fs::copy(of.file("localhost.pem"), &chain).unwrap();
+        fs::copy(of.file("localhost.key"), &key).unwrap();
+    };
+    copy(&stranger);
+    let tls = authority.root().identity_files(&chain, &key);
+    let redis = Redis::builder(&url("rediss", port, 0))
+        .tls(tls)
+        .build()
+        .unwrap();
+    assert!(redis.get::<u64>("k").await.is_err());
+    copy(&authority);
+    let connects = async || redis.get::<u64>("k").await.is_ok();
+    eventually(MINUTE / 10, "the identity is read again", connects).await;
+}

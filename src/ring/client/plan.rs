@@ -1,7 +1,7 @@
 //! Which part of a command goes where, and how the answers become one again. Nothing is sent here.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redis::{Cmd, Value, cmd};
 
@@ -18,10 +18,12 @@ pub(super) struct Plan<'c> {
     pub(super) lanes: Vec<Lane<'c>>,
     /// How the answer of each command is made.
     wholes: Vec<Whole>,
-    known: HashMap<usize, usize, ahash::RandomState>,
+    known: HashMap<Spot, usize, ahash::RandomState>,
+    /// Nodes at which a command has keys on several connections.
+    mixed: HashSet<usize, ahash::RandomState>,
 }
 
-/// What goes to one node, in order: over the connection of its first key, since others may be of commands that have several.
+/// What goes to one place, in order.
 #[derive(Debug)]
 pub(super) struct Lane<'c> {
     pub(super) spot: Spot,
@@ -97,9 +99,12 @@ impl<'c> Plan<'c> {
             .collect();
         for key in &keys {
             let spot = locate(key)?;
-            let (owner, _) = *first.get_or_insert(spot);
+            let (owner, place) = *first.get_or_insert(spot);
             if owner != spot.0 {
                 return Err(Refusal::apart(args, [owner, spot.0]));
+            }
+            if place != spot.1 {
+                self.mixed.insert(owner);
             }
         }
         let Some(spot) = first else {
@@ -124,12 +129,12 @@ impl<'c> Plan<'c> {
         locate: &impl Fn(&[u8]) -> Result<Spot, Refusal>,
     ) -> Result<(), Refusal> {
         let mut parts: Vec<(Spot, Vec<usize>)> = Vec::new();
-        let mut known: HashMap<usize, usize, ahash::RandomState> = HashMap::default();
+        let mut known: HashMap<Spot, usize, ahash::RandomState> = HashMap::default();
         let items = split.args.get(1..).unwrap_or_default();
         let items: Vec<&[&'c [u8]]> = items.chunks(split.step).collect();
         for (place, item) in items.iter().enumerate() {
             let spot = locate(item.first().copied().unwrap_or_default())?;
-            let at = *known.entry(spot.0).or_insert_with(|| {
+            let at = *known.entry(spot).or_insert_with(|| {
                 parts.push((spot, Vec::new()));
                 parts.len() - 1
             });
@@ -157,6 +162,26 @@ impl<'c> Plan<'c> {
         Ok(())
     }
 
+    /// Has everything for a node take one connection, in the order of the commands, where one of them has keys on several; or at all
+    /// nodes. Otherwise a key takes its own connection, and what is sent later by itself comes later.
+    pub(super) fn in_order(mut self, everywhere: bool) -> Self {
+        let mut lanes: Vec<Lane<'c>> = Vec::with_capacity(self.lanes.len());
+        for mut lane in std::mem::take(&mut self.lanes) {
+            let node = lane.spot.0;
+            let joins = everywhere || self.mixed.contains(&node);
+            match lanes.iter_mut().find(|other| joins && other.spot.0 == node) {
+                Some(first) => {
+                    first.sent.append(&mut lane.sent);
+                    first.keys.append(&mut lane.keys);
+                    first.sent.sort_by_key(|sent| sent.of);
+                }
+                None => lanes.push(lane),
+            }
+        }
+        self.lanes = lanes;
+        self
+    }
+
     /// Whether each command goes somewhere as it is, and all of them to one place.
     pub(super) fn is_one_way(&self) -> bool {
         let whole = |whole: &Whole| matches!(whole, Whole::AsItIs);
@@ -165,7 +190,7 @@ impl<'c> Plan<'c> {
 
     fn lane(&mut self, spot: Spot) -> &mut Lane<'c> {
         let lanes = &mut self.lanes;
-        let at = *self.known.entry(spot.0).or_insert_with(|| {
+        let at = *self.known.entry(spot).or_insert_with(|| {
             lanes.push(Lane {
                 spot,
                 sent: Vec::new(),

@@ -180,6 +180,7 @@ impl RingConnection {
             plan.add(cmd, &|key| locate(&snapshot, key))
                 .map_err(refusal)?;
         }
+        let plan = plan.in_order(is_atomic);
         if is_atomic {
             let [lane] = plan.lanes.as_slice() else {
                 return Err(refusal(Refusal::Torn));
