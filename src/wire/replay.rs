@@ -172,7 +172,11 @@ impl Replay {
     }
 
     /// What `take` answers, once it does; nothing if that is not before `until`.
-    async fn when_quiet<R>(&self, until: Instant, take: impl Fn() -> Option<R>) -> Option<R> {
+    async fn when_quiet<R: Send>(
+        &self,
+        until: Instant,
+        take: impl Fn() -> Option<R> + Send + Sync,
+    ) -> Option<R> {
         let quiet = async {
             loop {
                 let changed = self.changed.notified();
