@@ -22,7 +22,7 @@ async fn hashes(ring: &DistributedRedis, redis: &mut RingConnection) -> Outcome 
         let visits: u64 = redis.hincr(&key, "visits", id).await?;
         let user: HashMap<String, String> = redis.hgetall(&key).await?;
         println!(
-            "  {key} on {}: {}, {visits} visits",
+            "  {key} on {}: {}, visits {visits}",
             on(ring, &key),
             user["name"]
         );
@@ -104,10 +104,10 @@ async fn pipelines(redis: &mut RingConnection) -> Outcome {
         .del(&["name:1", "name:2"])
         .query_async(redis)
         .await?;
-    println!("A pipeline over all nodes: {visits} visit, {names:?}, {gone} deleted");
-    let error = redis.rename::<_, _, ()>("user:1", "user:2").await;
-    match error {
-        Ok(()) => println!("  these two happen to be on one node"),
+    println!("A pipeline over all nodes: visits {visits}, {names:?}, {gone} deleted");
+    // Two keys in one command: on one node, or refused.
+    match redis.rename_nx::<_, _, bool>("user:1", "user:2").await {
+        Ok(renamed) => println!("  these two happen to be on one node; renamed: {renamed}"),
         Err(error) => println!("  refused: {error}"),
     }
     Ok(())
