@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use super::url::NodeAddr;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::url::NodeAddr;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest secret, in bytes.

@@ -165,18 +165,24 @@ impl<'c> Plan<'c> {
     /// Has everything for a node take one connection, in the order of the commands, where one of them has keys on several; or at all
     /// nodes. Otherwise a key takes its own connection, and what is sent later by itself comes later.
     pub(super) fn in_order(mut self, everywhere: bool) -> Self {
+        if !everywhere && self.mixed.is_empty() {
+            return self;
+        }
         let mut lanes: Vec<Lane<'c>> = Vec::with_capacity(self.lanes.len());
         for mut lane in std::mem::take(&mut self.lanes) {
             let node = lane.spot.0;
             let joins = everywhere || self.mixed.contains(&node);
-            match lanes.iter_mut().find(|other| joins && other.spot.0 == node) {
+            let mut earlier = lanes.iter_mut().filter(|_| joins);
+            match earlier.find(|other| other.spot.0 == node) {
                 Some(first) => {
                     first.sent.append(&mut lane.sent);
                     first.keys.append(&mut lane.keys);
-                    first.sent.sort_by_key(|sent| sent.of);
                 }
                 None => lanes.push(lane),
             }
+        }
+        for lane in &mut lanes {
+            lane.sent.sort_by_key(|sent| sent.of);
         }
         self.lanes = lanes;
         self

@@ -91,7 +91,7 @@ impl RingConnection {
 
     /// Waits so long for an answer, rather than the cache's
     /// [`operation_timeout`](crate::DistributedRedisBuilder::operation_timeout): for scripts and commands over much data. A server does nothing
-    /// else meanwhile, and one that takes longer than its `PING`s may is taken for dead.
+    /// else meanwhile, and one that takes longer than its `PING`s may is taken for dead. A day at most.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.bound = Some(timeout.min(MAX_WAIT));
@@ -144,13 +144,14 @@ impl RingConnection {
     }
 
     pub(super) async fn command(&self, cmd: &Cmd) -> RedisResult<Value> {
-        if rule(&args_of(lent(cmd))) == Rule::ScriptLoad {
-            return self.load(cmd).await;
-        }
         let snapshot = self.snapshot()?;
         let mut plan = Plan::default();
-        plan.add(lent(cmd), &|key| locate(&snapshot, key))
-            .map_err(|refusal| refused(&refusal, |node| label_of(&snapshot, node)))?;
+        match plan.add(lent(cmd), &|key| locate(&snapshot, key)) {
+            Ok(()) => {}
+            // By itself it is.
+            Err(Refusal::Alone { .. }) => return self.load(cmd).await,
+            Err(refusal) => return Err(refused(&refusal, |node| label_of(&snapshot, node))),
+        }
         let answers = self.lanes(&snapshot, &plan).await;
         let answer = plan.joined(answers).pop().unwrap_or(Ok(Value::Nil));
         answer.map_err(redis_error)
