@@ -100,6 +100,8 @@ macro_rules! connection_parameters {
 /// All that can be wrong with a description was looked at; what is left is to connect.
 pub(super) enum Prepared {
     Ready(SharedCache),
+    #[cfg(feature = "moka")]
+    Moka(Box<crate::backends::moka::MokaBuilder>),
     #[cfg(feature = "redis")]
     Redis(Box<crate::backends::redis::RedisBuilder>),
     #[cfg(feature = "ring")]
@@ -120,6 +122,8 @@ impl Prepared {
         Box::pin(async move {
             Ok(match self {
                 Self::Ready(cache) => cache,
+                #[cfg(feature = "moka")]
+                Self::Moka(builder) => Arc::new(builder.build()),
                 #[cfg(feature = "redis")]
                 Self::Redis(builder) => Arc::new(builder.connect().await?),
                 #[cfg(feature = "ring")]
@@ -321,7 +325,7 @@ fn moka(mut parameters: Parameters) -> Result<Prepared> {
         builder = builder.time_to_idle(Duration::from_secs(idle));
     }
     parameters.done("moka", &["max", "max_bytes", "eviction", "idle"])?;
-    Ok(Prepared::Ready(Arc::new(builder.build())))
+    Ok(Prepared::Moka(Box::new(builder)))
 }
 
 #[cfg(not(feature = "moka"))]

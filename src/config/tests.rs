@@ -25,6 +25,24 @@ fn reading_a_file_fails_for_nothing_that_is_wrong_with_a_cache() {
     }
 }
 
+/// The file that the README shows.
+#[test]
+fn the_readmes_file_is_a_configuration() {
+    #[derive(serde::Deserialize)]
+    struct File {
+        cache: Config,
+    }
+    let readme = include_str!("../../README.md");
+    let (_, file) = readme.split_once("```toml\n").unwrap();
+    let (file, _) = file.split_once("```").unwrap();
+    let file: File = toml::from_str(file).unwrap();
+    assert_eq!(
+        file.cache.check().map_err(|error| error.to_string()),
+        Ok(())
+    );
+    assert_eq!(file.cache.kind, Kind::Tiered);
+}
+
 /// What a table says, a url says too.
 #[test]
 fn tables_and_urls_are_one_thing() {
