@@ -63,6 +63,8 @@ mod wrap;
 
 #[cfg(feature = "redis")]
 pub use ::redis;
+#[cfg(feature = "tls")]
+pub use ::tokio_rustls::rustls;
 pub use backend::{Backend, Memory, Peek, SharedCache};
 #[cfg(feature = "moka")]
 pub use backends::moka::{Eviction, Moka, MokaBuilder, Removal};

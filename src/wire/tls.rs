@@ -65,7 +65,7 @@ impl Tls {
         self
     }
 
-    /// All of it as rustls has it: another provider of cryptography, another verifier. Roots and identity set here are nothing then.
+    /// All of it as [rustls](crate::rustls) has it: another provider of cryptography, another verifier. Roots and identity set here are nothing then.
     #[must_use]
     pub fn config(mut self, config: Arc<ClientConfig>) -> Self {
         self.given = Some(config);

@@ -62,7 +62,7 @@ impl DistributedRedis {
     }
 
     /// A client of redis-rs for the node of a key, with its credentials: for connections of one's own, on which to subscribe, watch or
-    /// wait. It knows nothing of the ring.
+    /// wait. It knows nothing of the ring. A [`Login`](crate::Login)'s file is read here, on this thread.
     ///
     /// ```no_run
     /// use futures_util::StreamExt;

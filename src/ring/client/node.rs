@@ -17,6 +17,16 @@ use crate::wire::raw::Raw;
 /// [`DistributedRedis::connection_for`] and [`connection_to`](DistributedRedis::connection_to), and led to that node even after the map
 /// has changed.
 ///
+/// ```no_run
+/// # async fn example(ring: larder::DistributedRedis) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut node = ring.connection_for("user:42")?;
+/// let encoding: String = larder::redis::cmd("OBJECT").arg("ENCODING").arg("user:42").query_async(&mut node).await?;
+/// let mut first = ring.connection_to(&ring.nodes()[0])?;
+/// let info: String = larder::redis::cmd("INFO").query_async(&mut first).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// It is the cache's own connection, so what changes a connection or waits on it is refused all the same (`SELECT`, `SUBSCRIBE`,
 /// `BLPOP`), and so is `SWAPDB`, of which nobody is told, `FLUSHALL`, and a `FLUSHDB` that would take the ring's own map. Everything else is sent,
 /// commands that Larder does not know too. Errors, timeouts and cancellation are those of [`RingConnection`](super::RingConnection).
