@@ -1,5 +1,5 @@
 //! The README of the Python SDK, function by function, over three nodes: `make sdk` starts them and says on which node each
-//! key went. Against a fleet of your own: `LARDER_DEMO_MANAGER=redis://:password@manager:6379/13`.
+//! key went. Against a fleet of your own: the variables of the SDK, `DIS_MANAGER_REDIS_HOST` and the others.
 
 use std::env;
 use std::process::ExitCode;
@@ -130,17 +130,17 @@ async fn commands(nodes: &[String]) -> Outcome {
 }
 
 async fn run() -> Outcome {
-    let manager = env::var("LARDER_DEMO_MANAGER").map_err(|_| "start it with: make sdk")?;
-    if let Ok(nodes) = env::var("LARDER_DEMO_NODES") {
+    let demo = env::var("LARDER_DEMO_MANAGER")
+        .ok()
+        .zip(env::var("LARDER_DEMO_NODES").ok());
+    if let Some((manager, nodes)) = demo {
         let nodes: Vec<&str> = nodes.split(',').collect();
         publish(&manager, &Publication::of_nodes(&nodes, 160)).await?;
     }
-    // As `DIS_CACHE_PREFIX` has it: for memoized functions, views and `prefixed()` handles.
-    let prefix = env::var("DIS_CACHE_PREFIX").unwrap_or_else(|_| "BEI:".to_owned());
-    let ring = DistributedRedis::builder(&manager).key_prefix(prefix);
-    REDIS
-        .set(ring.connect().await?)
-        .map_err(|_| "connected twice")?;
+    // The names of the SDK: `DIS_MANAGER_REDIS_HOST` and so on, and `DIS_CACHE_PREFIX`, which memoized functions, views and `prefixed()`
+    // handles have.
+    let ring = DistributedRedis::from_env().await?;
+    REDIS.set(ring).map_err(|_| "connected twice")?;
     let nodes = redis().ring().nodes().to_vec();
     functions(&nodes).await?;
     commands(&nodes).await?;

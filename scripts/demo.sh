@@ -5,6 +5,7 @@
 #
 # The example is told:
 #   LARDER_DEMO_MANAGER  redis://127.0.0.1:PORT/13
+#   DIS_MANAGER_REDIS_HOST, _PORT, _DB, DIS_CACHE_PREFIX  the manager, as the Python SDK has it
 #   LARDER_DEMO_NODES    redis://127.0.0.1:PORT/0,... (three)
 #   LARDER_DEMO_PIDS     the nodes' process ids, in the same order, with commas
 #   LARDER_REDIS_SERVER  the server binary
@@ -85,6 +86,10 @@ start() {
 
 start
 LARDER_DEMO_MANAGER=redis://127.0.0.1:$port/13
+# The same by the names of the Python SDK.
+export DIS_MANAGER_REDIS_HOST=127.0.0.1 DIS_MANAGER_REDIS_PORT=$port DIS_MANAGER_REDIS_DB=13
+export DIS_CACHE_PREFIX=${DIS_CACHE_PREFIX:-BEI:}
+unset DIS_MANAGER_REDIS_PASSWORD DIS_CACHE_DEFAULT_TIMEOUT
 LARDER_DEMO_NODES=
 LARDER_DEMO_PIDS=
 echo "manager  127.0.0.1:$port (process $pid)"
