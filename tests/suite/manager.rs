@@ -1,7 +1,7 @@
 //! A manager Redis behind several addresses, or behind sentinels.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use larder::ring::{Publication, publish};
@@ -179,9 +179,14 @@ async fn a_failover_under_load_loses_no_more_than_redis_does() {
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicBool::new(false)),
     );
-    let writers: Vec<_> = (0..4)
-        .map(|writer| {
+    // How many writes of each writer were answered, before the master was killed and after.
+    let counts: Vec<_> = (0..4).map(|_| Arc::<[AtomicUsize; 2]>::default()).collect();
+    let writers: Vec<_> = counts
+        .iter()
+        .enumerate()
+        .map(|(writer, count)| {
             let (cache, stop, killed) = (cache.clone(), Arc::clone(&stop), Arc::clone(&killed));
+            let count = Arc::clone(count);
             tokio::spawn(async move {
                 // Those that were answered, in their order: before the master was killed, and after.
                 let (mut before, mut after) = (Vec::new(), Vec::new());
@@ -192,9 +197,13 @@ async fn a_failover_under_load_loses_no_more_than_redis_does() {
                     let key = format!("w{writer}:{i}");
                     match cache.set(&key, i, MINUTE).await {
                         Ok(()) if killed.load(Ordering::SeqCst) => {
-                            after.push((key, Instant::now()))
+                            after.push((key, Instant::now()));
+                            count[1].fetch_add(1, Ordering::SeqCst);
                         }
-                        Ok(()) => before.push(key),
+                        Ok(()) => {
+                            before.push(key);
+                            count[0].fetch_add(1, Ordering::SeqCst);
+                        }
                         Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
                     }
                 }
@@ -202,7 +211,11 @@ async fn a_failover_under_load_loses_no_more_than_redis_does() {
             })
         })
         .collect();
-    tokio::time::sleep(SECOND).await;
+    let all = |phase: usize, least: usize| {
+        let count = |count: &Arc<[AtomicUsize; 2]>| count[phase].load(Ordering::SeqCst) >= least;
+        counts.iter().all(count)
+    };
+    eventually(30 * SECOND, "all write", async || all(0, 500)).await;
     // In this order, so that what is answered in between counts as before.
     master.kill();
     let began = Instant::now();
@@ -213,7 +226,7 @@ async fn a_failover_under_load_loses_no_more_than_redis_does() {
         matches!(sentinel.try_raw(0, &ask).await, Ok(Value::Array(place)) if place.last() == Some(&port))
     };
     let by_sentinel = eventually(30 * SECOND, "the sentinel names the replica", named).await;
-    tokio::time::sleep(3 * SECOND).await;
+    eventually(30 * SECOND, "all write again", async || all(1, 500)).await;
     stop.store(true, Ordering::SeqCst);
     let (mut lost, mut answered, mut back) = (0, 0, Vec::new());
     for writer in writers {
