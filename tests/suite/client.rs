@@ -4,12 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures_util::{StreamExt, pin_mut};
-use larder::ring::Order;
 use larder::{Cache, DistributedRedis, ErrorKind, Moka, Tiered};
 use redis::{AsyncCommands, RedisError, RedisResult, ScanOptions, Script, Value, cmd, pipe};
 
 use crate::fleet::{Fleet, eventually};
-use crate::support::Server;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,11 +23,6 @@ async fn ring() -> (Fleet, DistributedRedis, [String; 3]) {
     };
     let keys = [0, 1, 2].map(key);
     (fleet, ring, keys)
-}
-
-/// What a node itself says of a key.
-async fn at<'f>(fleet: &'f Fleet, ring: &DistributedRedis, key: &str) -> &'f Server {
-    fleet.owner(ring, key)
 }
 
 /// A command as one would type it.
@@ -58,7 +51,7 @@ async fn each_command_goes_to_the_node_of_its_key() {
             .unwrap();
         let fields: HashMap<String, String> = redis.hgetall(&hash).await.unwrap();
         assert_eq!(fields["born"], "1815");
-        let owner = at(&fleet, &ring, &hash).await;
+        let owner = fleet.owner(&ring, &hash);
         assert_eq!(owner.raw(0, &["HLEN", &hash]).await, Value::Int(2));
 
         let list = format!("{key}:list");
@@ -121,7 +114,7 @@ async fn what_can_be_parted_is_parted_and_put_together() {
     let _: () = redis.mset(&pairs).await.unwrap();
     let mut used = BTreeSet::new();
     for (key, value) in &pairs {
-        let owner = at(&fleet, &ring, key).await;
+        let owner = fleet.owner(&ring, key);
         used.insert(owner.port());
         let there = owner.raw(0, &["GET", key]).await;
         assert_eq!(there, Value::BulkString(value.to_string().into()));
@@ -214,7 +207,7 @@ async fn a_transaction_goes_to_one_node_or_nowhere() {
         words(&error).contains("a transaction is for one node"),
         "{error}"
     );
-    let untouched = at(&fleet, &ring, &a).await.raw(0, &["GET", &a]).await;
+    let untouched = fleet.owner(&ring, &a).raw(0, &["GET", &a]).await;
     assert_eq!(untouched, Value::BulkString(b"2".into()));
     // The server's first refusal is the reason.
     let mut wrong = pipe();
@@ -294,7 +287,7 @@ async fn all_nodes_are_asked_where_that_is_said() {
         .await
         .unwrap_err();
     assert!(words(&error).contains("client_for"), "{error}");
-    let dead = at(&fleet, &ring, &b).await;
+    let dead = fleet.owner(&ring, &b);
     dead.kill();
     let down = async || redis.clone().get::<_, Value>(&b).await.is_err();
     eventually(SECOND, "the node is known to be down", down).await;
@@ -515,7 +508,7 @@ async fn what_cannot_be_routed_is_refused_before_anything_is_sent() {
         );
     }
     assert_eq!(
-        at(&fleet, &ring, &a).await.raw(0, &["EXISTS", &a]).await,
+        fleet.owner(&ring, &a).raw(0, &["EXISTS", &a]).await,
         Value::Int(0)
     );
 }
@@ -613,164 +606,6 @@ async fn integers_and_texts_are_the_same_values_by_both_ways() {
         ring.get::<String>(&b).await.unwrap().as_deref(),
         Some("text")
     );
-}
-
-/// Keys of one tag are on one node, by the cache and by redis-rs alike, and stay its own when the map changes.
-#[tokio::test]
-async fn hash_tags_bring_keys_together() {
-    let fleet = Fleet::new(3).await;
-    let tagged = DistributedRedis::builder(&fleet.manager_url())
-        .hash_tags(true)
-        .connect()
-        .await
-        .unwrap();
-    let plain = fleet.connect().await;
-    let keys: Vec<String> = (0..20).map(|i| format!("{{cart}}:{i}")).collect();
-    let nodes = |ring: &DistributedRedis| -> BTreeSet<String> {
-        keys.iter().filter_map(|key| ring.node_for(key)).collect()
-    };
-    assert_eq!((nodes(&tagged).len(), nodes(&plain).len()), (1, 3));
-    assert_eq!(tagged.node_for("cart"), tagged.node_for(&keys[0]));
-    let mut redis = tagged.connection();
-    let mut all = pipe();
-    keys.iter().for_each(|key| {
-        all.incr(key, 2);
-    });
-    let sums: Vec<i64> = all.atomic().query_async(&mut redis).await.unwrap();
-    assert_eq!(sums, [2; 20]);
-    let _: () = redis.rename(&keys[0], "{cart}:new").await.unwrap();
-    assert_eq!(tagged.get::<i64>("{cart}:new").await.unwrap(), Some(2));
-    assert_eq!(
-        tagged.get_many::<i64>(&keys[1..]).await.unwrap(),
-        [Some(2); 19]
-    );
-    // What is written in another epoch is judged by the tag too.
-    let urls = fleet.node_urls();
-    let map = larder::ring::Publication::of_nodes(&urls[..2], 40);
-    larder::ring::publish(&fleet.manager_url(), &map)
-        .await
-        .unwrap();
-    let follows = async || tagged.nodes().len() == 2;
-    eventually(5 * SECOND, "the map is followed", follows).await;
-    assert_eq!(nodes(&tagged).len(), 1);
-    for key in &keys {
-        tagged.set(key, 3_u64, SECOND * 60).await.unwrap();
-        assert_eq!(tagged.get::<u64>(key).await.unwrap(), Some(3));
-    }
-    let back = larder::ring::Publication::of_nodes(&urls, 40);
-    larder::ring::publish(&fleet.manager_url(), &back)
-        .await
-        .unwrap();
-    let follows = async || tagged.nodes().len() == 3;
-    eventually(5 * SECOND, "the map is followed", follows).await;
-    let stands = tagged.get_many::<u64>(&keys).await.unwrap();
-    assert!(
-        stands
-            .iter()
-            .all(|value| value.is_none_or(|value| value == 3)),
-        "{stands:?}"
-    );
-}
-
-/// A node by the lookup of the Python SDK: positions sorted as they are spelt, and the first greater number of them.
-fn node_by_sdk(map: &HashMap<String, String>, key: &str) -> String {
-    let mut positions: Vec<&String> = map.keys().collect();
-    positions.sort();
-    let hash = crc32(key.as_bytes());
-    let next = positions
-        .iter()
-        .find(|at| hash < at.parse::<u32>().unwrap());
-    map[*next.unwrap_or(&positions[0])].clone()
-}
-
-/// Bit by bit, by nobody's library.
-fn crc32(bytes: &[u8]) -> u32 {
-    let step = |crc: u32| (crc >> 1) ^ (0xEDB8_8320 & 0_u32.wrapping_sub(crc & 1));
-    !bytes.iter().fold(!0_u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc))
-    })
-}
-
-/// On one ring, a Python process and this one find each other's integers and texts, whoever wrote the map and whoever was first.
-#[tokio::test]
-async fn a_python_process_and_this_one_read_each_others_plain_values() {
-    for by_python in [true, false] {
-        let fleet = Fleet::new(4).await;
-        let urls = fleet.node_urls();
-        let order = match by_python {
-            true => {
-                for key in ["HASH_RING_META", "HASH_RING_HISTORY"] {
-                    fleet.manager.raw(13, &["DEL", key]).await;
-                }
-                fleet.publish_like_python(&urls).await;
-                Order::Lexicographic
-            }
-            false => Order::Auto,
-        };
-        let ring = DistributedRedis::builder(&fleet.manager_url()).order(order);
-        let ring = ring.connect().await.unwrap();
-        let map = fleet.manager.raw(13, &["HGETALL", "HASH_RING_MAP"]).await;
-        let map: HashMap<String, String> = redis::from_redis_value(map).unwrap();
-        let mut redis = ring.connection();
-        let mut used = BTreeSet::new();
-        for i in 0..200 {
-            let key = format!("BEI:shared:{i}");
-            let node = node_by_sdk(&map, &key);
-            let python = fleet
-                .nodes
-                .iter()
-                .find(|server| server.url(0) == node)
-                .unwrap();
-            used.insert(python.port());
-            match i % 4 {
-                // The SDK stores integers as digits, and `redis.set('k', 'text')` texts as they are.
-                0 => {
-                    python.raw(0, &["SETEX", &key, "60", &i.to_string()]).await;
-                    assert_eq!(ring.get::<i64>(&key).await.unwrap(), Some(i), "{key}");
-                    assert_eq!(redis.incr::<_, _, i64>(&key, 1).await.unwrap(), i + 1);
-                    assert_eq!(ring.incr(&key, 1).await.unwrap(), i + 2);
-                    let seen = python.raw(0, &["GET", &key]).await;
-                    assert_eq!(seen, Value::BulkString((i + 2).to_string().into()));
-                }
-                1 => {
-                    python.raw(0, &["SET", &key, "ein Text"]).await;
-                    let read = ring.get::<String>(&key).await.unwrap();
-                    assert_eq!(read.as_deref(), Some("ein Text"), "{key}");
-                    assert_eq!(redis.get::<_, String>(&key).await.unwrap(), "ein Text");
-                }
-                2 => {
-                    ring.set(&key, i, SECOND * 60).await.unwrap();
-                    let seen = python.raw(0, &["GET", &key]).await;
-                    assert_eq!(seen, Value::BulkString(i.to_string().into()), "{key}");
-                    assert_eq!(python.raw(0, &["INCR", &key]).await, Value::Int(i + 1));
-                    assert_eq!(ring.get::<i64>(&key).await.unwrap(), Some(i + 1));
-                }
-                _ => {
-                    let _: () = redis.set(&key, "a text").await.unwrap();
-                    let seen = python.raw(0, &["GET", &key]).await;
-                    assert_eq!(seen, Value::BulkString(b"a text".into()), "{key}");
-                }
-            }
-        }
-        assert_eq!(used.len(), 4);
-        // A pickle is bytes here, and an envelope is bytes there, which the SDK hands on as such.
-        let key = "BEI:pickled";
-        let node = node_by_sdk(&map, key);
-        let python = fleet
-            .nodes
-            .iter()
-            .find(|server| server.url(0) == node)
-            .unwrap();
-        python.raw(0, &["SET", key, "!\u{1}pickle"]).await;
-        assert_eq!(ring.get::<Vec<String>>(key).await.unwrap(), None);
-        ring.set(key, vec!["a".to_owned()], SECOND * 60)
-            .await
-            .unwrap();
-        let Value::BulkString(bytes) = python.raw(0, &["GET", key]).await else {
-            panic!("nothing stands there");
-        };
-        assert_eq!(bytes[0], 0xC1);
-    }
 }
 
 /// An empty command is answered by nothing, and so would shift all later answers of a connection that many share.
@@ -933,66 +768,4 @@ async fn a_maps_own_keys_are_spared_at_a_node() {
         .arg("sorted")
         .to_owned();
     assert_eq!(sorted.query_async::<u64>(&mut node).await.unwrap(), 2);
-}
-
-/// The map says to all its readers whether keys have tags; who was told otherwise is told so.
-#[tokio::test]
-async fn a_map_says_whether_keys_have_tags() {
-    let fleet = Fleet::bare(3).await;
-    let (manager, urls) = (fleet.manager_url(), fleet.node_urls());
-    let map = || larder::ring::Publication::of_nodes(&urls, 40);
-    larder::ring::publish(&manager, &map().hash_tags(true))
-        .await
-        .unwrap();
-    let ring = fleet.connect().await;
-    let together = |ring: &DistributedRedis| {
-        let nodes = (0..20).filter_map(|i| ring.node_for(&format!("{{cart}}:{i}")));
-        nodes.collect::<BTreeSet<_>>().len() == 1
-    };
-    assert!(together(&ring) && ring.ring().has_hash_tags());
-    let value = || Some("of before".to_owned());
-    let stored = ring.set("{cart}:1", value().unwrap(), SECOND * 60);
-    stored.await.unwrap();
-    let chosen = |tags: bool| {
-        DistributedRedis::builder(&manager)
-            .hash_tags(tags)
-            .connect()
-    };
-    assert!(together(&chosen(true).await.unwrap()));
-    let error = chosen(false).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
-    assert!(error.to_string().contains("hash tags"), "{error}");
-    // One that says nothing of it leaves it as it stands, and what stands there is still in its place.
-    larder::ring::publish(&manager, &map()).await.unwrap();
-    let follows = async || ring.map_status().epoch == 2;
-    eventually(5 * SECOND, "the map is followed", follows).await;
-    let fresh = fleet.connect().await;
-    for ring in [&ring, &fresh] {
-        assert!(together(ring));
-        assert_eq!(ring.get::<String>("{cart}:1").await.unwrap(), value());
-    }
-    // Where it changes all the same, nothing from before is believed: also what was written before others are told of it.
-    tokio::time::sleep(SECOND * 5 / 2).await;
-    larder::ring::publish(&manager, &map().hash_tags(false))
-        .await
-        .unwrap();
-    let follows = async || !ring.ring().has_hash_tags();
-    eventually(5 * SECOND, "the map is followed", follows).await;
-    larder::ring::publish(&manager, &map().hash_tags(true))
-        .await
-        .unwrap();
-    let follows = async || ring.ring().has_hash_tags();
-    eventually(5 * SECOND, "the map is followed", follows).await;
-    let fresh = fleet.connect().await;
-    for ring in [&ring, &fresh] {
-        assert_eq!(ring.get::<String>("{cart}:1").await.unwrap(), None);
-    }
-    fleet
-        .manager
-        .raw(13, &["HSET", "HASH_RING_META", "hash_tags", "perhaps"])
-        .await;
-    assert_eq!(chosen(true).await.unwrap_err().kind(), ErrorKind::Config);
-    // Another publication makes it good.
-    larder::ring::publish(&manager, &map()).await.unwrap();
-    assert!(together(&chosen(true).await.unwrap()));
 }
