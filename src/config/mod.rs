@@ -178,6 +178,9 @@ impl FromStr for Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Config");
+        if let Some(Fault(error)) = &self.fault {
+            return shown.field("fault", error).finish_non_exhaustive();
+        }
         shown.field("kind", &self.kind.name());
         shown.field("parameters", &self.parameters.names());
         for (name, inner) in &self.inner {

@@ -307,12 +307,14 @@ fn unanswered(
     let bound = bound.unwrap_or(shared.settings.operation_timeout);
     let error = shared.named(no_answer(bound), operation);
     shared.timeouts.fetch_add(1, Relaxed);
-    // Whoever waits for less than others says nothing about the link.
-    if bound >= shared.settings.operation_timeout
-        && let Some(mark) = used
+    if let Some(mark) = used
         && let Some(link) = shared.marked(mark)
     {
-        supervisor::unanswered(shared, &link, mark, &error);
+        // Whoever waits for less than others says nothing about the server.
+        match bound >= shared.settings.operation_timeout {
+            true => supervisor::unanswered(shared, &link, mark, &error),
+            false => supervisor::unanswered_soon(shared, &link, mark),
+        }
     }
     error
 }

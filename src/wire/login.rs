@@ -45,7 +45,8 @@ impl Login {
         Self { user, place }
     }
 
-    /// The password is what this file holds, without line ends behind it: 64 KiB at most.
+    /// The password is what this file holds, without line ends behind it: 64 KiB at most. A file that hangs takes one of eight readers for as long as it
+    /// does, and connecting fails in time.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         let (user, place) = (None, Place::File(path.into()));
@@ -176,8 +177,12 @@ impl Logins {
         self.fault.clone().map_or(Ok(()), Err)
     }
 
-    /// As [`known`](Self::known), without holding up the thread.
-    pub(super) async fn found(&self, addr: &NodeAddr) -> Result<NodeAddr> {
+    /// The address with what it takes to be let in, if its url holds no password, without holding up the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] where the password is not where it should be.
+    pub(crate) async fn found(&self, addr: &NodeAddr) -> Result<NodeAddr> {
         // An environment is at hand.
         if self
             .of(addr)
@@ -197,12 +202,8 @@ impl Logins {
         self.at.get(&addr.label()).or(self.all.as_ref())
     }
 
-    /// The address with what it takes to be let in, if its url holds no password. Reads a small file, perhaps.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] where the password is not where it should be.
-    pub(crate) fn known(&self, addr: &NodeAddr) -> Result<NodeAddr> {
+    /// As [`found`](Self::found). Reads a small file, perhaps.
+    fn known(&self, addr: &NodeAddr) -> Result<NodeAddr> {
         match self.of(addr) {
             Some(login) => Ok(addr.let_in(login.user.as_deref(), login.read()?)),
             None => Ok(addr.clone()),

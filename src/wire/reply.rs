@@ -40,10 +40,13 @@ pub(super) fn said<'e>(code: &'e str, words: &'e str) -> (&'e str, &'e str) {
 /// What is said of a connection that broke with something under way.
 const BROKE: &str = "the connection failed";
 
+/// What is said of an answer that cannot be read.
+const GARBLED: &str = "the server's answer is no RESP";
+
 /// Whether what failed so may have been carried out all the same.
 #[cfg(feature = "ring")]
 pub(crate) fn may_be_done(error: &Error) -> bool {
-    error.kind() == ErrorKind::Timeout || error.message() == BROKE
+    error.kind() == ErrorKind::Timeout || [BROKE, GARBLED].contains(&error.message())
 }
 
 /// A failed exchange: [`ErrorKind::Unavailable`] where the connection is of no use any more.
@@ -51,9 +54,7 @@ pub(super) fn exchange_error(place: &impl Redact, error: RedisError) -> Error {
     match error.kind() {
         redis::ErrorKind::Io => Error::new(ErrorKind::Unavailable, BROKE).caused_by(error),
         // The parser's own words hold pieces of the answer, that is of somebody's values.
-        redis::ErrorKind::Parse => {
-            Error::new(ErrorKind::Unavailable, "the server's answer is no RESP")
-        }
+        redis::ErrorKind::Parse => Error::new(ErrorKind::Unavailable, GARBLED),
         _ => match error.code() {
             Some(code) => {
                 let (code, words) = said(code, error.detail().unwrap_or_default());
@@ -88,6 +89,18 @@ pub(super) fn code(error: &Error) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "ring")]
+    #[test]
+    fn what_was_answered_by_garbage_may_have_been_done() {
+        let addr = crate::wire::NodeAddr::parse("redis://h:1/0").unwrap();
+        let garbage = redis::parse_redis_value(b"canary\r\n").unwrap_err();
+        let error = exchange_error(&addr, garbage.into());
+        assert!(may_be_done(&error), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("canary"));
+        let refused = RedisError::from((redis::ErrorKind::Client, "no command"));
+        assert!(!may_be_done(&exchange_error(&addr, refused)));
+    }
 
     #[test]
     fn what_happened_in_a_script_is_unwrapped() {

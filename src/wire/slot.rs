@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub(super) struct Link {
     place: SocketAddr,
     /// How often the task that drives the connection ran.
     beats: AtomicU64,
+    /// How often it had run when somebody with little patience first found it quiet, and when that was.
+    quiet: Mutex<Option<(u64, Instant)>>,
     /// Unanswered operations in a row.
     misses: AtomicU32,
     /// Answers in a row by which the server is of no use.
@@ -107,6 +109,7 @@ impl Link {
             home,
             place,
             beats: AtomicU64::new(0),
+            quiet: Mutex::new(None),
             misses: AtomicU32::new(0),
             sick: AtomicU32::new(0),
             gather: Gather::default(),
@@ -176,6 +179,21 @@ impl Link {
     /// runs on `here`. On one's own runtime the task merely had no turn yet.
     pub(super) fn deserted(&self, mark: Mark, here: runtime::Id) -> bool {
         self.home != here && self.beats.load(Relaxed) == mark.beats
+    }
+
+    /// The same, to the knowledge of callers who each wait for less than `bound`, which is what it takes to tell.
+    pub(super) fn long_deserted(&self, mark: Mark, here: runtime::Id, bound: Duration) -> bool {
+        if !self.deserted(mark, here) {
+            return false;
+        }
+        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        match *quiet {
+            Some((beats, since)) if beats == mark.beats => since.elapsed() >= bound,
+            _ => {
+                *quiet = Some((mark.beats, Instant::now()));
+                false
+            }
+        }
     }
 }
 

@@ -46,11 +46,25 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
 pub(super) fn unanswered(shared: &Arc<Shared>, link: &Arc<Link>, mark: Mark, error: &Error) {
     let here = Handle::try_current().map(|handle| handle.id());
     if here.is_ok_and(|here| link.deserted(mark, here)) {
-        // There is a runtime, or nobody could have waited for the answer.
-        let _ = begin_where(shared, |slot, _| slot.phase.is_up(link));
+        take_over(shared, link);
     } else if link.missed(mark) {
         shared.report(link, error);
     }
+}
+
+/// The same, not within a time that says anything about the server.
+pub(super) fn unanswered_soon(shared: &Arc<Shared>, link: &Arc<Link>, mark: Mark) {
+    let bound = shared.settings.operation_timeout;
+    let here = Handle::try_current().map(|handle| handle.id());
+    if here.is_ok_and(|here| link.long_deserted(mark, here, bound)) {
+        take_over(shared, link);
+    }
+}
+
+/// From a runtime that nobody drives to this one.
+fn take_over(shared: &Arc<Shared>, link: &Arc<Link>) {
+    // There is a runtime, or nobody could have waited for the answer.
+    let _ = begin_where(shared, |slot, _| slot.phase.is_up(link));
 }
 
 fn begin_where(

@@ -191,6 +191,7 @@ async fn a_ring_needs_no_more_than_is_said() {
     used(&Tiered::new(Moka::new(1000), ring.clone())).await;
     let mut own = ring
         .client_for("k")
+        .await
         .unwrap()
         .get_multiplexed_async_connection()
         .await

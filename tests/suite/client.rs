@@ -454,10 +454,10 @@ async fn one_node_is_had_by_key_or_by_name() {
             !format!("{error} {error:?}").contains("hidden"),
             "{error:?}"
         );
-        assert!(ring.client_to(stranger).is_err());
+        assert!(ring.client_to(stranger).await.is_err());
     }
     // A connection of one's own may wait.
-    let client = ring.client_for(&a).unwrap();
+    let client = ring.client_for(&a).await.unwrap();
     let mut own = client.get_multiplexed_async_connection().await.unwrap();
     let _: () = own.rpush("queue", "job").await.unwrap();
     let (_, job): (String, String) = own.blpop("queue", 1.0).await.unwrap();
@@ -713,7 +713,7 @@ async fn nodes_are_found_as_they_are_shown() {
         let mut node = ring.connection_to(name).unwrap();
         assert_eq!(node.label(), shown);
         let _: () = node.set("k", 1).await.unwrap();
-        ring.client_to(name).unwrap();
+        ring.client_to(name).await.unwrap();
     }
     for strange in [
         "redis://h:6379/0?password=hidden",

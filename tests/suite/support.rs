@@ -89,10 +89,13 @@ impl Server {
 
     /// Starts a sentinel that watches a master by itself, and replaces it soon.
     pub(crate) async fn sentinel_of(master: &Self, name: &str) -> Self {
+        Self::sentinel_of_port(master.port(), name).await
+    }
+
+    pub(crate) async fn sentinel_of_port(port: u16, name: &str) -> Self {
         let mut lines = format!(
-            "sentinel monitor {name} 127.0.0.1 {} 1\nsentinel down-after-milliseconds {name} 500\n\
-             sentinel failover-timeout {name} 3000\n",
-            master.port()
+            "sentinel monitor {name} 127.0.0.1 {port} 1\nsentinel down-after-milliseconds {name} 500\n\
+             sentinel failover-timeout {name} 3000\n"
         );
         if let Some(password) = password() {
             lines += &format!("sentinel auth-pass {name} {password}\n");

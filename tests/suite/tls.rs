@@ -242,13 +242,9 @@ async fn a_servers_own_tls_is_spoken() {
         );
         let port = free_port();
         let tls_port = port.to_string();
-        let (files, asks) = (
-            ["--tls-cert-file", "--tls-key-file", "--tls-ca-cert-file"]
-                .into_iter()
-                .zip(&files),
-            "yes",
-        );
-        let mut args = vec!["--tls-port", &tls_port, "--tls-auth-clients", asks];
+        let names = ["--tls-cert-file", "--tls-key-file", "--tls-ca-cert-file"];
+        let mut args = vec!["--tls-port", &tls_port, "--tls-auth-clients", "yes"];
+        let files = names.into_iter().zip(&files);
         args.extend(files.flat_map(|(name, path)| [name, path.as_str()]));
         let _server = TestServer::of(binary, &args);
         let known = authority.root();
@@ -259,6 +255,35 @@ async fn a_servers_own_tls_is_spoken() {
         assert_eq!(redis.get::<u64>("k").await.unwrap(), Some(7));
         let stranger = Redis::builder(&url).tls(authority.root()).connect().await;
         assert_eq!(stranger.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+}
+
+/// Sentinels by TLS name a master by TLS: by its address, so the name that certificates are for is said apart.
+#[tokio::test]
+async fn sentinels_are_asked_by_tls() {
+    let authority = Authority::new("sentinels");
+    let master = Server::start().await;
+    let port = authority.before(&master, "localhost", false).await.port();
+    let sentinel = Server::sentinel_of_port(port, "the-master").await;
+    let asked = authority.before(&sentinel, "localhost", false).await.port();
+    let own = crate::support::password()
+        .map_or_else(String::new, |own| format!("?sentinel_password={own}"));
+    let at = url("rediss+sentinel", asked, 3).replace("/3", "/the-master/3");
+    let builder = |tls: Tls| Redis::builder(&format!("{at}{own}")).tls(tls);
+    let tls = authority.root().server_name("localhost");
+    let redis = builder(tls).connect().await.unwrap();
+    redis.set("k", 7_u64, MINUTE).await.unwrap();
+    assert_eq!(redis.get::<u64>("k").await.unwrap(), Some(7));
+    let stored = master.raw(3, &["GET", "k"]).await;
+    assert_eq!(stored, larder::redis::Value::BulkString(b"7".to_vec()));
+    // A sentinel that nobody vouches for, and a master for which the certificate is not.
+    for (tls, why) in [
+        (Authority::new("nobodys").root(), "UnknownIssuer"),
+        (authority.root(), "not valid for name"),
+    ] {
+        let refused = builder(tls).connect().await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unavailable);
+        assert!(refused.to_string().contains(why), "{refused}");
     }
 }
 
@@ -281,7 +306,7 @@ async fn files_that_come_later_are_read_then() {
     let ring = DistributedRedis::builder(&server.url(13)).tls(authority.root());
     let ring = ring.connect().await.unwrap();
     assert_eq!(
-        ring.client_for("k").unwrap_err().kind(),
+        ring.client_for("k").await.unwrap_err().kind(),
         ErrorKind::Unsupported
     );
 }

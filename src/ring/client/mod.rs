@@ -10,6 +10,7 @@ mod scan;
 mod served;
 
 use futures_util::future::try_join_all;
+use tokio::time::timeout;
 
 pub use node::NodeConnection;
 pub use routed::RingConnection;
@@ -62,12 +63,12 @@ impl DistributedRedis {
     }
 
     /// A client of redis-rs for the node of a key, with its credentials: for connections of one's own, on which to subscribe, watch or
-    /// wait. It knows nothing of the ring. A [`Login`](crate::Login)'s file is read here, on this thread.
+    /// wait. It knows nothing of the ring.
     ///
     /// ```no_run
     /// use futures_util::StreamExt;
     /// # async fn example(ring: larder::DistributedRedis) -> Result<(), Box<dyn std::error::Error>> {
-    /// let mut news = ring.client_for("news")?.get_async_pubsub().await?;
+    /// let mut news = ring.client_for("news").await?.get_async_pubsub().await?;
     /// news.subscribe("news").await?;
     /// let first = news.on_message().next().await;
     /// # Ok(())
@@ -77,11 +78,15 @@ impl DistributedRedis {
     /// # Errors
     ///
     /// As [`connection_for`](Self::connection_for); [`ErrorKind::Unsupported`] for a node with `rediss://`;
-    /// [`ErrorKind::Config`] where a [`Login`](crate::Login) has no password.
-    pub fn client_for(&self, key: impl AsRef<[u8]>) -> Result<redis::Client> {
-        let snapshot = self.snapshot();
-        let url = snapshot.ring.nodes().get(snapshot.owner_of(key.as_ref())?);
-        self.client(url.map_or("", String::as_str))
+    /// [`ErrorKind::Config`] where a [`Login`](crate::Login) has no password; [`ErrorKind::Timeout`] where its file is not read within the
+    /// `connect_timeout`.
+    pub async fn client_for(&self, key: impl AsRef<[u8]> + Send) -> Result<redis::Client> {
+        let url = {
+            let snapshot = self.snapshot();
+            let owner = snapshot.owner_of(key.as_ref())?;
+            snapshot.ring.nodes().get(owner).cloned()
+        };
+        self.client(url).await
     }
 
     /// The same for a node of the map, by its url or its `host:port/db`.
@@ -89,17 +94,27 @@ impl DistributedRedis {
     /// # Errors
     ///
     /// As [`connection_to`](Self::connection_to) and [`client_for`](Self::client_for).
-    pub fn client_to(&self, url: &str) -> Result<redis::Client> {
+    pub async fn client_to(&self, url: &str) -> Result<redis::Client> {
         let label = self.named(url)?.label().to_owned();
-        let snapshot = self.snapshot();
-        let mut urls = snapshot.ring.nodes().iter().enumerate();
-        let url = urls.find(|(node, _)| routed::label_of(&snapshot, *node) == label);
-        self.client(url.map_or("", |(_, url)| url.as_str()))
+        let url = {
+            let snapshot = self.snapshot();
+            let mut urls = snapshot.ring.nodes().iter().enumerate();
+            let url = urls.find(|(node, _)| routed::label_of(&snapshot, *node) == label);
+            url.map(|(_, url)| url.clone())
+        };
+        self.client(url).await
     }
 
-    fn client(&self, url: &str) -> Result<redis::Client> {
-        let logins = &self.follower.settings.nodes.logins;
-        api::client(&logins.known(&NodeAddr::parse(url)?)?)
+    async fn client(&self, url: Option<String>) -> Result<redis::Client> {
+        let addr = NodeAddr::parse(url.as_deref().unwrap_or_default())?;
+        let nodes = &self.follower.settings.nodes;
+        match timeout(nodes.connect_timeout, nodes.logins.found(&addr)).await {
+            Ok(found) => api::client(&found?),
+            Err(_) => {
+                let why = "the file of the node's password is not read in time";
+                Err(Error::new(ErrorKind::Timeout, why).with("node", addr.label()))
+            }
+        }
     }
 
     /// A node of the map.

@@ -401,6 +401,34 @@ fn a_runtime_that_nobody_drives_is_left_behind() {
     );
 }
 
+/// Callers who wait for less than it takes to tell find out together.
+#[cfg(feature = "ring")]
+#[test]
+fn those_with_little_patience_leave_a_runtime_that_nobody_drives_behind() {
+    use crate::wire::node::Node;
+    use crate::wire::raw::Raw;
+    let server = TestServer::start(&[]);
+    let addr = NodeAddr::parse(&server.url()).unwrap();
+    let node = Node::new(addr, &ConnectionSettings::default());
+    let hasty = async || {
+        let bound = Some(Duration::from_millis(20));
+        let ping = cmd("PING");
+        node.send(0, &[], Raw::One(&ping), bound).await
+    };
+    let first = one_thread();
+    first.block_on(node.ready()).unwrap();
+    first.block_on(hasty()).unwrap();
+    let began = Instant::now();
+    one_thread().block_on(async {
+        while let Err(error) = hasty().await {
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            assert!(began.elapsed() < Duration::from_secs(5), "still {error}");
+        }
+    });
+    assert!(began.elapsed() >= ConnectionSettings::default().operation_timeout);
+    drop(first);
+}
+
 #[test]
 fn a_runtime_that_stopped_while_connecting_or_down_is_left_behind() {
     for down in [false, true] {
