@@ -10,7 +10,8 @@
 //! puts whom: rounds of one and the same peer lie up to ten times apart. So the throughput of one caller says little
 //! unless client and servers share a core, as under `taskset -c 0`, and better by CPU than by time.
 //! `ring_get_*`, whose target is against one server, also compares three connections with one;
-//! `ring_get_*_vs_by_hand`, against redis-rs over the same three nodes, is Larder's own cost.
+//! `ring_get_*_vs_by_hand`, against redis-rs over the same three nodes, is Larder's own cost; `connection_get_*_vs_by_hand` is that of
+//! `DistributedRedis::connection()`, which reads the same values as they do.
 //!
 //! Every value is a string of 256 bytes: raw in database 0, where the peers read it; with Larder's envelope in
 //! database 1. All have the same ttl, for a server looks a key twice up that has one. All read the same keys in the same
@@ -91,6 +92,8 @@ struct Setting {
     rustis: Rustis,
     redis: Redis,
     ring: DistributedRedis,
+    /// The same nodes and positions, in the database of redis-rs.
+    raw_ring: DistributedRedis,
     by_hand: ByHand,
     /// Killed when dropped, in a panic too.
     _servers: Vec<Server>,
@@ -108,7 +111,14 @@ impl Setting {
         let urls = nodes.each_ref().map(|node| node.url(1));
         // The manager is a database of a node: its map is read twice a second.
         let manager = nodes[0].url(13);
-        publish(&manager, &Publication::of_nodes(&urls, PER_NODE))
+        let map = Publication::of_nodes(&urls, PER_NODE);
+        publish(&manager, &map).await.expect("publish");
+        let raw = map.positions().iter().map(|(position, url)| {
+            let node = nodes.iter().find(|node| node.url(1) == *url);
+            (*position, node.expect("a node").url(0))
+        });
+        let raw_manager = nodes[0].url(12);
+        publish(&raw_manager, &Publication::of_positions(raw))
             .await
             .expect("publish");
         let setting = Self {
@@ -120,11 +130,8 @@ impl Setting {
                 .connect()
                 .await
                 .expect("connect"),
-            ring: DistributedRedis::builder(&manager)
-                .operation_timeout(BOUND)
-                .connect()
-                .await
-                .expect("connect"),
+            ring: ring(&manager).await,
+            raw_ring: ring(&raw_manager).await,
             by_hand: ByHand::new(&nodes, keys).await,
             _servers: nodes.into_iter().chain([alone]).collect(),
         };
@@ -138,6 +145,11 @@ impl Setting {
         self.redis.set_many(entries(), TTL).await.expect("set_many");
         self.ring.set_many(entries(), TTL).await.expect("set_many");
     }
+}
+
+async fn ring(manager: &str) -> DistributedRedis {
+    let ring = DistributedRedis::builder(manager).operation_timeout(BOUND);
+    ring.connect().await.expect("connect")
 }
 
 /// 10,000 keys of 24 bytes, in no order.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use larder::ring::RingConnection;
 use larder::{Cache, DistributedRedis, Moka, Redis, Tiered};
-use redis::aio::MultiplexedConnection;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cmd;
 use rustis::client::Client as Rustis;
 use rustis::commands::StringCommands;
@@ -21,6 +22,7 @@ enum Reader {
     Rustis(Rustis),
     Redis(Redis),
     Ring(DistributedRedis),
+    Connection(RingConnection),
     Tiered(Tiered<Moka, DistributedRedis>),
 }
 
@@ -31,6 +33,7 @@ impl Reader {
             Self::ByHand(nodes) => get(nodes.owner(key), key).await,
             Self::Rustis(client) => client.get(key).await.expect("GET"),
             Self::Redis(cache) => cache.get(key).await.expect("GET"),
+            Self::Connection(ring) => get(ring, key).await,
             Self::Ring(cache) => cache.get(key).await.expect("GET"),
             Self::Tiered(cache) => cache.get(key).await.expect("GET"),
         }
@@ -55,7 +58,7 @@ impl Reader {
     }
 }
 
-async fn get(connection: &mut MultiplexedConnection, key: &str) -> Option<String> {
+async fn get(connection: &mut impl ConnectionLike, key: &str) -> Option<String> {
     cmd("GET")
         .arg(key)
         .query_async(connection)
@@ -73,6 +76,10 @@ pub(crate) async fn run(setting: &Setting, callers: usize, rounds: usize) -> Vec
         ("rustis", Reader::Rustis(setting.rustis.clone())),
         ("Redis", Reader::Redis(setting.redis.clone())),
         ("DistributedRedis", Reader::Ring(setting.ring.clone())),
+        (
+            "its connection()",
+            Reader::Connection(setting.raw_ring.connection()),
+        ),
     ];
     readers.extend(
         tiered
@@ -120,7 +127,8 @@ fn ratios(callers: usize, figures: &[Figures]) -> Vec<String> {
     for (name, target, ours) in [
         ("redis_get", target, 3),
         ("ring_get", target, 4),
-        ("tiered_miss", "none", 5),
+        ("connection_get", "none", 5),
+        ("tiered_miss", "none", 6),
     ] {
         let ours_alone = name == "redis_get";
         let Some(ours) = figures.get(ours) else {
