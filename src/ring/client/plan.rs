@@ -48,11 +48,77 @@ enum Whole {
     Joined(Join, usize),
 }
 
+/// Which way a command takes.
+pub(super) enum Route<'c> {
+    /// As it is, to the place of its keys.
+    Whole(Way<'c>),
+    Parts(Split<'c>),
+}
+
+/// The place of keys that are at one node.
+pub(super) struct Way<'c> {
+    pub(super) spot: Spot,
+    pub(super) keys: Vec<&'c [u8]>,
+    /// Whether they are of several of its connections.
+    mixed: bool,
+}
+
 /// A command that has arguments, each for a node.
-struct Split<'c> {
+pub(super) struct Split<'c> {
     args: Vec<&'c [u8]>,
     join: Join,
     step: usize,
+}
+
+/// Where a command goes.
+///
+/// # Errors
+///
+/// Refused is what goes to no node, or to more than one where it has to be one.
+pub(super) fn route<'c>(
+    cmd: Command<'c>,
+    locate: &impl Fn(&[u8]) -> Result<Spot, Refusal>,
+) -> Result<Route<'c>, Refusal> {
+    let args = args_of(cmd);
+    let refusal = |why| Refusal::of(&args, why);
+    match rule(&args) {
+        Rule::Keyed(places) => {
+            let places = keys(places, &args).map_err(refusal)?;
+            way(&args, &places, locate).map(Route::Whole)
+        }
+        Rule::Split(join, step) => {
+            if args.len() < 1 + step || !(args.len() - 1).is_multiple_of(step) {
+                return Err(refusal(Why::Malformed));
+            }
+            Ok(Route::Parts(Split { args, join, step }))
+        }
+        Rule::ScriptLoad => Err(Refusal::alone(&args)),
+        Rule::EachNode | Rule::Flush => Err(refusal(Why::NoKey)),
+        Rule::Refused(why) => Err(refusal(why)),
+    }
+}
+
+fn way<'c>(
+    args: &[&'c [u8]],
+    places: &[usize],
+    locate: &impl Fn(&[u8]) -> Result<Spot, Refusal>,
+) -> Result<Way<'c>, Refusal> {
+    let keys = places.iter().filter_map(|at| args.get(*at).copied());
+    let keys: Vec<&[u8]> = keys.collect();
+    let mut first = None;
+    let mut mixed = false;
+    for key in &keys {
+        let spot = locate(key)?;
+        let (owner, place) = *first.get_or_insert(spot);
+        if owner != spot.0 {
+            return Err(Refusal::apart(args, [owner, spot.0]));
+        }
+        mixed |= place != spot.1;
+    }
+    match first {
+        Some(spot) => Ok(Way { spot, keys, mixed }),
+        None => Err(Refusal::of(args, Why::NoKey)),
+    }
 }
 
 impl<'c> Plan<'c> {
@@ -60,69 +126,42 @@ impl<'c> Plan<'c> {
     ///
     /// # Errors
     ///
-    /// Refused is what goes to no node, or to more than one where it has to be one.
+    /// Those of [`route`].
     pub(super) fn add(
         &mut self,
         cmd: Command<'c>,
         locate: &impl Fn(&[u8]) -> Result<Spot, Refusal>,
     ) -> Result<(), Refusal> {
-        let args = args_of(cmd);
-        let refusal = |why| Refusal::of(&args, why);
-        match rule(&args) {
-            Rule::Keyed(places) => {
-                let places = keys(places, &args).map_err(refusal)?;
-                self.add_whole(cmd, &args, &places, locate)
+        match route(cmd, locate)? {
+            Route::Whole(way) => {
+                self.add_whole(cmd, way);
+                Ok(())
             }
-            Rule::Split(join, step) => {
-                if args.len() < 1 + step || !(args.len() - 1).is_multiple_of(step) {
-                    return Err(refusal(Why::Malformed));
-                }
-                self.add_parts(cmd, Split { args, join, step }, locate)
-            }
-            Rule::ScriptLoad => Err(Refusal::alone(&args)),
-            Rule::EachNode | Rule::Flush => Err(refusal(Why::NoKey)),
-            Rule::Refused(why) => Err(refusal(why)),
+            Route::Parts(split) => self.add_parts(cmd, split, locate),
         }
     }
 
-    fn add_whole(
-        &mut self,
-        cmd: Command<'c>,
-        args: &[&'c [u8]],
-        places: &[usize],
-        locate: &impl Fn(&[u8]) -> Result<Spot, Refusal>,
-    ) -> Result<(), Refusal> {
-        let mut first = None;
-        let keys: Vec<&[u8]> = places
-            .iter()
-            .filter_map(|at| args.get(*at).copied())
-            .collect();
-        for key in &keys {
-            let spot = locate(key)?;
-            let (owner, place) = *first.get_or_insert(spot);
-            if owner != spot.0 {
-                return Err(Refusal::apart(args, [owner, spot.0]));
-            }
-            if place != spot.1 {
-                self.mixed.insert(owner);
-            }
+    fn add_whole(&mut self, cmd: Command<'c>, way: Way<'c>) {
+        if way.mixed {
+            self.mixed.insert(way.spot.0);
         }
-        let Some(spot) = first else {
-            return Err(Refusal::of(args, Why::NoKey));
-        };
         let of = self.wholes.len();
         self.wholes.push(Whole::AsItIs);
-        let lane = self.lane(spot);
-        lane.keys.extend(keys);
+        let lane = self.lane(way.spot);
+        lane.keys.extend(way.keys);
         lane.sent.push(Sent {
             cmd: kept(cmd),
             of,
             places: Vec::new(),
         });
-        Ok(())
     }
 
-    fn add_parts(
+    /// Adds a command by its parts.
+    ///
+    /// # Errors
+    ///
+    /// Refused is an argument that goes to no node.
+    pub(super) fn add_parts(
         &mut self,
         whole: Command<'c>,
         split: Split<'c>,

@@ -7,7 +7,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 
 use super::api::{args_of, commands_of, in_place, lent, of_transaction, redis_error, refused};
 use super::node::NodeConnection;
-use super::plan::{Lane, Plan, Spot};
+use super::plan::{Lane, Plan, Route, Spot, route};
 use super::refusal::Refusal;
 use crate::commands::{Rule, Why, rule};
 use crate::core::MAX_WAIT;
@@ -145,16 +145,25 @@ impl RingConnection {
 
     pub(super) async fn command(&self, cmd: &Cmd) -> RedisResult<Value> {
         let snapshot = self.snapshot()?;
-        let mut plan = Plan::default();
-        match plan.add(lent(cmd), &|key| locate(&snapshot, key)) {
-            Ok(()) => {}
+        let locate = |key: &[u8]| locate(&snapshot, key);
+        let refusal = |refusal: Refusal| refused(&refusal, |node| label_of(&snapshot, node));
+        let answer = match route(lent(cmd), &locate) {
+            Ok(Route::Whole(way)) => {
+                let answers = self.ask(&snapshot, way.spot, &way.keys, Raw::One(cmd));
+                answers.await.map(|mut answers| answers.pop())
+            }
+            Ok(Route::Parts(split)) => {
+                let mut plan = Plan::default();
+                plan.add_parts(lent(cmd), split, &locate).map_err(refusal)?;
+                let answers = self.lanes(&snapshot, &plan).await;
+                plan.joined(answers).pop().transpose()
+            }
             // By itself it is.
             Err(Refusal::Alone { .. }) => return self.load(cmd).await,
-            Err(refusal) => return Err(refused(&refusal, |node| label_of(&snapshot, node))),
-        }
-        let answers = self.lanes(&snapshot, &plan).await;
-        let answer = plan.joined(answers).pop().unwrap_or(Ok(Value::Nil));
-        answer.map_err(redis_error)
+            Err(why) => return Err(refusal(why)),
+        };
+        let answer = answer.map_err(redis_error)?;
+        Ok(answer.unwrap_or(Value::Nil))
     }
 
     /// A script is known once any node has it: the others, which may be down, are told when it is to run there.
