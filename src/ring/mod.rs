@@ -26,7 +26,8 @@ mod term;
 mod write;
 
 pub use crate::ringmap::{
-    Order, Ring, fields_for_readers, hash_tag, key_hash, label, positions_for, python_positions,
+    Layout, Move, Order, Ring, fields_for_readers, hash_tag, key_hash, label, moves, positions_for,
+    python_positions,
 };
 pub use builder::DistributedRedisBuilder;
 pub use client::{NodeConnection, RingConnection};

@@ -4,7 +4,7 @@
 //! node urls, never changes afterwards, and answers a lookup without a lock and without an allocation.
 //!
 //! The files: `order` names the two ways to sort a map, `index` is the lookup, `place` chooses positions for
-//! nodes, `label` names a node without its password, `read` takes a map's entries in.
+//! nodes by hashes of their names, `layout` one node after the other, `moves` says what a change moves, `label` names a node without its password, `read` takes a map's entries in.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -15,6 +15,8 @@ use crate::error::Result;
 
 mod index;
 mod label;
+mod layout;
+mod moves;
 mod order;
 mod place;
 mod read;
@@ -23,6 +25,8 @@ mod tests;
 
 use index::Index;
 pub use label::label;
+pub use layout::Layout;
+pub use moves::{Move, moves};
 pub use order::Order;
 pub use place::{fields_for_readers, positions_for, python_positions};
 use read::{Urls, position, rank};
