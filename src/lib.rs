@@ -35,6 +35,8 @@ mod generation;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod key;
+#[cfg(feature = "manager")]
+pub mod manager;
 #[cfg(feature = "macros")]
 pub mod memoize;
 #[cfg(feature = "metrics")]

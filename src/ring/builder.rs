@@ -172,7 +172,7 @@ impl DistributedRedisBuilder {
         }
         bound(&mut self.settings, &mut self.map.nodes);
         // Where the manager's database is a node's too, the map stays.
-        self.map.nodes.spared = self.map.keys.all().map(str::to_owned).to_vec();
+        self.map.nodes.spared = self.map.keys.kept().map(str::to_owned).to_vec();
         let signals = Arc::new(Signals::default());
         let logins = match self.manager_login {
             Some(login) => Logins::of_all(login),

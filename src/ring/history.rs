@@ -1,8 +1,9 @@
 //! Earlier maps, as the manager keeps them, and the lineage that they and the maps in use tell.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use crate::ringmap::{Order, Ring};
+use crate::ringmap::{Order, Ring, label};
 
 use super::lineage::Lineage;
 use super::map::GoodMap;
@@ -18,6 +19,26 @@ pub(super) fn missing(known: u64, newest: u64) -> RangeInclusive<u64> {
 
 fn oldest_kept(newest: u64) -> u64 {
     newest.saturating_sub(KEPT - 1).max(1)
+}
+
+/// What is kept of a map: node labels, and the positions of each. Never a password.
+pub(super) fn entry(ring: &Ring, hash_tags: Option<bool>, lookup: Order) -> String {
+    let labels: Vec<String> = ring.nodes().iter().map(|url| label(url)).collect();
+    let mut positions = vec![Vec::new(); labels.len()];
+    let indexes: HashMap<&str, usize> = ring.nodes().iter().map(String::as_str).zip(0..).collect();
+    for (position, url) in ring.iter() {
+        if let Some(own) = indexes.get(url).and_then(|node| positions.get_mut(*node)) {
+            own.push(position);
+        }
+    }
+    let mut entry = serde_json::json!({ "nodes": labels, "positions": positions });
+    if let Some(tags) = hash_tags {
+        entry["hash_tags"] = tags.into();
+    }
+    if lookup == Order::Lexicographic {
+        entry["lookup"] = lookup.to_string().into();
+    }
+    entry.to_string()
 }
 
 /// What the manager keeps of earlier maps.

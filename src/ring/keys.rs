@@ -1,4 +1,4 @@
-//! The names of the three keys of a map.
+//! The names of the keys of a map.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub const META_KEY: &str = "HASH_RING_META";
 pub const HISTORY_KEY: &str = "HASH_RING_HISTORY";
 
 /// How the names of the keys beside a map end.
-const OTHER_ENDS: [&str; 3] = ["_META", "_HISTORY", "_NODES"];
+const OTHER_ENDS: [&str; 5] = ["_META", "_HISTORY", "_NODES", "_EVENTS", "_LEASE"];
 
 /// Where one map stands in its manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,17 +21,34 @@ pub(super) struct MapKeys {
     pub(super) map: String,
     pub(super) meta: String,
     pub(super) history: String,
+    /// Who is a member: its manager's.
+    pub(super) nodes: String,
+    /// What happened: its manager's.
+    pub(super) events: String,
+    /// Who its manager is.
+    pub(super) lease: String,
 }
 
 impl Default for MapKeys {
     fn default() -> Self {
-        let [map, meta, history] = [MAP_KEY, META_KEY, HISTORY_KEY].map(str::to_owned);
-        Self { map, meta, history }
+        Self::of(MAP_KEY, "HASH_RING")
     }
 }
 
 impl MapKeys {
-    /// The keys of the map `name`: `cart_MAP` has `cart_META` and `cart_HISTORY`, `cart` has them too.
+    fn of(map: &str, stem: &str) -> Self {
+        let beside = |end: &str| format!("{stem}_{end}");
+        Self {
+            map: map.to_owned(),
+            meta: beside("META"),
+            history: beside("HISTORY"),
+            nodes: beside("NODES"),
+            events: beside("EVENTS"),
+            lease: beside("LEASE"),
+        }
+    }
+
+    /// The keys of the map `name`: `cart_MAP` has `cart_META` and `cart_HISTORY`, `cart` has them too, and so on.
     ///
     /// # Errors
     ///
@@ -45,14 +62,9 @@ impl MapKeys {
         } else if name.chars().any(char::is_control) {
             "a map's name must not hold control characters"
         } else if OTHER_ENDS.iter().any(|end| name.ends_with(end)) {
-            "a map's name must not end in _META, _HISTORY or _NODES, as the keys beside a map do"
+            "a map's name must not end in _META, _HISTORY, _NODES, _EVENTS or _LEASE, as the keys beside a map do"
         } else {
-            let stem = name.strip_suffix("_MAP").unwrap_or(name);
-            return Ok(Self {
-                map: name.to_owned(),
-                meta: format!("{stem}_META"),
-                history: format!("{stem}_HISTORY"),
-            });
+            return Ok(Self::of(name, name.strip_suffix("_MAP").unwrap_or(name)));
         };
         // The name is not repeated: in a url, what stands in its place may be a password.
         Err(Error::new(ErrorKind::Config, problem))
@@ -61,13 +73,19 @@ impl MapKeys {
     /// Those of them that could be keys of a cache too.
     pub(super) fn unreserved(&self) -> Arc<[String]> {
         let reserved = |key: &&str| RESERVED.iter().any(|prefix| key.starts_with(prefix));
-        let unreserved = self.all().into_iter().filter(|key| !reserved(key));
+        let unreserved = self.kept().into_iter().filter(|key| !reserved(key));
         unreserved.map(str::to_owned).collect()
     }
 
-    /// All three.
-    pub(super) fn all(&self) -> [&str; 3] {
+    /// Those that readers follow.
+    pub(super) fn followed(&self) -> [&str; 3] {
         [&self.map, &self.meta, &self.history]
+    }
+
+    /// All of them: map, meta, history, nodes, events, lease.
+    pub(super) fn kept(&self) -> [&str; 6] {
+        let [map, meta, history] = self.followed();
+        [map, meta, history, &self.nodes, &self.events, &self.lease]
     }
 }
 
@@ -85,7 +103,10 @@ mod tests {
             ("MAP", "MAP_META", "MAP_HISTORY"),
             ("a_MAP_b", "a_MAP_b_META", "a_MAP_b_HISTORY"),
         ] {
-            assert_eq!(MapKeys::named(name).unwrap().all(), [name, meta, history]);
+            assert_eq!(
+                MapKeys::named(name).unwrap().followed(),
+                [name, meta, history]
+            );
         }
     }
 
@@ -100,6 +121,8 @@ mod tests {
             "a_META",
             "HASH_RING_HISTORY",
             "_NODES",
+            "a_EVENTS",
+            "a_LEASE",
         ] {
             let error = MapKeys::named(name).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
@@ -111,6 +134,7 @@ mod tests {
     fn what_begins_like_a_reserved_key_needs_no_protection() {
         assert!(MapKeys::default().unreserved().is_empty());
         let keys = MapKeys::named("cart").unwrap();
-        assert_eq!(&*keys.unreserved(), ["cart", "cart_META", "cart_HISTORY"]);
+        let all = ["", "_META", "_HISTORY", "_NODES", "_EVENTS", "_LEASE"];
+        assert_eq!(&*keys.unreserved(), all.map(|end| format!("cart{end}")));
     }
 }

@@ -18,6 +18,7 @@ mod map;
 mod publish;
 mod recent;
 mod refresh;
+pub(crate) mod registry;
 mod signals;
 mod snapshot;
 mod spread;

@@ -1,65 +1,18 @@
 //! Writes the map.
 
-use std::collections::{HashMap, HashSet};
-use std::time::Duration;
-
-use redis::cmd;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ringmap::{Order, Ring, fields_for_readers, label, positions_for};
-use crate::wire::{Connection, ConnectionSettings, NodeAddr, Target};
+use crate::ringmap::{Order, Ring, fields_for_readers, positions_for};
+use crate::wire::{ConnectionSettings, NodeAddr, Target};
 
-use super::history::{KEPT, missing};
-use super::keys::{MAP_KEY, MapKeys};
-use super::map::{check_size, digest_text, probe, read};
-
-/// A larger map was not written by anybody who would have it followed.
-const MAX_FIELDS: usize = 500_000;
-
-/// Fields in one `HSET`: Lua cannot pass more than some thousands of arguments at once.
-const CHUNK: usize = 1000;
+use super::history;
+use super::keys::MAP_KEY;
+use super::map::{check_size, digest_text};
+use super::registry::{Change, Found, MAX_FIELDS, NewMap, Registry, is_stale};
 
 /// How often a publication that expects no epoch is tried, where others publish at the same time.
 const TRIES: usize = 16;
-
-/// Map, meta and history in one step, so that no reader ever meets half a map, or none. Nothing is removed before
-/// everything has been looked at.
-const SCRIPT: &str = r"
-for i = 1, 3 do
-  local kind = redis.call('TYPE', KEYS[i])['ok']
-  if kind ~= 'hash' and kind ~= 'none' then
-    return redis.error_reply('LARDERSPOILT the key ' .. KEYS[i] .. ' is no hash but a ' .. kind)
-  end
-end
-local stated = redis.call('HGET', KEYS[2], 'epoch') or '0'
-local epoch = tonumber(stated)
-if not string.match(stated, '^%d+$') or not epoch or epoch >= 9007199254740990 then
-  return redis.error_reply('LARDERSPOILT the epoch that stands in ' .. KEYS[2] .. ' cannot be counted on')
-end
-if tonumber(ARGV[1]) ~= epoch then
-  return redis.error_reply('LARDERSTALE the epoch is ' .. string.format('%.0f', epoch))
-end
-epoch = epoch + tonumber(ARGV[9])
-local text = string.format('%.0f', epoch)
-redis.call('DEL', KEYS[1])
-local chunk = tonumber(ARGV[8])
-for first = 11, #ARGV, chunk * 2 do
-  redis.call('HSET', KEYS[1], unpack(ARGV, first, math.min(first + chunk * 2 - 1, #ARGV)))
-end
-redis.call('HSET', KEYS[2], 'epoch', text, 'digest', ARGV[2], 'lookup', ARGV[3], 'vnodes', ARGV[4], 'writer', ARGV[5])
-local tags = redis.call('HGET', KEYS[2], 'hash_tags')
-if ARGV[10] ~= '' then
-  redis.call('HSET', KEYS[2], 'hash_tags', ARGV[10])
-elseif tags and tags ~= '0' and tags ~= '1' then
-  redis.call('HDEL', KEYS[2], 'hash_tags')
-end
-redis.call('HSET', KEYS[3], text, ARGV[6])
-for _, old in ipairs(redis.call('HKEYS', KEYS[3])) do
-  local at = tonumber(old)
-  if not at or at <= epoch - tonumber(ARGV[7]) or at > epoch then redis.call('HDEL', KEYS[3], old) end
-end
-return text
-";
 
 /// A map to be published.
 ///
@@ -73,6 +26,7 @@ pub struct Publication {
     positions: Vec<(u32, String)>,
     expected_epoch: Option<u64>,
     per_node: usize,
+    lookup: Order,
     hash_tags: Option<bool>,
     writer: String,
     map_name: String,
@@ -106,6 +60,7 @@ impl Publication {
             positions: positions.into_iter().collect(),
             expected_epoch: None,
             per_node: 0,
+            lookup: Order::Numeric,
             hash_tags: None,
             writer: format!("larder/{}", env!("CARGO_PKG_VERSION")),
             map_name: MAP_KEY.to_owned(),
@@ -124,6 +79,18 @@ impl Publication {
     #[must_use]
     pub fn hash_tags(mut self, tags: bool) -> Self {
         self.hash_tags = Some(tags);
+        self
+    }
+
+    /// By which rule readers find a key's node. [`Order::Numeric`] unless set, and positions are so written then that the Python SDK, which
+    /// sorts them as text, comes to the same. [`Order::Lexicographic`] writes each position once, as the Python server does, and has Larder's
+    /// readers follow the SDK.
+    #[must_use]
+    pub fn lookup(mut self, order: Order) -> Self {
+        self.lookup = match order {
+            Order::Auto => Order::Numeric,
+            order => order,
+        };
         self
     }
 
@@ -161,28 +128,73 @@ impl Publication {
                 "an empty map is never published",
             ));
         }
-        check_size(self.positions.len(), 250_000)?;
+        check_size(self.positions.len(), MAX_FIELDS / 2)?;
         let urls: HashSet<&str> = self.positions.iter().map(|(_, url)| url.as_str()).collect();
         urls.into_iter()
             .try_for_each(|url| NodeAddr::parse(url).map(|_| ()))
     }
 
-    /// What the history keeps of a map: node labels, and the positions of each. Never a password.
-    fn history(&self, ring: &Ring) -> String {
-        let labels: Vec<String> = ring.nodes().iter().map(|url| label(url)).collect();
-        let mut positions = vec![Vec::new(); labels.len()];
-        let indexes: HashMap<&str, usize> =
-            ring.nodes().iter().map(String::as_str).zip(0..).collect();
-        for (position, url) in ring.iter() {
-            if let Some(&node) = indexes.get(url) {
-                positions[node].push(position);
-            }
+    /// Notes how many positions each node has.
+    #[cfg(feature = "manager")]
+    pub(crate) fn per_node(mut self, count: usize) -> Self {
+        self.per_node = count;
+        self
+    }
+
+    /// How it is written in place of what was found.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if the map is empty, too large, or holds a url that does not parse.
+    pub(crate) fn change(&self, found: &Found) -> Result<Change> {
+        self.check()?;
+        Ok(self.written(found))
+    }
+
+    /// The same, for whoever may leave a ring without nodes, or with some of which only others know how they are reached.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if the map is too large.
+    #[cfg(feature = "manager")]
+    pub(crate) fn change_to_any(&self, found: &Found) -> Result<Change> {
+        check_size(self.positions.len(), MAX_FIELDS / 2)?;
+        Ok(self.written(found))
+    }
+
+    fn written(&self, found: &Found) -> Change {
+        let ring = Ring::from_map(self.positions.iter().cloned());
+        let written = ring
+            .iter()
+            .map(|(position, url)| (position, url.to_owned()));
+        let fields = match self.lookup {
+            Order::Lexicographic => written
+                .map(|(position, url)| (position.to_string(), url))
+                .collect(),
+            _ => fields_for_readers(&written.collect::<Vec<_>>()),
+        };
+        let text = |text: String| Some(text);
+        let mut meta = BTreeMap::from([
+            ("digest", text(digest_text(&ring))),
+            ("lookup", text(self.lookup.to_string())),
+            ("vnodes", text(self.per_node.to_string())),
+            ("writer", text(self.writer.clone())),
+        ]);
+        match self.hash_tags {
+            Some(tags) => meta.insert("hash_tags", text(u8::from(tags).to_string())),
+            None if found.has_odd_tags() => meta.insert("hash_tags", None),
+            None => None,
+        };
+        let map = NewMap {
+            fields,
+            history: history::entry(&ring, self.hash_tags, self.lookup),
+            step: found.step(),
+        };
+        Change {
+            map: Some(map),
+            meta,
+            ..Change::default()
         }
-        let mut entry = serde_json::json!({ "nodes": labels, "positions": positions });
-        if let Some(tags) = self.hash_tags {
-            entry["hash_tags"] = tags.into();
-        }
-        entry.to_string()
     }
 }
 
@@ -206,138 +218,28 @@ impl Publication {
 /// Dropped, the map is published whole or not at all.
 pub async fn publish(manager_url: &str, publication: &Publication) -> Result<u64> {
     publication.check()?;
-    let keys = MapKeys::named(&publication.map_name)?;
-    let ring = Ring::from_map(publication.positions.iter().cloned());
     let settings = ConnectionSettings {
-        operation_timeout: Duration::from_secs(5),
-        ping_timeout: Duration::from_secs(5),
-        max_reply_bytes: MAX_FIELDS * 64,
         client_name: Some("larder-publish".to_owned()),
         ..ConnectionSettings::default()
     };
-    let manager = Connection::new(Target::parse(manager_url)?, settings);
-    manager.ready().await?;
+    let target = Target::parse(manager_url)?;
+    let registry = Registry::connect(target, settings, &publication.map_name).await?;
     let mut tried = 1;
     loop {
-        let found = Found::read(&manager, &keys).await?;
-        let expected = publication.expected_epoch.unwrap_or(found.epoch);
-        let eval = command(&keys, publication, &ring, expected, found.step());
-        let published = manager.run::<String>("publish", &eval).await;
+        let mut found = registry.read().await?;
+        if let Some(expected) = publication.expected_epoch {
+            found.expect(expected);
+        }
+        let published = registry.commit(&found, &publication.change(&found)?).await;
         match published {
-            Ok(epoch) => {
-                return epoch.parse().map_err(|_| {
-                    Error::new(ErrorKind::Decode, "the epoch is no number").during("publish")
-                });
-            }
-            Err(error) if is(&error, "LARDERSPOILT") => return Err(spoilt(&error)),
             // Somebody published in between.
-            Err(error) if is(&error, "LARDERSTALE") && publication.expected_epoch.is_none() => {
+            Err(error) if is_stale(&error) && publication.expected_epoch.is_none() => {
                 tried += 1;
                 if tried > TRIES {
                     return Err(error);
                 }
             }
-            Err(error) => return Err(error),
+            published => return published,
         }
-    }
-}
-
-fn command(
-    keys: &MapKeys,
-    publication: &Publication,
-    ring: &Ring,
-    expected: u64,
-    step: u64,
-) -> redis::Cmd {
-    let mut eval = cmd("EVAL");
-    eval.arg(SCRIPT).arg(3).arg(&keys.all()).arg(expected);
-    eval.arg(digest_text(ring)).arg(Order::Numeric.to_string());
-    eval.arg(publication.per_node).arg(&publication.writer);
-    eval.arg(publication.history(ring)).arg(KEPT).arg(CHUNK);
-    eval.arg(step);
-    eval.arg(match publication.hash_tags {
-        None => "",
-        Some(true) => "1",
-        Some(false) => "0",
-    });
-    let positions: Vec<(u32, String)> = ring
-        .iter()
-        .map(|(position, url)| (position, url.to_owned()))
-        .collect();
-    for (field, url) in fields_for_readers(&positions) {
-        eval.arg(field).arg(url);
-    }
-    eval
-}
-
-fn is(error: &Error, code: &str) -> bool {
-    error.context().any(|context| context == ("code", code))
-}
-
-fn spoilt(error: &Error) -> Error {
-    let why = "what stands in the manager is no map that could be followed";
-    Error::new(ErrorKind::Config, why)
-        .during("publish")
-        .caused_by(error.clone())
-        .with("found", error.message())
-}
-
-/// What is to be replaced.
-struct Found {
-    epoch: u64,
-    /// Whether somebody changed the map who does not know its meta.
-    edited: bool,
-}
-
-impl Found {
-    async fn read(manager: &Connection, keys: &MapKeys) -> Result<Self> {
-        match Self::looked_at(manager, keys).await {
-            // What cannot be read is replaced, unless the script finds that it cannot be.
-            Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Rejected) => {
-                let mut hget = cmd("HGET");
-                hget.arg(&keys.meta).arg("epoch");
-                let stated = manager.run::<String>("publish", &hget).await;
-                Ok(Self {
-                    epoch: stated
-                        .ok()
-                        .and_then(|epoch| epoch.parse().ok())
-                        .unwrap_or(0),
-                    edited: true,
-                })
-            }
-            found => found,
-        }
-    }
-
-    async fn looked_at(manager: &Connection, keys: &MapKeys) -> Result<Self> {
-        let (fields, meta) = probe(manager, keys).await?;
-        let Some(meta) = meta else {
-            return Ok(Self {
-                epoch: 0,
-                edited: false,
-            });
-        };
-        if fields > MAX_FIELDS {
-            let epoch = meta.epoch;
-            return Ok(Self {
-                epoch,
-                edited: true,
-            });
-        }
-        let raw = read(manager, keys, missing(0, 0)).await?.raw;
-        // By whatever rule it is read, its digest is the same.
-        let present = Ring::from_fields(raw.fields.iter().cloned(), Order::Numeric);
-        let digest = raw.meta.as_ref().and_then(|meta| meta.digest.as_deref());
-        let fits = present.is_ok_and(|ring| Some(digest_text(&ring).as_str()) == digest);
-        Ok(Self {
-            epoch: raw.epoch(),
-            edited: !fits,
-        })
-    }
-
-    /// The epoch after an edit is left out: who starts later finds a gap in the history, and so takes nothing that is
-    /// older than it for the value of a key.
-    fn step(&self) -> u64 {
-        if self.edited { 2 } else { 1 }
     }
 }

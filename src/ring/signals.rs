@@ -44,7 +44,7 @@ impl Signals {
             Heard::Begun => self.hear_pushes(true),
             // Any key may begin with the map's name.
             Heard::Keys(keys) => {
-                let own = own.all().map(str::as_bytes);
+                let own = own.followed().map(str::as_bytes);
                 if keys.iter().any(|key| own.contains(&key.as_slice())) {
                     self.nudge();
                 }

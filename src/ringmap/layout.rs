@@ -95,6 +95,17 @@ impl Layout {
         part(self.holdings().share(node))
     }
 
+    /// The part of each node, with its number of positions.
+    #[must_use]
+    pub fn shares(&self) -> BTreeMap<&str, (f64, usize)> {
+        let holdings = self.holdings();
+        let shares = holdings.arcs.into_iter().map(|(node, arcs)| {
+            let share = arcs.iter().map(|(length, _)| length).sum();
+            (node, (part(share), arcs.len()))
+        });
+        shares.collect()
+    }
+
     /// What the fullest node has in times of the mean; 0 where there is none.
     #[must_use]
     pub fn imbalance(&self) -> f64 {

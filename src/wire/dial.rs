@@ -112,7 +112,7 @@ async fn greeted(addr: &NodeAddr, settings: &ConnectionSettings) -> Result<Opene
 }
 
 async fn opened(addr: &NodeAddr, settings: &ConnectionSettings, listening: bool) -> Result<Opened> {
-    let stream = dial(addr, settings.connect_timeout)
+    let stream = dial(addr, settings)
         .await
         .map_err(|error| Error::new(ErrorKind::Unavailable, format!("cannot connect: {error}")))?;
     let place = stream
@@ -284,8 +284,18 @@ fn wrong_answer(addr: &NodeAddr, why: &str) -> Error {
 }
 
 /// Connects to the first of the host's addresses that answers; each gets its share of `bound`.
-async fn dial(addr: &NodeAddr, bound: Duration) -> io::Result<TcpStream> {
-    let places = looked_up(addr).await?;
+async fn dial(addr: &NodeAddr, settings: &ConnectionSettings) -> io::Result<TcpStream> {
+    #[cfg_attr(not(feature = "manager"), allow(unused_mut))]
+    let mut places = looked_up(addr).await?;
+    // What was looked up is what is connected to: a name cannot lead elsewhere the second time.
+    #[cfg(feature = "manager")]
+    if let Some(admits) = &settings.admits {
+        places.retain(|place| admits.admit(place.ip()));
+        if places.is_empty() {
+            return Err(io::Error::other("the node's address is not allowed"));
+        }
+    }
+    let bound = settings.connect_timeout;
     let share = bound / u32::try_from(places.len().max(1)).unwrap_or(1);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for place in places {

@@ -23,6 +23,8 @@ mod names;
 pub(crate) mod node;
 pub(crate) mod opened;
 mod owing;
+#[cfg(feature = "manager")]
+pub(crate) mod probe;
 mod race;
 #[cfg(feature = "ring")]
 pub(crate) mod raw;
@@ -55,6 +57,8 @@ pub(crate) use login::Logins;
 pub use node::NodeStatus;
 #[cfg(feature = "ring")]
 pub(crate) use scatter::{Asked, scatter};
+#[cfg(feature = "manager")]
+pub(crate) use settings::Admits;
 pub(crate) use settings::ConnectionSettings;
 pub(crate) use target::Target;
 #[cfg(feature = "tls")]

@@ -1,6 +1,8 @@
 //! The bounds that hold for a connection to one node.
 
 use std::fmt;
+#[cfg(feature = "manager")]
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,9 @@ pub(crate) struct ConnectionSettings {
     pub(crate) published: Option<Published>,
     /// Where the store's subscribers stand, who want to hear of writes of the node.
     pub(crate) fence: Option<Arc<Fence>>,
+    /// To which addresses connections are made, if not to all.
+    #[cfg(feature = "manager")]
+    pub(crate) admits: Option<Admits>,
     /// Passwords that no url holds.
     pub(crate) logins: Logins,
     /// How servers with `rediss://` are known.
@@ -76,6 +81,8 @@ impl Default for ConnectionSettings {
             listener: None,
             published: None,
             fence: None,
+            #[cfg(feature = "manager")]
+            admits: None,
             logins: Logins::default(),
             #[cfg(feature = "tls")]
             tls: Tls::default(),
@@ -100,6 +107,29 @@ impl Published {
 impl fmt::Debug for Published {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Published")
+    }
+}
+
+/// Which addresses may be connected to.
+#[cfg(feature = "manager")]
+#[derive(Clone)]
+pub(crate) struct Admits(Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+
+#[cfg(feature = "manager")]
+impl Admits {
+    pub(crate) fn new(admit: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(admit))
+    }
+
+    pub(super) fn admit(&self, addr: IpAddr) -> bool {
+        (self.0)(addr)
+    }
+}
+
+#[cfg(feature = "manager")]
+impl fmt::Debug for Admits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admits")
     }
 }
 

@@ -16,6 +16,7 @@ mod hash_tags;
 mod laws;
 mod leases;
 mod limits;
+mod managed;
 mod manager;
 mod memory;
 mod placement;

@@ -12,7 +12,7 @@ use crate::fleet::Fleet;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A node by the lookup of the Python SDK: positions sorted as they are spelt, and the first greater number of them.
-fn node_by_sdk(map: &HashMap<String, String>, key: &str) -> String {
+pub(crate) fn node_by_sdk(map: &HashMap<String, String>, key: &str) -> String {
     let mut positions: Vec<&String> = map.keys().collect();
     positions.sort();
     let hash = crc32(key.as_bytes());

@@ -137,7 +137,7 @@ impl DistributedRedis {
     /// Refuses a key of the ring's own.
     fn spares(&self, key: &[u8]) -> Result<()> {
         routed::check(key)?;
-        let own = self.follower.settings.keys.all();
+        let own = self.follower.settings.keys.kept();
         if own.iter().any(|own| own.as_bytes() == key) {
             let why = "the ring's own map stands under this key";
             return Err(Error::new(ErrorKind::Key, why));
@@ -154,8 +154,8 @@ impl DistributedRedis {
 
     pub(super) async fn spares_map_at(&self, node: &Node) -> Result<()> {
         let other = [MAP_KEY, META_KEY, HISTORY_KEY];
-        let own = self.follower.settings.keys.all();
-        if node.holds_any(&[own, other].concat()).await? {
+        let own = self.follower.settings.keys.kept();
+        if node.holds_any(&[&own[..], &other].concat()).await? {
             let why = "the ring's own map is in this database";
             return Err(Error::new(ErrorKind::Config, why).with("node", node.label()));
         }

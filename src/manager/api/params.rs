@@ -1,0 +1,117 @@
+//! The parameters of the Python server's calls: from the query, from a form or from JSON, in this order.
+
+use std::collections::HashMap;
+
+use axum::http::{HeaderMap, Uri, header};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+/// A parameter as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Given {
+    Text(String),
+    Json(Value),
+}
+
+/// Those of one request.
+#[derive(Debug, Default)]
+pub(super) struct Params {
+    texts: HashMap<String, String>,
+    json: Option<Value>,
+}
+
+/// What is wrong with one, by the number that the Python server has for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    pub(super) code: u16,
+    pub(super) why: String,
+}
+
+impl Params {
+    pub(super) fn of(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Self {
+        let mut texts = HashMap::new();
+        let kind = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok());
+        let kind = kind.unwrap_or_default().to_ascii_lowercase();
+        if kind.starts_with("application/x-www-form-urlencoded") {
+            pairs(&String::from_utf8_lossy(body), &mut texts);
+        }
+        // What the query says counts more.
+        let mut query = HashMap::new();
+        pairs(uri.query().unwrap_or_default(), &mut query);
+        texts.extend(query);
+        let is_json = kind
+            .split(';')
+            .next()
+            .is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"));
+        let json = is_json.then(|| serde_json::from_slice(body).ok()).flatten();
+        Self { texts, json }
+    }
+
+    fn get(&self, name: &str) -> Option<Given> {
+        if let Some(text) = self.texts.get(name) {
+            return Some(Given::Text(text.clone()));
+        }
+        let value = self.json.as_ref()?.as_object()?.get(name)?;
+        (!value.is_null()).then(|| Given::Json(value.clone()))
+    }
+
+    /// A text that has to be there.
+    pub(super) fn text(&self, name: &'static str) -> Result<String, Wrong> {
+        match self.get(name) {
+            None => Err(missing(name)),
+            Some(Given::Text(text) | Given::Json(Value::String(text))) => Ok(text),
+            Some(Given::Json(other)) => Ok(other.to_string()),
+        }
+    }
+
+    /// A text that may be there.
+    pub(super) fn optional(&self, name: &'static str) -> Option<String> {
+        self.text(name).ok().filter(|text| !text.is_empty())
+    }
+
+    /// A number that has to be there, from `least` to `most`. Of a fraction the whole part counts.
+    pub(super) fn number(&self, name: &'static str, least: i64, most: i64) -> Result<i64, Wrong> {
+        let number = match self.get(name) {
+            None => return Err(missing(name)),
+            Some(Given::Text(text) | Given::Json(Value::String(text))) => {
+                let whole = text.split('.').next().unwrap_or_default();
+                whole.trim().parse().ok()
+            }
+            Some(Given::Json(number)) => number.as_i64(),
+        };
+        let number: i64 = number.ok_or_else(|| Wrong {
+            code: 562,
+            why: format!("{name}字段无法转换成(int)类型!"),
+        })?;
+        if number < least {
+            let why = format!("{name}字段必须大于等于{least}!");
+            return Err(Wrong { code: 571, why });
+        }
+        if number > most {
+            let why = format!("{name}字段必须小于等于{most}!");
+            return Err(Wrong { code: 573, why });
+        }
+        Ok(number)
+    }
+}
+
+fn missing(name: &str) -> Wrong {
+    Wrong {
+        code: 560,
+        why: format!("{name}字段不能为空!"),
+    }
+}
+
+/// The first of each name counts.
+fn pairs(text: &str, into: &mut HashMap<String, String>) {
+    let decoded = |part: &str| {
+        let part = part.replace('+', " ");
+        percent_decode_str(&part).decode_utf8_lossy().into_owned()
+    };
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        into.entry(decoded(name)).or_insert_with(|| decoded(value));
+    }
+}

@@ -1,0 +1,547 @@
+//! A ring and its members as they were read, what becomes of them, and how that is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Event, Kind};
+use super::member::{Member, State, name_of, shown};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ring::Publication;
+use crate::ring::registry::{Change, Found};
+use crate::ringmap::{Layout, Move, Order, Ring, moves, positions_for, python_positions};
+
+/// How positions are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Labels {
+    /// One node after the other, so that all have about the same: [`Layout`].
+    #[default]
+    Balanced,
+    /// By hashes of the nodes' names: [`positions_for`](crate::ring::positions_for).
+    Xxh3,
+    /// As the Python server does, to the byte: [`python_positions`](crate::ring::python_positions).
+    Crc32,
+}
+
+impl Labels {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Balanced => "balanced",
+            Self::Xxh3 => "xxh3",
+            Self::Crc32 => "crc32",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        [Self::Balanced, Self::Xxh3, Self::Crc32]
+            .into_iter()
+            .find(|labels| labels.as_str() == name)
+    }
+
+    /// By which rule readers find a node where nothing else is said.
+    fn order(self) -> Order {
+        match self {
+            Self::Crc32 => Order::Lexicographic,
+            _ => Order::Numeric,
+        }
+    }
+}
+
+/// What is chosen of a ring's form; what is not is as it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Form {
+    pub(super) labels: Option<Labels>,
+    pub(super) per_node: Option<usize>,
+}
+
+/// Positions of each node, where nothing stands yet.
+const PER_NODE: usize = 160;
+
+/// A ring and its members.
+#[derive(Clone, Debug)]
+pub(super) struct Cluster {
+    found: Found,
+    labels: Labels,
+    per_node: usize,
+    order: Order,
+    pub(super) members: BTreeMap<String, Member>,
+    layout: Layout,
+    /// Nodes whose keys are lost to others, or come to be theirs, by what was done so far.
+    pub(super) events: Vec<Event>,
+}
+
+/// Who changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Person,
+    Health,
+}
+
+impl Cluster {
+    /// What was found, put in order: a map that somebody else wrote is taken over as it is, and one that is gone is written again as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] where a map stands that nobody can read, and nobody has said who is a member.
+    pub(super) fn of(found: Found, form: Form) -> Result<Self> {
+        let stated = found
+            .meta
+            .get("labels")
+            .and_then(|name| Labels::named(name));
+        let labels = form.labels.or(stated).unwrap_or_default();
+        let order = found.meta.get("lookup").and_then(|rule| rule.parse().ok());
+        let order = order.filter(|order| *order != Order::Auto && form.labels.is_none());
+        let order = order.filter(|_| labels != Labels::Crc32);
+        let ring = found.ring().filter(|ring| !ring.is_empty());
+        let members = found.nodes.iter().filter_map(|(name, text)| {
+            let member = serde_json::from_str::<Member>(text).ok()?;
+            Some((name.clone(), member))
+        });
+        let mut cluster = Self {
+            per_node: form
+                .per_node
+                .unwrap_or_else(|| per_node(&found, ring.as_ref())),
+            order: order.unwrap_or(labels.order()),
+            members: members.collect(),
+            layout: Layout::new(PER_NODE),
+            events: Vec::new(),
+            labels,
+            found,
+        };
+        match ring {
+            Some(ring) => cluster.follow(&ring),
+            None if cluster.found.size > 0 && cluster.members.is_empty() => {
+                let why = "the map that stands in the manager Redis cannot be read: set it right, or delete it";
+                return Err(Error::new(ErrorKind::Config, why));
+            }
+            None => cluster.restore(),
+        }
+        Ok(cluster)
+    }
+
+    /// Takes the map for what it is, whoever wrote it.
+    fn follow(&mut self, ring: &Ring) {
+        let urls: BTreeMap<String, &str> = ring
+            .nodes()
+            .iter()
+            .map(|url| (name_of(url), url.as_str()))
+            .collect();
+        let positions = ring.iter().map(|(at, url)| (at, name_of(url)));
+        self.layout = Layout::of(positions, self.per_node);
+        let is_new = self.members.is_empty();
+        let gone =
+            |(name, member): &(&String, &Member)| member.state.is_on() && !urls.contains_key(*name);
+        let gone: Vec<String> = self
+            .members
+            .iter()
+            .filter(gone)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            self.members.remove(&name);
+            self.tell(Kind::RemovedElsewhere, &name, "");
+        }
+        let mut taken = Vec::new();
+        for (name, url) in urls {
+            let known = self
+                .members
+                .get(&name)
+                .filter(|member| member.state.is_on());
+            if known.is_some_and(|member| member.url == url) {
+                continue;
+            }
+            if known.is_none() {
+                taken.push(name.clone());
+            }
+            let member = known.cloned().unwrap_or_else(|| Member::up(url));
+            let url = url.to_owned();
+            self.members.insert(name, Member { url, ..member });
+        }
+        match is_new {
+            true if taken.is_empty() => {}
+            true => self.tell_all(Kind::TakenOver, &format!("{} nodes", taken.len())),
+            false => taken
+                .iter()
+                .for_each(|name| self.tell(Kind::AddedElsewhere, name, "")),
+        }
+    }
+
+    /// Has a map that is gone, or that nobody can read, be as it was.
+    fn restore(&mut self) {
+        let on = |member: &Member| member.state.is_on();
+        if !self.members.values().any(on) {
+            return;
+        }
+        let before = last_positions(&self.found.last);
+        let known = |(_, name): &(u32, String)| self.members.get(name).is_some_and(on);
+        self.layout = Layout::of(before.into_iter().filter(known), self.per_node);
+        let names: Vec<String> = self.members.keys().cloned().collect();
+        for name in names {
+            if self.members.get(&name).is_some_and(on) && self.layout.share(&name) == 0.0 {
+                self.layout.join(&name, &[]);
+            }
+        }
+        self.tell_all(Kind::Restored, "the map was gone, or could not be read");
+    }
+
+    /// The epoch that was found.
+    pub(super) fn epoch(&self) -> &str {
+        self.found.epoch()
+    }
+
+    /// What is said of the form.
+    pub(super) fn form(&self) -> (Labels, usize, Order) {
+        (self.labels, self.per_node, self.order)
+    }
+
+    pub(super) fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// Whether keys are placed by their hash tags.
+    pub(super) fn has_hash_tags(&self) -> bool {
+        self.found
+            .meta
+            .get("hash_tags")
+            .is_some_and(|tags| tags == "1")
+    }
+
+    /// How many positions the ring has.
+    pub(super) fn positions_count(&self) -> usize {
+        self.layout.len()
+    }
+
+    /// The part of all keys that each node has, and its number of positions.
+    pub(super) fn shares(&self) -> BTreeMap<&str, (f64, usize)> {
+        self.layout.shares()
+    }
+
+    /// Whether the map is another than its meta says.
+    pub(super) fn is_edited(&self) -> bool {
+        self.found.is_edited()
+    }
+
+    /// Fields of the map as it stands, each of which a Python reader sorts for each of its commands.
+    pub(super) fn fields(&self) -> usize {
+        self.found.size
+    }
+
+    pub(super) fn member(&self, name: &str) -> Result<&Member> {
+        self.members.get(name).ok_or_else(|| unknown(name))
+    }
+
+    fn member_mut(&mut self, name: &str) -> Result<&mut Member> {
+        self.members.get_mut(name).ok_or_else(|| unknown(name))
+    }
+
+    /// How many nodes are on the map.
+    pub(super) fn on(&self) -> usize {
+        self.members
+            .values()
+            .filter(|member| member.state.is_on())
+            .count()
+    }
+
+    /// The part of all keys that is a node's.
+    pub(super) fn share(&self, name: &str) -> f64 {
+        self.layout.share(name)
+    }
+
+    /// What the fullest node has in times of the mean.
+    pub(super) fn imbalance(&self) -> f64 {
+        self.layout.imbalance()
+    }
+
+    /// Puts a node on the ring: a new one, one that was taken off, or one that is drained. Another url of one that is there replaces its own.
+    pub(super) fn add(&mut self, url: &str, by: By) {
+        let name = name_of(url);
+        let known = self.members.get(&name).cloned();
+        let kind = match (&known, by) {
+            (Some(_), By::Health) => Kind::Returned,
+            (Some(member), By::Person) if member.state == State::Up => Kind::Changed,
+            _ => Kind::Added,
+        };
+        let flaps = known.as_ref().map_or(0, |member| member.flaps);
+        let before = known.map(|member| member.positions).unwrap_or_default();
+        self.layout.join(&name, &before);
+        self.members.insert(
+            name.clone(),
+            Member {
+                flaps,
+                ..Member::up(url)
+            },
+        );
+        self.tell(kind, &name, "");
+        self.place();
+    }
+
+    /// Takes a node off the ring, and forgets it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if it is none of this ring.
+    pub(super) fn remove(&mut self, name: &str) -> Result<()> {
+        self.member(name)?;
+        self.layout.leave(name);
+        self.members.remove(name);
+        self.tell(Kind::Removed, name, "");
+        self.place();
+        Ok(())
+    }
+
+    /// Takes a node off the ring that fails, and remembers where it was.
+    pub(super) fn eject(&mut self, name: &str, why: &str) -> Result<()> {
+        let had = self.layout.leave(name);
+        let member = self.member_mut(name)?;
+        member.state = State::Out;
+        member.flaps = member.flaps.saturating_add(1);
+        why.clone_into(&mut member.why);
+        if member.positions.is_empty() {
+            member.positions = had;
+        }
+        member.part = None;
+        self.tell(Kind::Ejected, name, why);
+        self.place();
+        Ok(())
+    }
+
+    /// A node fails, or does so no more.
+    pub(super) fn suspect(&mut self, name: &str, why: Option<&str>) -> Result<()> {
+        let member = self.member_mut(name)?;
+        let (state, kind) = match why {
+            Some(_) => (State::Suspect, Kind::Suspected),
+            None => (State::Up, Kind::Recovered),
+        };
+        member.state = state;
+        why.unwrap_or_default().clone_into(&mut member.why);
+        self.tell(kind, name, why.unwrap_or_default());
+        Ok(())
+    }
+
+    /// A node is well for so long that its falls are nothing any more.
+    pub(super) fn forgive(&mut self, name: &str) -> Result<()> {
+        let member = self.member_mut(name)?;
+        member.flaps = member.flaps.saturating_sub(1);
+        Ok(())
+    }
+
+    /// Begins to empty a node in so many steps, or takes the next of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if it is not on the ring, or is the only one there.
+    pub(super) fn drain(&mut self, name: &str, steps: Option<u32>) -> Result<()> {
+        let alone = self.on() < 2;
+        let member = self.member_mut(name)?;
+        if !member.state.is_on() || alone {
+            let why = "only a node that is on the ring with others can be drained";
+            return Err(Error::new(ErrorKind::Config, why).with("node", shown(name)));
+        }
+        if let Some(steps) = steps {
+            member.step = Some(1.0 / f64::from(steps.max(1)));
+            member.part = Some(1.0);
+        }
+        let step = member.step.unwrap_or(1.0);
+        // A little more, so that the sum of thirds is all.
+        let part = member.part.unwrap_or(1.0) - step - 1e-9;
+        let done = part <= 0.0;
+        member.part = Some(part.max(0.0));
+        member.state = if done {
+            State::Drained
+        } else {
+            State::Draining
+        };
+        let had = match done {
+            true => self.layout.leave(name),
+            false => self.layout.shrink(name, part),
+        };
+        let member = self.member_mut(name)?;
+        if member.positions.is_empty() {
+            member.positions = had;
+        }
+        if done {
+            (member.part, member.step) = (None, None);
+        }
+        let kind = if done { Kind::Drained } else { Kind::Draining };
+        self.tell(kind, name, &format!("{:.0} %", part.max(0.0) * 100.0));
+        self.place();
+        Ok(())
+    }
+
+    /// Chooses all positions anew.
+    pub(super) fn rebuild(&mut self) {
+        let names: Vec<String> = self.on_names().map(str::to_owned).collect();
+        self.layout = Layout::new(self.per_node);
+        names.iter().for_each(|name| self.layout.join(name, &[]));
+        self.tell_all(
+            Kind::Rebuilt,
+            &format!(
+                "{}, {} positions a node",
+                self.labels.as_str(),
+                self.per_node
+            ),
+        );
+        self.place();
+    }
+
+    /// Positions that follow from the names of all who are there.
+    fn place(&mut self) {
+        let urls: Vec<&str> = self
+            .on_names()
+            .filter_map(|name| Some(self.members.get(name)?.url.as_str()))
+            .collect();
+        let chosen = match self.labels {
+            Labels::Balanced => return,
+            Labels::Xxh3 => positions_for(&urls, self.per_node),
+            Labels::Crc32 => python_positions(&urls, self.per_node),
+        };
+        let chosen = chosen.into_iter().map(|(at, url)| (at, name_of(&url)));
+        self.layout = Layout::of(chosen, self.per_node);
+        let parts: Vec<(String, f64)> = self
+            .members
+            .iter()
+            .filter_map(|(name, member)| Some((name.clone(), member.part?)))
+            .collect();
+        for (name, part) in parts {
+            self.layout.shrink(&name, part);
+        }
+    }
+
+    fn on_names(&self) -> impl Iterator<Item = &str> {
+        let on = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.state.is_on());
+        on.map(|(name, _)| name.as_str())
+    }
+
+    /// The positions, each with its node's url.
+    fn positions(&self) -> Vec<(u32, String)> {
+        let url = |name: &str| {
+            self.members
+                .get(name)
+                .map_or_else(|| name.to_owned(), |member| member.url.clone())
+        };
+        self.layout
+            .iter()
+            .map(|(at, name)| (at, url(name)))
+            .collect()
+    }
+
+    /// The ring as it would be.
+    pub(super) fn ring(&self) -> Ring {
+        let positions = self.positions();
+        match self.order {
+            Order::Lexicographic => {
+                let spelt = positions.into_iter().map(|(at, url)| (at.to_string(), url));
+                // Positions that are numbers make a ring.
+                Ring::from_fields(spelt, Order::Lexicographic).unwrap_or_default()
+            }
+            _ => Ring::from_map(positions),
+        }
+    }
+
+    /// The ring as it was found.
+    pub(super) fn ring_before(&self) -> Ring {
+        let order = self
+            .found
+            .meta
+            .get("lookup")
+            .and_then(|rule| rule.parse().ok());
+        let fields = self.found.fields.iter().cloned();
+        Ring::from_fields(fields, order.unwrap_or(Order::Numeric)).unwrap_or_default()
+    }
+
+    /// Which keys the changes so far move.
+    pub(super) fn moves(&self) -> Vec<Move> {
+        moves(&self.ring_before(), &self.ring())
+    }
+
+    fn tell(&mut self, kind: Kind, name: &str, text: &str) {
+        self.events.push(Event::new(kind, Some(shown(name)), text));
+    }
+
+    pub(super) fn tell_all(&mut self, kind: Kind, text: &str) {
+        self.events.push(Event::new(kind, None, text));
+    }
+
+    /// What has to be written; nothing where all is as it was found.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] where the map is none that readers would take.
+    pub(super) fn change(&self, lease: Option<&str>) -> Result<Option<Change>> {
+        let mut change = match self.must_publish() {
+            true => self.publication(),
+            false => Ok(Change::default()),
+        }?;
+        for (name, member) in &self.members {
+            let text = member.text();
+            if self.found.nodes.get(name) != Some(&text) {
+                change.nodes.insert(name.clone(), Some(text));
+            }
+        }
+        let names: BTreeSet<&String> = self.members.keys().collect();
+        for name in self.found.nodes.keys().filter(|name| !names.contains(name)) {
+            change.nodes.insert(name.clone(), None);
+        }
+        if change.map.is_none() && change.nodes.is_empty() && self.events.is_empty() {
+            return Ok(None);
+        }
+        change.events = self.events.iter().map(Event::line).collect();
+        change.lease = lease.map(str::to_owned);
+        Ok(Some(change))
+    }
+
+    fn must_publish(&self) -> bool {
+        // A map without a meta has no epoch, and is not what Python readers find their way by.
+        let is_first = self.found.meta.get("digest").is_none() && !self.layout.is_empty();
+        is_first || self.found.is_edited() || self.ring() != self.ring_before()
+    }
+
+    fn publication(&self) -> Result<Change> {
+        let map = Publication::of_positions(self.positions())
+            .lookup(self.order)
+            .per_node(self.per_node)
+            .writer(concat!("larder-manager/", env!("CARGO_PKG_VERSION")));
+        let mut change = map.change_to_any(&self.found)?;
+        change
+            .meta
+            .insert("labels", Some(self.labels.as_str().to_owned()));
+        Ok(change)
+    }
+}
+
+/// As many positions as each node has.
+fn per_node(found: &Found, ring: Option<&Ring>) -> usize {
+    let stated = found
+        .meta
+        .get("vnodes")
+        .and_then(|vnodes| vnodes.parse().ok());
+    let counted = ring.map(|ring| ring.positions().div_ceil(ring.nodes().len().max(1)));
+    stated
+        .filter(|vnodes| *vnodes > 0)
+        .or(counted)
+        .unwrap_or(PER_NODE)
+}
+
+/// Where the nodes were, by the history.
+fn last_positions(entry: &str) -> Vec<(u32, String)> {
+    #[derive(Default, Deserialize)]
+    struct Entry {
+        nodes: Vec<String>,
+        positions: Vec<Vec<u32>>,
+    }
+    let entry: Entry = serde_json::from_str(entry).unwrap_or_default();
+    let nodes = entry.nodes.into_iter().zip(entry.positions);
+    nodes
+        .flat_map(|(node, positions)| positions.into_iter().map(move |at| (at, node.clone())))
+        .collect()
+}
+
+/// The error for a node that is none.
+pub(super) fn unknown(name: &str) -> Error {
+    Error::new(ErrorKind::Config, "this is no node of the ring").with("node", shown(name))
+}
