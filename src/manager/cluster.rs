@@ -244,11 +244,6 @@ impl Cluster {
             .count()
     }
 
-    /// The part of all keys that is a node's.
-    pub(super) fn share(&self, name: &str) -> f64 {
-        self.layout.share(name)
-    }
-
     /// What the fullest node has in times of the mean.
     pub(super) fn imbalance(&self) -> f64 {
         self.layout.imbalance()
@@ -541,7 +536,14 @@ fn last_positions(entry: &str) -> Vec<(u32, String)> {
         .collect()
 }
 
+const UNKNOWN: &str = "this is no node of the ring";
+
 /// The error for a node that is none.
-pub(super) fn unknown(name: &str) -> Error {
-    Error::new(ErrorKind::Config, "this is no node of the ring").with("node", shown(name))
+fn unknown(name: &str) -> Error {
+    Error::new(ErrorKind::Config, UNKNOWN).with("node", shown(name))
+}
+
+/// Whether it is one.
+pub(super) fn is_unknown(error: &Error) -> bool {
+    error.message() == UNKNOWN
 }

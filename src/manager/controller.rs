@@ -27,8 +27,6 @@ pub(super) struct Controller {
 pub(super) struct Done {
     pub(super) cluster: Cluster,
     pub(super) epoch: u64,
-    /// Whether anything was written.
-    pub(super) wrote: bool,
 }
 
 impl Controller {
@@ -72,27 +70,15 @@ impl Controller {
         let mut tried = 1;
         loop {
             let mut cluster = self.look().await?;
-            let known = cluster.events.len();
             let found = cluster.found().clone();
             change(&mut cluster)?;
             let epoch = || found.epoch().parse().unwrap_or(0);
-            let wrote = cluster.events.len() > known;
             let Some(written) = cluster.change(lease)? else {
                 let epoch = epoch();
-                return Ok(Done {
-                    cluster,
-                    epoch,
-                    wrote: false,
-                });
+                return Ok(Done { cluster, epoch });
             };
             match self.registry.commit(&found, &written).await {
-                Ok(epoch) => {
-                    return Ok(Done {
-                        cluster,
-                        epoch,
-                        wrote,
-                    });
-                }
+                Ok(epoch) => return Ok(Done { cluster, epoch }),
                 Err(error) if is_stale(&error) && tried < TRIES => tried += 1,
                 Err(error) if is_stale(&error) => return Err(busy(&error)),
                 Err(error) => return Err(error),

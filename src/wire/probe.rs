@@ -1,6 +1,6 @@
 //! Whether a server can be used as a node of a ring.
 
-use redis::{Value, cmd};
+use redis::{Value, cmd, pipe};
 
 use super::Connection;
 use super::node::Node;
@@ -43,14 +43,17 @@ impl Node {
             Err(error) => return Err(error),
         }
         let word = format!("{:016x}", random());
-        let mut set = cmd("SET");
-        set.arg(KEY).arg(&word).arg("PX").arg(LIFE);
-        connection.run::<Value>("probe", &set).await?;
-        let read: Option<String> = connection.run("probe", cmd("GET").arg(KEY)).await?;
-        if read.as_deref() != Some(&word) {
-            return Err(useless(connection, "it does not read what was written"));
+        // In one step, since others may probe the node too.
+        let mut both = pipe();
+        both.atomic();
+        both.cmd("SET").arg(KEY).arg(&word).arg("PX").arg(LIFE);
+        both.cmd("GET").arg(KEY);
+        let replies = connection.run_pipeline("probe", &both).await?;
+        match replies.last() {
+            Some(Value::BulkString(read)) if *read == word.as_bytes() => Ok(()),
+            Some(Value::ServerError(error)) => Err(connection.server_error("probe", error)),
+            _ => Err(useless(connection, "it does not read what was written")),
         }
-        Ok(())
     }
 
     /// What the server says of itself, by name.

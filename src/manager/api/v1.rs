@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::App;
 use crate::error::{Error, ErrorKind};
-use crate::manager::cluster::{By, Cluster};
+use crate::manager::cluster::{By, Cluster, is_unknown};
 use crate::manager::controller::Done;
 use crate::manager::event::Event;
 use crate::manager::member::{State as NodeState, shown};
@@ -61,6 +61,7 @@ impl IntoResponse for Refusal {
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let (status, code) = match error.kind() {
+            _ if is_unknown(&error) => (StatusCode::NOT_FOUND, "not_found"),
             ErrorKind::Config | ErrorKind::Key => (StatusCode::BAD_REQUEST, "bad_request"),
             ErrorKind::Busy => (StatusCode::CONFLICT, "conflict"),
             ErrorKind::Rejected => (StatusCode::BAD_GATEWAY, "rejected"),
@@ -159,9 +160,7 @@ struct NewNode {
 }
 
 async fn add(State(app): State<Arc<App>>, Body(new): Body<NewNode>) -> Answer {
-    let before = app.controller.look().await?;
-    let done = app.add(&new.url).await?;
-    Ok(changed(&before, &done))
+    Ok(changed(&app.add(&new.url).await?))
 }
 
 #[derive(Deserialize)]
@@ -173,14 +172,8 @@ struct WhichNode {
 }
 
 async fn remove(State(app): State<Arc<App>>, Query(which): Query<WhichNode>) -> Answer {
-    let before = app.controller.look().await?;
     let name = App::name(&which.node);
-    if !before.members.contains_key(&name) {
-        let why = format!("there is no node {}", shown(&name));
-        return Err(refusal(StatusCode::NOT_FOUND, "not_found", why));
-    }
-    let done = app.remove(&name, which.last).await?;
-    Ok(changed(&before, &done))
+    Ok(changed(&app.remove(&name, which.last).await?))
 }
 
 #[derive(Deserialize)]
@@ -196,21 +189,19 @@ fn ten() -> u32 {
 }
 
 async fn drain(State(app): State<Arc<App>>, Body(drain): Body<Drain>) -> Answer {
-    let before = app.controller.look().await?;
     let name = App::name(&drain.node);
     let step = |cluster: &mut Cluster| cluster.drain(&name, Some(drain.steps));
     let done = app.changed(app.controller.apply(None, step).await)?;
-    Ok(changed(&before, &done))
+    Ok(changed(&done))
 }
 
 async fn rebuild(State(app): State<Arc<App>>) -> Answer {
-    let before = app.controller.look().await?;
     let rebuild = |cluster: &mut Cluster| {
         cluster.rebuild();
         Ok(())
     };
     let done = app.changed(app.controller.apply(None, rebuild).await)?;
-    Ok(changed(&before, &done))
+    Ok(changed(&done))
 }
 
 async fn check(State(app): State<Arc<App>>) -> Answer {
@@ -219,9 +210,8 @@ async fn check(State(app): State<Arc<App>>) -> Answer {
 }
 
 /// What was changed: the map's epoch, and which keys moved.
-fn changed(before: &Cluster, done: &Done) -> Json<Value> {
-    let moves = crate::ringmap::moves(&before.ring_before(), &done.cluster.ring());
-    let mut answer = moved(&moves);
+fn changed(done: &Done) -> Json<Value> {
+    let mut answer = moved(&done.cluster.moves());
     answer["epoch"] = done.epoch.into();
     Json(answer)
 }

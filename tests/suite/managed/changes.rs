@@ -319,7 +319,7 @@ async fn readers_never_see_half_a_map() {
                     assert_eq!(format!("{:016x}", ring.digest()), meta["digest"]);
                     assert!(ring.nodes().len() >= 2);
                     read += 1;
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 read
             })
