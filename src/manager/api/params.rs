@@ -18,6 +18,8 @@ pub(super) enum Given {
 pub(super) struct Params {
     texts: HashMap<String, String>,
     json: Option<Value>,
+    /// Whether the body says that it is JSON, and is none.
+    malformed: bool,
 }
 
 /// What is wrong with one, by the number that the Python server has for it.
@@ -26,6 +28,9 @@ pub(super) struct Wrong {
     pub(super) code: u16,
     pub(super) why: String,
 }
+
+/// A parameter is not there.
+const MISSING: u16 = 560;
 
 impl Params {
     pub(super) fn of(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Self {
@@ -45,21 +50,33 @@ impl Params {
             .split(';')
             .next()
             .is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"));
-        let json = is_json.then(|| serde_json::from_slice(body).ok()).flatten();
-        Self { texts, json }
+        let json = is_json.then(|| serde_json::from_slice(body).ok());
+        let json = json.flatten();
+        Self {
+            malformed: is_json && json.is_none() && !body.is_empty(),
+            texts,
+            json,
+        }
     }
 
-    fn get(&self, name: &str) -> Option<Given> {
+    /// A parameter, and nothing where it is not there. A body is looked at only where the query has none.
+    fn get(&self, name: &str) -> Result<Option<Given>, Wrong> {
         if let Some(text) = self.texts.get(name) {
-            return Some(Given::Text(text.clone()));
+            return Ok(Some(Given::Text(text.clone())));
         }
-        let value = self.json.as_ref()?.as_object()?.get(name)?;
-        (!value.is_null()).then(|| Given::Json(value.clone()))
+        if self.malformed {
+            let why = "请求处理失败".to_owned();
+            return Err(Wrong { code: 500, why });
+        }
+        let fields = self.json.as_ref().and_then(Value::as_object);
+        let value = fields.and_then(|fields| fields.get(name));
+        let value = value.filter(|value| !value.is_null());
+        Ok(value.map(|value| Given::Json(value.clone())))
     }
 
     /// A text that has to be there.
     pub(super) fn text(&self, name: &'static str) -> Result<String, Wrong> {
-        match self.get(name) {
+        match self.get(name)? {
             None => Err(missing(name)),
             Some(Given::Text(text) | Given::Json(Value::String(text))) => Ok(text),
             Some(Given::Json(other)) => Ok(other.to_string()),
@@ -67,13 +84,17 @@ impl Params {
     }
 
     /// A text that may be there.
-    pub(super) fn optional(&self, name: &'static str) -> Option<String> {
-        self.text(name).ok().filter(|text| !text.is_empty())
+    pub(super) fn optional(&self, name: &'static str) -> Result<Option<String>, Wrong> {
+        match self.text(name) {
+            Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+            Err(wrong) if wrong.code == MISSING => Ok(None),
+            Err(wrong) => Err(wrong),
+        }
     }
 
     /// A number that has to be there, from `least` to `most`. Of a fraction the whole part counts.
     pub(super) fn number(&self, name: &'static str, least: i64, most: i64) -> Result<i64, Wrong> {
-        let number = match self.get(name) {
+        let number = match self.get(name)? {
             None => return Err(missing(name)),
             Some(Given::Text(text) | Given::Json(Value::String(text))) => {
                 let whole = text.split('.').next().unwrap_or_default();
@@ -99,7 +120,7 @@ impl Params {
 
 fn missing(name: &str) -> Wrong {
     Wrong {
-        code: 560,
+        code: MISSING,
         why: format!("{name}字段不能为空!"),
     }
 }

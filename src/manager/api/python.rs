@@ -66,7 +66,7 @@ async fn add(app: &App, params: &Params) -> Response {
         let host = params.text("host")?;
         let port = params.number("port", 0, 65535)?;
         let db = params.number("db", 0, 15)?;
-        Ok((host, port, db, params.optional("password")))
+        Ok((host, port, db, params.optional("password")?))
     };
     let (host, port, db, password) = match read() {
         Ok(read) => read,
@@ -177,6 +177,9 @@ fn parsed(value: &str) -> Value {
 }
 
 fn refused(wrong: &Wrong) -> Response {
+    if wrong.code == 500 {
+        return answer(wrong.code, &wrong.why, json!({}));
+    }
     let body = json!({ "respCode": wrong.code, "respMsg": wrong.why, "data": { "result": {} } });
     written(&body, "application/json; charset=utf-8")
 }

@@ -297,7 +297,9 @@ async fn a_node_is_drained_in_steps() {
 async fn readers_never_see_half_a_map() {
     let fleet = Fleet::bare(3).await;
     let urls = fleet.node_urls();
-    let managed = Managed::start(quick(&fleet)).await;
+    let mut config = quick(&fleet);
+    config.vnodes = Some(20);
+    let managed = Managed::start(config).await;
     add_all(&managed, &fleet).await;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let readers: Vec<_> = (0..50)
