@@ -4,6 +4,7 @@
 //! All that a manager knows stands in the manager Redis, so another one may take its place at any time: two at once do no harm, since a change is
 //! made in one step and only of what was read, and one of them alone, who has the lease, judges the nodes. docs/MANAGER.md has the calls.
 
+mod admin;
 mod api;
 mod cluster;
 mod config;
@@ -12,6 +13,7 @@ mod event;
 mod health;
 mod member;
 mod probe;
+mod view;
 mod watch;
 
 use std::future::Future;
@@ -22,20 +24,19 @@ use tokio::sync::{Notify, watch as channel};
 
 use self::api::App;
 use self::api::guard_of;
-use self::cluster::Form;
-use self::config::Allow;
-use self::controller::Controller;
-use self::probe::Nodes;
 use self::watch::{Status, Watch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ring::registry::Registry;
-use crate::wire::{Admits, ConnectionSettings, Target};
 
+pub use admin::Admin;
 pub use cluster::Labels;
 pub use config::Config;
 pub use event::{Event, Kind};
 pub use health::{Freeze, HealthSettings};
 pub use member::State;
+pub use view::{
+    EventView, EventsView, Finding, Findings, Located, MoveView, Moved, NodeView, NodesView, Plan,
+    RingView,
+};
 
 /// Keeps the map and answers HTTP until `shutdown` is over; then ends what is under way, and gives the lease up.
 ///
@@ -64,7 +65,6 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<()> {
-    config.check()?;
     let at = listener.local_addr().map_err(|error| {
         Error::new(
             ErrorKind::Config,
@@ -75,35 +75,12 @@ pub async fn run(
         let why = "without a token only a loopback address is served: set one of 32 characters";
         return Err(Error::new(ErrorKind::Config, why));
     }
-    let manager = ConnectionSettings {
-        client_name: Some("larder-manager".to_owned()),
-        ..config.connection.clone()
-    };
-    let target = Target::parse(&config.redis)?;
-    let registry = Registry::connect(target, manager, &config.map_name).await?;
-    let controller = Controller {
-        registry,
-        form: Form {
-            labels: config.labels,
-            per_node: config.vnodes,
-        },
-    };
-    let allow = Allow::of(&config.allow)?;
-    let nodes = ConnectionSettings {
-        admits: Some(Admits::new(move |addr| allow.admits(addr))),
-        spared: controller
-            .spared()
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        ..config.connection.clone()
-    };
-    let nodes = Arc::new(Nodes::new(nodes, config.health.timeout));
+    let admin = Admin::connect(&config).await?;
     let (status, seen) = channel::channel(Status::default());
     let wake = Arc::new(Notify::new());
     let watch = Watch {
-        controller: controller.clone(),
-        nodes: Arc::clone(&nodes),
+        controller: admin.controller.clone(),
+        nodes: Arc::clone(&admin.nodes),
         settings: config.health.clone(),
         drain_pause: config.drain_pause,
         status,
@@ -111,8 +88,7 @@ pub async fn run(
     };
     let app = App {
         guard: guard_of(&config, at.ip()),
-        controller,
-        nodes,
+        admin,
         status: seen,
         wake,
     };

@@ -21,19 +21,14 @@ use tokio::time::timeout;
 
 use self::guard::Guard;
 pub(super) use self::serve::serve;
-use super::cluster::{By, Cluster};
+use super::admin::Admin;
 use super::config::Config;
-use super::controller::{Controller, Done};
-use super::member::{State as NodeState, name_of};
-use super::probe::Nodes;
 use super::watch::Status;
-use crate::error::{Error, ErrorKind, Result};
-use crate::wire::NodeAddr;
+use crate::error::Result;
 
 /// What all requests share.
 pub(super) struct App {
-    pub(super) controller: Controller,
-    pub(super) nodes: Arc<Nodes>,
+    pub(super) admin: Admin,
     pub(super) status: watch::Receiver<Status>,
     pub(super) wake: Arc<Notify>,
     pub(super) guard: Guard,
@@ -77,49 +72,7 @@ pub(super) fn guard_of(config: &Config, at: IpAddr) -> Guard {
 }
 
 impl App {
-    /// Puts a node on the ring that answers, emptied first where it was there before.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Nodes::probe`] and [`Controller::apply`]; [`ErrorKind::Config`] for a url that is none.
-    async fn add(&self, url: &str) -> Result<Done> {
-        let addr = NodeAddr::parse(url)?;
-        self.nodes.probe(url).await?;
-        let known = self.controller.look().await?;
-        let away = known
-            .members
-            .get(&addr.label())
-            .filter(|member| matches!(member.state, NodeState::Out | NodeState::Drained));
-        if away.is_some() {
-            self.nodes.at(url)?.empty(&self.controller.spared()).await?;
-        }
-        let add = |cluster: &mut Cluster| {
-            cluster.add(url, By::Person);
-            Ok(())
-        };
-        self.changed(self.controller.apply(None, add).await)
-    }
-
-    /// Takes a node off the ring for good.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Controller::apply`]; [`ErrorKind::Config`] where there is no such node, or it is the last one and `last` is not said.
-    async fn remove(&self, name: &str, last: bool) -> Result<Done> {
-        let remove = |cluster: &mut Cluster| {
-            let is_on = cluster.member(name)?.state.is_on();
-            if is_on && cluster.on() == 1 && !last {
-                let why = "it is the last node of the ring: without it there is none";
-                return Err(
-                    Error::new(ErrorKind::Config, why).with("node", super::member::shown(name))
-                );
-            }
-            cluster.remove(name)
-        };
-        self.changed(self.controller.apply(None, remove).await)
-    }
-
-    fn changed(&self, done: Result<Done>) -> Result<Done> {
+    fn changed<T>(&self, done: Result<T>) -> Result<T> {
         if done.is_ok() {
             self.wake.notify_one();
         }
@@ -133,14 +86,5 @@ impl App {
         self.wake.notify_one();
         // Where another manager watches, it does that in its own time.
         let _ = timeout(CHECK, status.changed()).await;
-    }
-
-    /// A node by its `host:port/db` or url.
-    fn name(node: &str) -> String {
-        let url = match node.contains("://") {
-            true => node.to_owned(),
-            false => format!("redis://{node}"),
-        };
-        NodeAddr::parse(&url).map_or_else(|_| name_of(node), |addr| addr.label())
     }
 }

@@ -81,11 +81,10 @@ async fn add(app: &App, params: &Params) -> Response {
         Ok(false) => {}
         Err(error) => return failed(&error),
     }
-    match app.nodes.probe(&url).await {
-        Ok(()) => {}
-        Err(error) => return unreachable(&error),
+    if let Err(error) = app.admin.nodes.probe(&url).await {
+        return unreachable(&error);
     }
-    match app.add(&url).await {
+    match app.changed(app.admin.add(&url).await) {
         Ok(_) => answer(200, SUCCESS, json!({})),
         Err(error) => failed(&error),
     }
@@ -102,12 +101,12 @@ async fn remove(app: &App, params: &Params) -> Response {
         Err(wrong) => return refused(&wrong),
     };
     let name = format!("{}:{port}/{db}", host.to_lowercase());
-    match app.controller.look().await {
+    match app.admin.controller.look().await {
         Ok(cluster) if cluster.members.contains_key(&name) => {}
         Ok(_) => return answer(500, "node不存在", json!({})),
         Err(error) => return failed(&error),
     }
-    match app.remove(&name, true).await {
+    match app.changed(app.admin.remove(&name, true).await) {
         Ok(_) => answer(200, SUCCESS, json!({})),
         Err(error) => failed(&error),
     }
@@ -128,7 +127,7 @@ fn url_of(host: &str, port: i64, db: i64, password: Option<&str>) -> Result<Stri
 
 /// Whether a node of the ring has this host and port, whatever its database.
 async fn is_taken(app: &App, host: &str, port: i64) -> Result<bool> {
-    let cluster = app.controller.look().await?;
+    let cluster = app.admin.controller.look().await?;
     let place = format!("{}:{port}/", host.to_lowercase());
     Ok(cluster
         .members
@@ -137,7 +136,7 @@ async fn is_taken(app: &App, host: &str, port: i64) -> Result<bool> {
 }
 
 async fn info(app: &App) -> Result<Vec<Value>> {
-    let cluster = app.controller.look().await?;
+    let cluster = app.admin.controller.look().await?;
     let on = cluster.members.into_iter();
     let on = on.filter(|(_, member)| member.state.is_on());
     let asked = on.map(|(name, member)| info_of(app, name, member.url));
@@ -145,7 +144,7 @@ async fn info(app: &App) -> Result<Vec<Value>> {
 }
 
 async fn info_of(app: &App, name: String, url: String) -> Value {
-    let info = match app.nodes.at(&url) {
+    let info = match app.admin.nodes.at(&url) {
         Ok(node) => node.info().await,
         Err(error) => Err(error),
     };

@@ -7,22 +7,17 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::App;
 use crate::error::{Error, ErrorKind};
-use crate::manager::cluster::{By, Cluster, is_unknown};
-use crate::manager::controller::Done;
-use crate::manager::event::Event;
-use crate::manager::member::{State as NodeState, shown};
-use crate::ringmap::{Move, key_hash, label};
+use crate::manager::cluster::is_unknown;
+use crate::manager::member::shown;
+use crate::manager::view::{EventsView, Findings, Located, Moved, NodesView, Plan, RingView};
 
-/// Events in one answer, at most.
-const MAX_EVENTS: usize = 1000;
-
-type Answer = Result<Json<Value>, Refusal>;
+type Answer<T> = Result<Json<T>, Refusal>;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -30,6 +25,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/nodes/check", post(check))
         .route("/api/v1/nodes/drain", post(drain))
         .route("/api/v1/ring", get(ring))
+        .route("/api/v1/ring/verify", get(verify))
         .route("/api/v1/ring/where", get(locate))
         .route("/api/v1/ring/preview", post(preview))
         .route("/api/v1/ring/rebuild", post(rebuild))
@@ -107,49 +103,15 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     }
 }
 
-/// A node as it is shown.
-#[derive(Debug, Serialize)]
-struct NodeView {
-    node: String,
-    state: NodeState,
-    share: f64,
-    positions: usize,
-    flaps: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    part: Option<f64>,
-    /// Why it fails, or was taken off.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<String>,
-}
-
-fn views(app: &App, cluster: &Cluster) -> Vec<NodeView> {
-    let failing = app.status.borrow().failing.clone();
-    let shares = cluster.shares();
-    let members = cluster.members.iter();
-    let views = members.map(|(name, member)| {
-        let (share, positions) = shares.get(name.as_str()).copied().unwrap_or_default();
-        let why = failing
-            .get(name)
-            .or(Some(&member.why))
-            .filter(|why| !why.is_empty());
-        NodeView {
-            node: shown(name),
-            state: member.state,
-            share,
-            positions,
-            flaps: member.flaps,
-            part: member.part,
-            why: why.cloned(),
+async fn nodes(State(app): State<Arc<App>>) -> Answer<NodesView> {
+    let mut view = app.admin.nodes().await?;
+    let status = app.status.borrow();
+    for node in &mut view.nodes {
+        if let Some(why) = status.failing.get(&node.node) {
+            node.why = Some(why.clone());
         }
-    });
-    views.collect()
-}
-
-async fn nodes(State(app): State<Arc<App>>) -> Answer {
-    let cluster = app.controller.look().await?;
-    Ok(Json(
-        json!({ "epoch": epoch(&cluster), "nodes": views(&app, &cluster) }),
-    ))
+    }
+    Ok(Json(view))
 }
 
 /// A node that somebody wants on the ring.
@@ -159,8 +121,8 @@ struct NewNode {
     url: String,
 }
 
-async fn add(State(app): State<Arc<App>>, Body(new): Body<NewNode>) -> Answer {
-    Ok(changed(&app.add(&new.url).await?))
+async fn add(State(app): State<Arc<App>>, Body(new): Body<NewNode>) -> Answer<Moved> {
+    Ok(Json(app.changed(app.admin.add(&new.url).await)?))
 }
 
 #[derive(Deserialize)]
@@ -171,9 +133,9 @@ struct WhichNode {
     last: bool,
 }
 
-async fn remove(State(app): State<Arc<App>>, Query(which): Query<WhichNode>) -> Answer {
-    let name = App::name(&which.node);
-    Ok(changed(&app.remove(&name, which.last).await?))
+async fn remove(State(app): State<Arc<App>>, Query(which): Query<WhichNode>) -> Answer<Moved> {
+    let removed = app.admin.remove(&which.node, which.last).await;
+    Ok(Json(app.changed(removed)?))
 }
 
 #[derive(Deserialize)]
@@ -188,93 +150,30 @@ fn ten() -> u32 {
     10
 }
 
-async fn drain(State(app): State<Arc<App>>, Body(drain): Body<Drain>) -> Answer {
-    let name = App::name(&drain.node);
-    let step = |cluster: &mut Cluster| cluster.drain(&name, Some(drain.steps));
-    let done = app.changed(app.controller.apply(None, step).await)?;
-    Ok(changed(&done))
+async fn drain(State(app): State<Arc<App>>, Body(drain): Body<Drain>) -> Answer<Moved> {
+    let drained = app.admin.drain(&drain.node, drain.steps).await;
+    Ok(Json(app.changed(drained)?))
 }
 
-async fn rebuild(State(app): State<Arc<App>>) -> Answer {
-    let rebuild = |cluster: &mut Cluster| {
-        cluster.rebuild();
-        Ok(())
-    };
-    let done = app.changed(app.controller.apply(None, rebuild).await)?;
-    Ok(changed(&done))
+async fn rebuild(State(app): State<Arc<App>>) -> Answer<Moved> {
+    Ok(Json(app.changed(app.admin.rebuild().await)?))
 }
 
-async fn check(State(app): State<Arc<App>>) -> Answer {
+async fn check(State(app): State<Arc<App>>) -> Answer<NodesView> {
     app.check().await;
     nodes(State(app)).await
 }
 
-/// What was changed: the map's epoch, and which keys moved.
-fn changed(done: &Done) -> Json<Value> {
-    let mut answer = moved(&done.cluster.moves());
-    answer["epoch"] = done.epoch.into();
-    Json(answer)
+async fn preview(State(app): State<Arc<App>>, Body(plan): Body<Plan>) -> Answer<Moved> {
+    Ok(Json(app.admin.preview(&plan).await?))
 }
 
-fn moved(moves: &[Move]) -> Value {
-    let share: f64 = moves.iter().map(|moved| moved.share).sum();
-    let moves: Vec<Value> = moves
-        .iter()
-        .map(|moved| json!({ "from": moved.from, "to": moved.to, "share": moved.share }))
-        .collect();
-    json!({ "moved": share, "moves": moves })
+async fn ring(State(app): State<Arc<App>>) -> Answer<RingView> {
+    Ok(Json(app.admin.ring().await?))
 }
 
-/// What would be done.
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Preview {
-    Add {
-        url: String,
-    },
-    Remove {
-        node: String,
-    },
-    Drain {
-        node: String,
-        #[serde(default = "one")]
-        steps: u32,
-    },
-    Rebuild {},
-}
-
-fn one() -> u32 {
-    1
-}
-
-async fn preview(State(app): State<Arc<App>>, Body(preview): Body<Preview>) -> Answer {
-    let mut cluster = app.controller.look().await?;
-    match preview {
-        Preview::Add { url } => {
-            crate::wire::NodeAddr::parse(&url)?;
-            cluster.add(&url, By::Person);
-        }
-        Preview::Remove { node } => cluster.remove(&App::name(&node))?,
-        Preview::Drain { node, steps } => cluster.drain(&App::name(&node), Some(steps))?,
-        Preview::Rebuild {} => cluster.rebuild(),
-    }
-    Ok(Json(moved(&cluster.moves())))
-}
-
-async fn ring(State(app): State<Arc<App>>) -> Answer {
-    let cluster = app.controller.look().await?;
-    let (labels, per_node, order) = cluster.form();
-    Ok(Json(json!({
-        "epoch": epoch(&cluster),
-        "nodes": cluster.on(),
-        "positions": cluster.positions_count(),
-        "fields": cluster.fields(),
-        "labels": labels,
-        "vnodes": per_node,
-        "lookup": order.to_string(),
-        "edited": cluster.is_edited(),
-        "imbalance": cluster.imbalance(),
-    })))
+async fn verify(State(app): State<Arc<App>>) -> Answer<Findings> {
+    Ok(Json(app.admin.verify().await?))
 }
 
 #[derive(Deserialize)]
@@ -282,16 +181,8 @@ struct WhichKey {
     key: String,
 }
 
-async fn locate(State(app): State<Arc<App>>, Query(which): Query<WhichKey>) -> Answer {
-    let cluster = app.controller.look().await?;
-    let ring = cluster
-        .ring_before()
-        .with_hash_tags(cluster.has_hash_tags());
-    let node = ring.node_for(&which.key).map(label);
-    let hash = key_hash(&which.key);
-    Ok(Json(
-        json!({ "key": which.key, "hash": hash, "node": node }),
-    ))
+async fn locate(State(app): State<Arc<App>>, Query(which): Query<WhichKey>) -> Answer<Located> {
+    Ok(Json(app.admin.locate(&which.key).await?))
 }
 
 #[derive(Deserialize)]
@@ -307,30 +198,17 @@ fn hundred() -> usize {
     100
 }
 
-async fn events(State(app): State<Arc<App>>, Query(since): Query<Since>) -> Answer {
-    let count = since.count.clamp(1, MAX_EVENTS);
-    let events = app.controller.registry.events(count).await?;
-    let events = events.into_iter().filter(|(id, _)| *id > since.after);
-    let events = events.filter_map(|(id, line)| {
-        let event: Event = serde_json::from_str(&line).ok()?;
-        let mut shown = serde_json::to_value(event).ok()?;
-        shown["id"] = id.into();
-        Some(shown)
-    });
-    Ok(Json(json!({ "events": events.collect::<Vec<_>>() })))
+async fn events(State(app): State<Arc<App>>, Query(since): Query<Since>) -> Answer<EventsView> {
+    Ok(Json(app.admin.events(since.after, since.count).await?))
 }
 
-async fn health(State(app): State<Arc<App>>) -> Answer {
+async fn health(State(app): State<Arc<App>>) -> Answer<Value> {
     let status = app.status.borrow().clone();
     Ok(Json(json!({
         "leads": status.leads,
         "frozen": status.frozen.map(|freeze| freeze.as_str()),
-        "manager_redis": app.controller.registry.is_up(),
+        "manager_redis": app.admin.controller.registry.is_up(),
         "error": status.error.map(|error| error.to_string()),
         "failing": status.failing.iter().map(|(name, why)| (shown(name), why)).collect::<std::collections::BTreeMap<_, _>>(),
     })))
-}
-
-fn epoch(cluster: &Cluster) -> u64 {
-    cluster.epoch().parse().unwrap_or(0)
 }

@@ -1,0 +1,52 @@
+//! The program `larder`: `larder help` has its commands.
+
+mod api;
+mod args;
+mod file;
+mod keys;
+mod manager;
+mod ops;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+/// Something is wrong with the ring.
+const WRONG: u8 = 3;
+
+/// Why a command was not done.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let done = runtime.block_on(run(cli));
+    // A file that hangs, or a name that is looked up, is not waited for.
+    runtime.shutdown_background();
+    done.unwrap_or_else(|error| failed(&error))
+}
+
+async fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    match cli.command {
+        Command::Manager(settings) => manager::run(&cli.to, &settings).await,
+        Command::Get { .. } | Command::Set { .. } | Command::Del { .. } => {
+            keys::run(&cli.to, cli.command).await
+        }
+        command => ops::run(&cli.to, command).await,
+    }
+}
+
+fn failed(error: &Failure) -> ExitCode {
+    eprintln!("larder: {error}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,380 @@
+//! What people do with a ring, by HTTP or by the program `larder`.
+
+use std::sync::Arc;
+
+use super::cluster::{By, Cluster, Form};
+use super::config::{Allow, Config};
+use super::controller::{Controller, Done};
+use super::event::Event;
+use super::member::{State, name_of, shown};
+use super::probe::Nodes;
+use super::view::{
+    EventView, EventsView, Finding, Findings, Located, MoveView, Moved, NodeView, NodesView, Plan,
+    RingView,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ring::registry::Registry;
+use crate::ringmap::{Move, Order, fields_for_readers, key_hash, label};
+use crate::wire::{Admits, ConnectionSettings, NodeAddr, Target};
+
+/// Events in one answer, at most.
+const MAX_EVENTS: usize = 1000;
+
+/// What sorting one field costs a Python reader, in microseconds: 539 for 480 positions, 16 for 15, as measured.
+const PYTHON_US: f64 = 1.1;
+
+/// The fullest node may have this in times of the mean before it is remarkable.
+const UNEVEN: f64 = 1.25;
+
+/// A ring in its manager Redis, for whoever looks after it. Clones share the connections.
+///
+/// ```no_run
+/// use larder::manager::{Admin, Config};
+/// # async fn example() -> larder::Result<()> {
+/// let admin = Admin::connect(&Config::new("redis://127.0.0.1:6379/13")).await?;
+/// let changed = admin.add("redis://10.0.0.7:6379/0").await?;
+/// println!("{:.1} % of the keys have moved", changed.moved * 100.0);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// All methods answer [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] where the manager Redis, or a node that has to answer, does not;
+/// [`ErrorKind::Config`] for what is no node of the ring, no url, or a map that cannot be read; and [`ErrorKind::Busy`] where others change the ring
+/// all the time.
+///
+/// # Cancellation
+///
+/// Dropped, a change is made whole or not at all.
+#[derive(Clone)]
+pub struct Admin {
+    pub(super) controller: Controller,
+    pub(super) nodes: Arc<Nodes>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// Connects to the manager Redis of a configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] where the configuration is wrong; those of connecting.
+    pub async fn connect(config: &Config) -> Result<Self> {
+        config.check()?;
+        let manager = ConnectionSettings {
+            client_name: Some("larder-manager".to_owned()),
+            ..config.connection.clone()
+        };
+        let target = Target::parse(&config.redis)?;
+        let registry = Registry::connect(target, manager, &config.map_name).await?;
+        let controller = Controller {
+            registry,
+            form: Form {
+                labels: config.labels,
+                per_node: config.vnodes,
+            },
+        };
+        let allow = Allow::of(&config.allow)?;
+        let spared = controller.spared();
+        let nodes = ConnectionSettings {
+            admits: Some(Admits::new(move |addr| allow.admits(addr))),
+            spared: spared.iter().map(ToString::to_string).collect(),
+            ..config.connection.clone()
+        };
+        let nodes = Arc::new(Nodes::new(nodes, config.health.timeout));
+        Ok(Self { controller, nodes })
+    }
+
+    /// All members of the ring, and how it is with them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`].
+    pub async fn nodes(&self) -> Result<NodesView> {
+        let cluster = self.controller.look().await?;
+        let shares = cluster.shares();
+        let members = cluster.members.iter();
+        let nodes = members.map(|(name, member)| {
+            let (share, positions) = shares.get(name.as_str()).copied().unwrap_or_default();
+            NodeView {
+                node: shown(name),
+                state: member.state,
+                share,
+                positions,
+                flaps: member.flaps,
+                part: member.part,
+                why: Some(member.why.clone()).filter(|why| !why.is_empty()),
+            }
+        });
+        Ok(NodesView {
+            epoch: epoch(&cluster),
+            nodes: nodes.collect(),
+        })
+    }
+
+    /// Puts a node on the ring, if it answers and takes writes. One that was there before, and is not, is emptied first, or Python readers would
+    /// find there what was written before it left.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`]; [`ErrorKind::Rejected`] where the node refuses the password, or writes.
+    pub async fn add(&self, url: &str) -> Result<Moved> {
+        let addr = NodeAddr::parse(url)?;
+        self.nodes.probe(url).await?;
+        let known = self.controller.look().await?;
+        let away = known
+            .members
+            .get(&addr.label())
+            .filter(|member| matches!(member.state, State::Out | State::Drained));
+        if away.is_some() {
+            self.nodes.at(url)?.empty(&self.controller.spared()).await?;
+        }
+        let add = |cluster: &mut Cluster| {
+            cluster.add(url, By::Person);
+            Ok(())
+        };
+        Ok(changed(&self.controller.apply(None, add).await?))
+    }
+
+    /// Takes a node off the ring, and forgets it. The last one only if that is said, since without it there is no ring.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`].
+    pub async fn remove(&self, node: &str, last: bool) -> Result<Moved> {
+        let name = name(node);
+        let remove = |cluster: &mut Cluster| {
+            let is_on = cluster.member(&name)?.state.is_on();
+            if is_on && cluster.on() == 1 && !last {
+                let why = "it is the last node of the ring: without it there is none";
+                return Err(Error::new(ErrorKind::Config, why).with("node", shown(&name)));
+            }
+            cluster.remove(&name)
+        };
+        Ok(changed(&self.controller.apply(None, remove).await?))
+    }
+
+    /// Begins to take a node's keys away in so many steps, of which this is the first; the manager takes the others. It is a member still, without
+    /// keys, until it is added again or removed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`].
+    pub async fn drain(&self, node: &str, steps: u32) -> Result<Moved> {
+        let name = name(node);
+        let drain = |cluster: &mut Cluster| cluster.drain(&name, Some(steps));
+        Ok(changed(&self.controller.apply(None, drain).await?))
+    }
+
+    /// Chooses all positions anew, by the labels and the number that the configuration or the map has. Nearly all keys may move.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`].
+    pub async fn rebuild(&self) -> Result<Moved> {
+        let rebuild = |cluster: &mut Cluster| {
+            cluster.rebuild();
+            Ok(())
+        };
+        Ok(changed(&self.controller.apply(None, rebuild).await?))
+    }
+
+    /// Which keys a change would move. Nothing is changed, and no node is asked.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`].
+    pub async fn preview(&self, plan: &Plan) -> Result<Moved> {
+        let mut cluster = self.controller.look().await?;
+        match plan {
+            Plan::Add { url } => {
+                NodeAddr::parse(url)?;
+                cluster.add(url, By::Person);
+            }
+            Plan::Remove { node } => cluster.remove(&name(node))?,
+            Plan::Drain { node, steps } => cluster.drain(&name(node), Some(*steps))?,
+            Plan::Rebuild {} => cluster.rebuild(),
+        }
+        Ok(moved(&cluster.moves()))
+    }
+
+    /// The ring's form.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`].
+    pub async fn ring(&self) -> Result<RingView> {
+        let cluster = self.controller.look().await?;
+        let (labels, vnodes, order) = cluster.form();
+        Ok(RingView {
+            epoch: epoch(&cluster),
+            nodes: cluster.on(),
+            positions: cluster.positions_count(),
+            fields: cluster.fields(),
+            labels,
+            vnodes,
+            lookup: order.to_string(),
+            edited: cluster.is_edited(),
+            imbalance: cluster.imbalance(),
+            python_reader_us: (cluster.fields() as f64 * PYTHON_US).round(),
+        })
+    }
+
+    /// Which node has a key, as readers find it on the map that stands.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`].
+    pub async fn locate(&self, key: &str) -> Result<Located> {
+        let cluster = self.controller.look().await?;
+        let tags = cluster.has_hash_tags();
+        let ring = cluster.ring_before().with_hash_tags(tags);
+        Ok(Located {
+            key: key.to_owned(),
+            hash: key_hash(key),
+            node: ring.node_for(key).map(label),
+        })
+    }
+
+    /// What happened after the event of this number, the latest first: so many at most, and 1,000.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`].
+    pub async fn events(&self, after: u64, count: usize) -> Result<EventsView> {
+        let events = self
+            .controller
+            .registry
+            .events(count.clamp(1, MAX_EVENTS))
+            .await?;
+        let events = events.into_iter().filter(|(id, _)| *id > after);
+        let events = events.filter_map(|(id, line)| {
+            let event: Event = serde_json::from_str(&line).ok()?;
+            Some(EventView { id, event })
+        });
+        Ok(EventsView {
+            events: events.collect(),
+        })
+    }
+
+    /// Asks every node whether it can be used. Answers those that cannot, and why; nothing is done about them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`].
+    pub async fn probe(&self) -> Result<Vec<(String, Error)>> {
+        let cluster = self.controller.look().await?;
+        let members = cluster.members.iter();
+        let asked = members.map(|(name, member)| (name.clone(), member.url.clone()));
+        let probes = self.nodes.probe_all(asked.collect()).await.into_iter();
+        let failed = probes.filter_map(|(name, well)| Some((shown(&name), well.err()?)));
+        Ok(failed.collect())
+    }
+
+    /// Looks at the map as it stands, and says what is wrong with it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`].
+    pub async fn verify(&self) -> Result<Findings> {
+        let found = self.controller.registry.read().await?;
+        let mut findings = Vec::new();
+        let mut find = |is_error: bool, text: String| findings.push(Finding { is_error, text });
+        let Some(ring) = found.ring().filter(|ring| !ring.is_empty()) else {
+            let text = match found.size {
+                0 => "there is no map",
+                _ => {
+                    "the map holds a field that is no position, or a position with two nodes: readers keep the map before it"
+                }
+            };
+            find(true, text.to_owned());
+            return Ok(Findings { findings });
+        };
+        let unusable = ring.nodes().iter().filter(|url| label(url) == "?");
+        let unusable = unusable.count();
+        if unusable > 0 {
+            find(
+                true,
+                format!("{unusable} urls are none: their nodes are down to everybody"),
+            );
+        }
+        if found.meta.is_empty() {
+            find(
+                false,
+                "the map has no epoch: whoever wrote it is no Larder manager".to_owned(),
+            );
+        } else if found.is_edited() {
+            find(true, "somebody edited the map who knows nothing of its epoch: nothing that was written before is believed".to_owned());
+        }
+        let cluster = Cluster::of(found, self.controller.form)?;
+        let (.., order) = cluster.form();
+        let positions: Vec<_> = ring.iter().map(|(at, url)| (at, url.to_owned())).collect();
+        if order == Order::Numeric && cluster.fields() != fields_for_readers(&positions).len() {
+            find(
+                false,
+                "positions are not spelt twice: Python readers find other nodes for some keys"
+                    .to_owned(),
+            );
+        }
+        if cluster.imbalance() > UNEVEN {
+            find(
+                false,
+                format!("one node has {:.2} times the mean", cluster.imbalance()),
+            );
+        }
+        for (name, member) in &cluster.members {
+            if !matches!(member.state, State::Up | State::Drained) {
+                find(
+                    false,
+                    format!(
+                        "{} is {}: {}",
+                        shown(name),
+                        member.state.as_str(),
+                        member.why
+                    ),
+                );
+            }
+        }
+        findings.sort_by_key(|finding| !finding.is_error);
+        Ok(Findings { findings })
+    }
+}
+
+fn changed(done: &Done) -> Moved {
+    Moved {
+        epoch: Some(done.epoch),
+        ..moved(&done.cluster.moves())
+    }
+}
+
+fn moved(moves: &[Move]) -> Moved {
+    let view = |moved: &Move| MoveView {
+        from: moved.from.clone(),
+        to: moved.to.clone(),
+        share: moved.share,
+    };
+    Moved {
+        epoch: None,
+        moved: moves.iter().map(|moved| moved.share).sum(),
+        moves: moves.iter().map(view).collect(),
+    }
+}
+
+fn epoch(cluster: &Cluster) -> u64 {
+    cluster.epoch().parse().unwrap_or(0)
+}
+
+/// A node by its `host:port/db` or url.
+fn name(node: &str) -> String {
+    let url = match node.contains("://") {
+        true => node.to_owned(),
+        false => format!("redis://{node}"),
+    };
+    NodeAddr::parse(&url).map_or_else(|_| name_of(node), |addr| addr.label())
+}
