@@ -99,13 +99,14 @@ impl Cluster {
             let member = serde_json::from_str::<Member>(text).ok()?;
             Some((name.clone(), member))
         });
+        let per_node = form
+            .per_node
+            .unwrap_or_else(|| per_node(&found, ring.as_ref()));
         let mut cluster = Self {
-            per_node: form
-                .per_node
-                .unwrap_or_else(|| per_node(&found, ring.as_ref())),
+            per_node,
             order: order.unwrap_or(labels.order()),
             members: members.collect(),
-            layout: Layout::new(PER_NODE),
+            layout: Layout::new(per_node),
             events: Vec::new(),
             labels,
             found,

@@ -108,9 +108,14 @@ impl Config {
             return wrong("vnodes: from 1 to 4096");
         }
         let health = &self.health;
-        let times = [health.interval, health.retry, health.timeout];
+        let times = [
+            health.interval,
+            health.retry,
+            health.timeout,
+            health.lease,
+        ];
         if times.iter().any(|time| *time < Duration::from_millis(10)) {
-            return wrong("interval, retry and timeout: from 10 ms on");
+            return wrong("interval, retry, timeout and lease: from 10 ms on");
         }
         if health.failures == 0 || health.successes == 0 {
             return wrong("failures and successes: from 1 on");

@@ -34,6 +34,8 @@ pub struct HealthSettings {
     pub min_nodes: usize,
     /// Between two removals.
     pub pause: Duration,
+    /// For so long a manager that says nothing is waited for before another one judges.
+    pub lease: Duration,
     /// Whether a node that comes back is emptied before others see it. Readers that know nothing of epochs, the Python SDK, would find there what
     /// was written before it left.
     pub empty: bool,
@@ -54,6 +56,7 @@ impl Default for HealthSettings {
             forgive_after: seconds(3600),
             min_nodes: 1,
             pause: seconds(30),
+            lease: seconds(15),
             empty: true,
         }
     }

@@ -17,9 +17,6 @@ use crate::error::{Error, Result};
 use crate::generation::random;
 use crate::ring::registry::is_lost;
 
-/// For how long a manager that says nothing more is waited for.
-const LEASE: Duration = Duration::from_secs(15);
-
 /// How things stand, for those who ask.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Status {
@@ -84,7 +81,7 @@ impl Watch {
                 }
             };
             let slept = Instant::now();
-            let pause = pause.min(LEASE / 3);
+            let pause = pause.min(self.settings.lease / 3);
             tokio::select! {
                 () = sleep(pause) => {
                     if let Some(Verdict::Freeze(freeze)) = round.health.woken(Instant::now(), pause, slept) {
@@ -111,7 +108,7 @@ impl Watch {
 
     /// One round; answers when the next one is due.
     async fn turn(&self, round: &mut Round) -> Result<Duration> {
-        let leads = self.controller.registry.lease(&round.token, LEASE).await?;
+        let leads = self.controller.registry.lease(&round.token, self.settings.lease).await?;
         if !leads {
             self.status.send_modify(|status| {
                 *status = Status {
@@ -120,7 +117,7 @@ impl Watch {
                 };
             });
             round.health = Health::new(self.settings.clone());
-            return Ok(LEASE / 3);
+            return Ok(self.settings.lease / 3);
         }
         let lease = Some(round.token.as_str());
         // Puts in order what others have written, and takes over what is new.

@@ -48,6 +48,7 @@ struct Health {
     forgive_after: Option<f64>,
     min_nodes: Option<usize>,
     pause: Option<f64>,
+    lease: Option<f64>,
     empty: Option<bool>,
 }
 
@@ -195,6 +196,7 @@ impl Health {
                 &mut health.forgive_after,
             ),
             ("pause", self.pause, &mut health.pause),
+            ("lease", self.lease, &mut health.lease),
         ] {
             if let Some(given) = given {
                 *time = seconds(&format!("health.{name}"), given)?;

@@ -4,6 +4,7 @@ mod changes;
 mod compat;
 mod guards;
 mod health;
+mod program;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
