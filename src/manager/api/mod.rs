@@ -1,6 +1,7 @@
 //! What a manager is asked by HTTP.
 
 mod guard;
+mod metrics;
 mod params;
 mod python;
 mod serve;
@@ -44,6 +45,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
             "/node/{call}",
             post(python::call).fallback(python::not_a_post),
         )
+        .route("/metrics", get(metrics::metrics))
         .merge(v1::routes())
         .fallback(python::nowhere)
         .layer(from_fn_with_state(Arc::clone(&app), guard::check));

@@ -67,6 +67,19 @@ async fn a_ring_is_made_and_followed() {
     let at = managed.get("/api/v1/ring/where?key=key%3A7").await.json();
     assert_eq!(at["node"], json!(cache.node_for("key:7")));
 
+    let metrics = managed.get("/metrics").await.text;
+    for line in [
+        "larder_manager_leads 1",
+        "larder_manager_frozen 0",
+        "larder_ring_epoch 4",
+        "larder_ring_nodes{state=\"up\"} 4",
+        &format!("larder_node_failing{{node=\"{}\"}} 0", label(&fleet, 3)),
+    ] {
+        assert!(
+            metrics.lines().any(|other| other == line),
+            "{line}: {metrics}"
+        );
+    }
     // What is previewed is what is done.
     let preview = managed
         .post(
