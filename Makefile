@@ -1,7 +1,7 @@
 # `make test` is the first command to run; CONTRIBUTING.md says the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help test faults model mutate loom demo sdk ring views compat herd bench check fmt clippy docs deny vectors examples mutants
+.PHONY: help test faults model mutate loom demo sdk ring views compat compat-server herd bench check fmt clippy docs deny vectors examples mutants
 
 # Further arguments for cargo: make test ARGS="-- --nocapture"
 ARGS ?=
@@ -10,7 +10,7 @@ ARGS ?=
 FEATURES := $(shell awk '/^\[/ { on = ($$0 == "[features]") } on && /^[a-z]/ { print $$1 }' Cargo.toml)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: ## every test, doc tests too, on real servers (found or fetched)
 	@server=$$(scripts/redis-server.sh) && echo "server: $$server: $$("$$server" --version)" && \
@@ -46,6 +46,15 @@ compat: ## asks Flask-Caching, from PyPI, whether it answers as tests/compat has
 	@test -x target/compat/bin/python || python3 -m venv target/compat
 	@target/compat/bin/pip install --quiet flask-caching==2.5.1 flask==3.1.3 cachelib==0.17.0
 	target/compat/bin/python tests/compat/flask_caching_cases.py --check
+
+compat-server: ## asks the Python server, from GitHub, whether it answers as tests/compat has it
+	@test -x target/compat/python-server/bin/python || python3 -m venv target/compat/python-server
+	@target/compat/python-server/bin/pip install --quiet --disable-pip-version-check flask==1.1.2 werkzeug==1.0.1 \
+	jinja2==2.11.2 markupsafe==1.1.1 itsdangerous==1.1.0 click==7.1.2 flask-restful==0.3.8 aniso8601==8.0.0 \
+	flask-redis==0.4.0 redis==3.5.3 flask-apscheduler==1.11.0 apscheduler==3.6.3 flask-cors==3.0.8 func-timeout==4.3.5 \
+	bson==0.5.10 pyyaml==5.3.1 python-dateutil==2.8.1 pytz==2020.1 tzlocal==2.1 six==1.17.0 setuptools==75.8.0
+	@server=$$(scripts/redis-server.sh) && LARDER_REDIS_SERVER="$$server" \
+	target/compat/python-server/bin/python tests/compat/python_server_cases.py --check
 
 herd: ## what an origin bears when values end that all want, with and without protection (under a minute)
 	@server=$$(scripts/redis-server.sh) && \

@@ -109,3 +109,6 @@ mod from_the_python_pair {}
 #[cfg(all(doctest, feature = "ring"))]
 #[doc = include_str!("../docs/ACL.md")]
 mod by_users {}
+#[cfg(all(doctest, feature = "manager"))]
+#[doc = include_str!("../docs/MANAGER.md")]
+mod by_managers {}

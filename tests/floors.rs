@@ -49,6 +49,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("metrics", 11),
     ("testing", 11),
     ("conformance", 12),
+    ("manager", 13),
 ];
 
 fn floor(module: &str) -> Option<(&'static str, u32)> {

@@ -226,20 +226,21 @@ impl Admin {
         })
     }
 
-    /// Which node has a key, as readers find it on the map that stands.
+    /// Which node has each of these keys, as readers find it on the map that stands.
     ///
     /// # Errors
     ///
     /// Those of [`Admin`].
-    pub async fn locate(&self, key: &str) -> Result<Located> {
+    pub async fn locate(&self, keys: &[impl AsRef<str> + Sync]) -> Result<Vec<Located>> {
         let cluster = self.controller.look().await?;
         let tags = cluster.has_hash_tags();
         let ring = cluster.ring_before().with_hash_tags(tags);
-        Ok(Located {
+        let located = keys.iter().map(AsRef::as_ref).map(|key| Located {
             key: key.to_owned(),
             hash: key_hash(key),
             node: ring.node_for(key).map(label),
-        })
+        });
+        Ok(located.collect())
     }
 
     /// What happened after the event of this number, the latest first: so many at most, and 1,000.

@@ -25,7 +25,7 @@ async fn known_to(server: &Server) {
         server.raw(0, &line.split(' ').collect::<Vec<_>>()).await;
         count += 1;
     }
-    assert_eq!(count, 3, "the users were not found");
+    assert_eq!(count, 5, "the users were not found");
     server.raw(0, &["ACL", "LOG", "RESET"]).await;
 }
 
@@ -205,6 +205,47 @@ async fn a_ring_needs_no_more_than_is_said() {
         assert_eq!(denied(server).await, [""; 0]);
     }
     std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn a_manager_needs_no_more_than_is_said() {
+    let servers = [
+        Server::start().await,
+        Server::start().await,
+        Server::start().await,
+        Server::start().await,
+    ];
+    for server in &servers {
+        known_to(server).await;
+    }
+    let [redis, nodes @ ..] = &servers;
+    let mut config = crate::managed::quick_at(&url(redis, "manager", 13));
+    config.drain_pause = Duration::from_millis(50);
+    let managed = crate::managed::Managed::start(config).await;
+    for node in nodes {
+        let new = serde_json::json!({ "url": url(node, "prober", 3) });
+        let added = managed.post("/api/v1/nodes", &new).await;
+        assert_eq!(added.status, 200, "{added:?}");
+    }
+    let name = format!("127.0.0.1:{}/3", nodes[0].port());
+    nodes[0].pause();
+    let is = async |state: &str| managed.state(&name).await == state;
+    let out = async || is("out").await;
+    eventually(MINUTE / 6, "it is off the ring", out).await;
+    nodes[0].resume();
+    let up = async || is("up").await;
+    eventually(MINUTE / 3, "it is back", up).await;
+    assert_eq!(managed.events().await[0].0, "returned");
+    let info = managed.ask("POST", "/node/info", &[], "").await;
+    assert!(info.text.contains("redis_version"), "{info:?}");
+    let path = format!("/api/v1/nodes?node={name}");
+    assert_eq!(managed.ask("DELETE", &path, &[], "").await.status, 200);
+    managed.end().await;
+    assert_eq!(unused(redis, "manager").await, [""; 0]);
+    assert_eq!(unused(&nodes[0], "prober").await, [""; 0]);
+    for server in &servers {
+        assert_eq!(denied(server).await, [""; 0]);
+    }
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ pub(crate) fn node_by_sdk(map: &HashMap<String, String>, key: &str) -> String {
 }
 
 /// Bit by bit, by nobody's library.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32| (crc >> 1) ^ (0xEDB8_8320 & 0_u32.wrapping_sub(crc & 1));
     !bytes.iter().fold(!0_u32, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc))

@@ -127,7 +127,7 @@ pub(crate) enum Node {
 pub(crate) enum Ring {
     /// Its form
     Show,
-    /// The nodes of keys, as readers find them
+    /// The nodes of keys, as readers find them; of those that are read, a line each, for -
     Where {
         #[arg(required = true)]
         keys: Vec<String>,

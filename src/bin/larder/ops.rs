@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use larder::Login;
-use larder::manager::{Admin, Config, Findings, Plan};
+use larder::manager::{Admin, Config, Findings, Located, Plan};
 
 use crate::api::Api;
 use crate::args::{Command, Node, Ring, To};
@@ -158,19 +158,7 @@ async fn ring(desk: &Desk, show: Show, command: Ring) -> Result<ExitCode, Failur
             Desk::Direct(admin) => admin.ring().await?,
             Desk::Asked(api) => api.get("ring").await?,
         }),
-        Ring::Where { keys } => {
-            let mut located = Vec::new();
-            for key in &keys {
-                located.push(match desk {
-                    Desk::Direct(admin) => admin.locate(key).await?,
-                    Desk::Asked(api) => {
-                        api.get(&format!("ring/where?key={}", Api::encoded(key)))
-                            .await?
-                    }
-                });
-            }
-            show.located(&located);
-        }
+        Ring::Where { keys } => show.located(&located(desk, named(keys)?).await?),
         Ring::Preview { plan } => {
             let plan = match plan {
                 crate::args::Plan { add: Some(url), .. } => Plan::Add { url },
@@ -203,6 +191,28 @@ async fn ring(desk: &Desk, show: Show, command: Ring) -> Result<ExitCode, Failur
         }),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The keys that were named; those of the standard input, a line each, for `-`.
+fn named(keys: Vec<String>) -> Result<Vec<String>, Failure> {
+    match keys.as_slice() {
+        [one] if one == "-" => Ok(std::io::stdin().lines().collect::<Result<_, _>>()?),
+        _ => Ok(keys),
+    }
+}
+
+async fn located(desk: &Desk, keys: Vec<String>) -> Result<Vec<Located>, Failure> {
+    match desk {
+        Desk::Direct(admin) => Ok(admin.locate(&keys).await?),
+        Desk::Asked(api) => {
+            let mut located = Vec::new();
+            for key in &keys {
+                let path = format!("ring/where?key={}", Api::encoded(key));
+                located.push(api.get(&path).await?);
+            }
+            Ok(located)
+        }
+    }
 }
 
 /// A url with a password that it did not have.

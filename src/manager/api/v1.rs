@@ -182,7 +182,12 @@ struct WhichKey {
 }
 
 async fn locate(State(app): State<Arc<App>>, Query(which): Query<WhichKey>) -> Answer<Located> {
-    Ok(Json(app.admin.locate(&which.key).await?))
+    let mut located = app.admin.locate(&[which.key]).await?;
+    let why = "there is no key";
+    let located = located.pop();
+    Ok(Json(located.ok_or_else(|| {
+        refusal(StatusCode::BAD_REQUEST, "bad_request", why)
+    })?))
 }
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{SECOND, ask, label};
 use crate::fleet::{Fleet, eventually};
-use crate::python::node_by_sdk;
+use crate::python::crc32;
 use crate::testserver::free_port;
 
 fn larder(args: &[&str]) -> Command {
@@ -47,6 +47,25 @@ async fn json(args: &[&str]) -> Value {
     serde_json::from_str(&said(&args).await).unwrap()
 }
 
+/// The lookup of the Python SDK: positions sorted as they are spelt, and the first greater number of them.
+struct Sdk(Vec<(u32, String)>);
+
+impl Sdk {
+    fn of(map: &HashMap<String, String>) -> Self {
+        let mut fields: Vec<_> = map.iter().collect();
+        fields.sort();
+        let position =
+            |(at, url): (&String, &String)| (at.parse().unwrap(), larder::ring::label(url));
+        Self(fields.into_iter().map(position).collect())
+    }
+
+    fn node(&self, key: &str) -> &str {
+        let hash = crc32(key.as_bytes());
+        let next = self.0.iter().find(|(at, _)| hash < *at);
+        &next.unwrap_or(&self.0[0]).1
+    }
+}
+
 #[tokio::test]
 async fn a_ring_is_looked_after_by_commands() {
     let fleet = Fleet::bare(3).await;
@@ -70,15 +89,23 @@ async fn a_ring_is_looked_after_by_commands() {
     // Where keys are, the SDK finds the same, on a map that was published here.
     let map = fleet.manager.raw(13, &["HGETALL", "HASH_RING_MAP"]).await;
     let map: HashMap<String, String> = redis::from_redis_value(map).unwrap();
-    let keys: Vec<String> = (0..1000).map(|i| format!("user:{i}")).collect();
-    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let located = json(&[&["ring", "where"], &keys[..], &to[..]].concat()).await;
-    for (key, at) in keys.iter().zip(located.as_array().unwrap()) {
-        assert_eq!(
-            at["node"],
-            larder::ring::label(&node_by_sdk(&map, key)),
-            "{key}"
-        );
+    let sdk = Sdk::of(&map);
+    let mut located = larder(&["ring", "where", "-", "--redis", &redis]);
+    let mut located = located
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = located.stdin.take().unwrap();
+    let keys: Vec<String> = (0..100_000).map(|i| format!("user:{i}")).collect();
+    let text = keys.join("\n");
+    let written = tokio::spawn(async move { input.write_all(text.as_bytes()).await });
+    let located = located.wait_with_output().await.unwrap();
+    written.await.unwrap().unwrap();
+    let lines = String::from_utf8(located.stdout).unwrap();
+    assert_eq!(lines.lines().count(), keys.len());
+    for (key, line) in keys.iter().zip(lines.lines()) {
+        assert_eq!(line, format!("{key}\t{}", sdk.node(key)));
     }
 
     said(&[&["set", "greeting", "hello", "--ttl", "60"], &to[..]].concat()).await;
