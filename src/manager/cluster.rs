@@ -493,7 +493,7 @@ impl Cluster {
 
     fn must_publish(&self) -> bool {
         // A map without a meta has no epoch, and is not what Python readers find their way by.
-        let is_first = self.found.meta.get("digest").is_none() && !self.layout.is_empty();
+        let is_first = !self.found.meta.contains_key("digest") && !self.layout.is_empty();
         is_first || self.found.is_edited() || self.ring() != self.ring_before()
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::cluster::Labels;
 use super::health::HealthSettings;
+use super::tell::Alerts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::MAP_KEY;
 use crate::wire::{ConnectionSettings, Login, Target};
@@ -44,6 +45,8 @@ pub struct Config {
     pub allow: Vec<String>,
     /// Requests in a second.
     pub rate: u32,
+    /// Whom it tells what happens; nobody unless set.
+    pub alerts: Alerts,
     pub(super) connection: ConnectionSettings,
 }
 
@@ -62,6 +65,7 @@ impl Config {
             hosts: Vec::new(),
             allow: Vec::new(),
             rate: 50,
+            alerts: Alerts::default(),
             connection: ConnectionSettings::default(),
         }
     }
@@ -108,12 +112,7 @@ impl Config {
             return wrong("vnodes: from 1 to 4096");
         }
         let health = &self.health;
-        let times = [
-            health.interval,
-            health.retry,
-            health.timeout,
-            health.lease,
-        ];
+        let times = [health.interval, health.retry, health.timeout, health.lease];
         if times.iter().any(|time| *time < Duration::from_millis(10)) {
             return wrong("interval, retry, timeout and lease: from 10 ms on");
         }
@@ -121,7 +120,7 @@ impl Config {
             return wrong("failures and successes: from 1 on");
         }
         Allow::of(&self.allow)?;
-        Ok(())
+        self.alerts.check()
     }
 }
 
@@ -139,6 +138,7 @@ impl fmt::Debug for Config {
             .field("vnodes", &self.vnodes)
             .field("health", &self.health)
             .field("token", &self.token.as_ref().map(|_| ".."))
+            .field("alerts", &self.alerts)
             .finish_non_exhaustive()
     }
 }

@@ -13,6 +13,7 @@ mod event;
 mod health;
 mod member;
 mod probe;
+mod tell;
 mod view;
 mod watch;
 
@@ -24,6 +25,7 @@ use tokio::sync::{Notify, watch as channel};
 
 use self::api::App;
 use self::api::guard_of;
+use self::tell::Telling;
 use self::watch::{Status, Watch};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -33,6 +35,7 @@ pub use config::Config;
 pub use event::{Event, Kind};
 pub use health::{Freeze, HealthSettings};
 pub use member::State;
+pub use tell::{Alerts, Mail, Secret, Security, Webhook};
 pub use view::{
     EventView, EventsView, Finding, Findings, Located, MoveView, Moved, NodeView, NodesView, Plan,
     RingView,
@@ -77,6 +80,8 @@ pub async fn run(
     }
     let admin = Admin::connect(&config).await?;
     let (status, seen) = channel::channel(Status::default());
+    let registry = &admin.controller.registry;
+    let telling = Telling::begin(&config.alerts, &config.map_name, registry, &seen)?;
     let wake = Arc::new(Notify::new());
     let watch = Watch {
         controller: admin.controller.clone(),
@@ -94,7 +99,10 @@ pub async fn run(
     };
     tracing::info!(target: "larder::manager", event = "started", at = %at);
     let router = api::router(Arc::new(app));
-    let served = api::serve(listener, router, shutdown);
+    let served = async {
+        api::serve(listener, router, shutdown).await;
+        telling.end().await;
+    };
     watch.run_until(served).await;
     tracing::info!(target: "larder::manager", event = "ended");
     Ok(())

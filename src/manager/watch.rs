@@ -108,7 +108,11 @@ impl Watch {
 
     /// One round; answers when the next one is due.
     async fn turn(&self, round: &mut Round) -> Result<Duration> {
-        let leads = self.controller.registry.lease(&round.token, self.settings.lease).await?;
+        let leads = self
+            .controller
+            .registry
+            .lease(&round.token, self.settings.lease)
+            .await?;
         if !leads {
             self.status.send_modify(|status| {
                 *status = Status {

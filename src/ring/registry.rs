@@ -1,6 +1,9 @@
 //! What a manager keeps in its Redis, read in one step and changed in one step: the map with its meta and history, who is a member, what
 //! happened, and who the manager is.
 
+#[cfg(feature = "manager")]
+mod office;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
@@ -10,11 +13,14 @@ use redis::{Cmd, Value, cmd};
 use serde_json::json;
 
 use super::history::KEPT;
-use super::keys::{HISTORY_KEY, MAP_KEY, META_KEY, MapKeys};
+use super::keys::MapKeys;
 use super::map::digest_text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ringmap::{Order, Ring};
 use crate::wire::{Connection, ConnectionSettings, Target};
+
+#[cfg(feature = "manager")]
+pub(crate) use office::{Event, is_lost};
 
 /// A larger map was not written by anybody who would have it followed.
 pub(crate) const MAX_FIELDS: usize = 500_000;
@@ -110,19 +116,6 @@ if #change.events > 0 then redis.call('LTRIM', KEYS[5], 0, change.max_events - 1
 return {epoch, revision}
 ";
 
-/// Who may judge the nodes and tell of them: whoever holds the lease. `ARGV`: a token, and a life in milliseconds.
-const LEASE: &str = r"
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-";
-
-const RELEASE: &str = r"
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
-";
-
 /// A map in its manager Redis, for whoever writes it.
 #[derive(Clone)]
 pub(crate) struct Registry {
@@ -140,6 +133,7 @@ pub(crate) struct Found {
     /// Who is a member, each as its manager wrote it.
     pub(crate) nodes: BTreeMap<String, String>,
     /// What the history has of the present epoch.
+    #[cfg_attr(not(feature = "manager"), allow(dead_code))]
     pub(crate) last: String,
     print: String,
     /// The epoch at which alone it may be changed, where that is another than was found.
@@ -217,9 +211,6 @@ pub(crate) struct Change {
     /// The token of the lease without which it is refused.
     pub(crate) lease: Option<String>,
 }
-
-/// Something that happened, and its number.
-pub(crate) type Event = (u64, String);
 
 impl Registry {
     /// The map of this name behind a connection of one's own.
@@ -328,67 +319,6 @@ impl Registry {
         epoch.parse().map_err(odd)
     }
 
-    /// Takes the lease for so long, or keeps it; whether it was to be had.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Connection::run`].
-    pub(crate) async fn lease(&self, token: &str, life: Duration) -> Result<bool> {
-        let mut eval = eval(LEASE, &[&self.keys.lease]);
-        eval.arg(token).arg(life.as_millis().max(1) as u64);
-        Ok(self.run::<i64>("take the lease", &eval).await? == 1)
-    }
-
-    /// Gives the lease up, if it is held.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Connection::run`].
-    pub(crate) async fn release(&self, token: &str) -> Result<()> {
-        let mut eval = eval(RELEASE, &[&self.keys.lease]);
-        self.run::<i64>("give up the lease", eval.arg(token))
-            .await?;
-        Ok(())
-    }
-
-    /// What happened last, the latest first.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Connection::run`].
-    pub(crate) async fn events(&self, count: usize) -> Result<Vec<Event>> {
-        let mut range = cmd("LRANGE");
-        range.arg(&self.keys.events).arg(0).arg(count.max(1) - 1);
-        let lines: Vec<String> = self.run("read what happened", &range).await?;
-        let event = |line: String| {
-            let (id, text) = line.split_once(' ')?;
-            Some((id.parse().ok()?, text.to_owned()))
-        };
-        Ok(lines.into_iter().filter_map(event).collect())
-    }
-
-    /// Writes a field of the meta by itself.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Connection::run`].
-    pub(crate) async fn note(&self, field: &str, value: &str) -> Result<()> {
-        let mut set = cmd("HSET");
-        set.arg(&self.keys.meta).arg(field).arg(value);
-        self.run::<i64>("note", &set).await.map(|_| ())
-    }
-
-    /// The keys of this map, and those of a map of the usual name.
-    pub(crate) fn spared(&self) -> Vec<&str> {
-        let usual = [MAP_KEY, META_KEY, HISTORY_KEY];
-        self.keys.kept().into_iter().chain(usual).collect()
-    }
-
-    /// Whether the manager Redis is there.
-    pub(crate) fn is_up(&self) -> bool {
-        self.manager.is_up()
-    }
-
     async fn run<T: redis::FromRedisValue>(&self, operation: &'static str, cmd: &Cmd) -> Result<T> {
         let answer = self.manager.run(operation, cmd).await;
         answer.map_err(|error| match has_code(&error, "LARDERSPOILT") {
@@ -407,11 +337,6 @@ fn eval(script: &str, keys: &[&str]) -> Cmd {
 /// Whether somebody else has changed what was read.
 pub(crate) fn is_stale(error: &Error) -> bool {
     has_code(error, "LARDERSTALE")
-}
-
-/// Whether another manager holds the lease.
-pub(crate) fn is_lost(error: &Error) -> bool {
-    has_code(error, "LARDERLEASE")
 }
 
 fn has_code(error: &Error, code: &str) -> bool {

@@ -95,7 +95,7 @@ mod tests {
     fn what_was_answered_by_garbage_may_have_been_done() {
         let addr = crate::wire::NodeAddr::parse("redis://h:1/0").unwrap();
         let garbage = redis::parse_redis_value(b"canary\r\n").unwrap_err();
-        let error = exchange_error(&addr, garbage.into());
+        let error = exchange_error(&addr, garbage);
         assert!(may_be_done(&error), "{error:?}");
         assert!(!format!("{error} {error:?}").contains("canary"));
         let refused = RedisError::from((redis::ErrorKind::Client, "no command"));

@@ -82,7 +82,7 @@ impl Api {
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
-        body: &impl Serialize,
+        body: &(impl Serialize + Sync),
     ) -> Result<T, Failure> {
         self.ask(Method::POST, path, serde_json::to_string(body)?)
             .await

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use larder::Login;
-use larder::manager::{Config, Labels};
+use larder::manager::{Config, Labels, Security, Webhook as Hook};
 use serde::Deserialize;
 
 use crate::Failure;
 use crate::manager::seconds;
+use crate::ops::secret;
 
 /// The longest file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -29,6 +30,12 @@ pub(crate) struct File {
     rate: Option<u32>,
     drain_pause: Option<f64>,
     health: Health,
+    mail: Option<Mail>,
+    webhook: Option<Webhook>,
+    command: Option<Vec<String>>,
+    /// Seconds between two messages.
+    alert_pause: Option<f64>,
+    alert_max_pause: Option<f64>,
     /// Where the passwords of single nodes are, by `host:port/db`.
     nodes: BTreeMap<String, Password>,
 }
@@ -60,6 +67,44 @@ struct Password {
     password_env: Option<String>,
 }
 
+/// Who is told by mail.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Mail {
+    host: String,
+    port: Option<u16>,
+    account: String,
+    password_file: Option<PathBuf>,
+    password_env: Option<String>,
+    from: Option<String>,
+    to: Vec<String>,
+    /// `tls`, `starttls` or `none`.
+    security: Option<String>,
+    /// The password itself, of the Python server's file.
+    #[serde(skip)]
+    password: Option<Hidden>,
+}
+
+/// A webhook, whose url and token may be secrets.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Webhook {
+    url: Option<Hidden>,
+    url_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+}
+
+/// A text that is not shown.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+struct Hidden(String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
 /// The Python server's file, as far as it is about what is the same here.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -72,6 +117,11 @@ struct Python {
 #[serde(default, rename_all = "UPPERCASE")]
 struct Core {
     vnode_replicas: Option<usize>,
+    smtp_account: Option<String>,
+    smtp_password: Option<String>,
+    smtp_host: Option<String>,
+    smtp_port: Option<u16>,
+    send_email: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -135,11 +185,22 @@ impl File {
                 db.unwrap_or(0)
             )
         });
+        let core = python.core;
+        let mail = core.smtp_host.zip(core.send_email).map(|(host, to)| Mail {
+            host,
+            // As its mailer does.
+            port: Some(core.smtp_port.unwrap_or(465)),
+            account: core.smtp_account.unwrap_or_default(),
+            password: core.smtp_password.map(Hidden),
+            to: vec![to],
+            ..Mail::default()
+        });
         Self {
             // As the Python server does, whose callers find it there.
             listen: Some("127.0.0.1:5000".to_owned()),
-            vnodes: python.core.vnode_replicas,
+            vnodes: core.vnode_replicas,
             redis,
+            mail,
             ..Self::default()
         }
     }
@@ -176,7 +237,63 @@ impl File {
         if let Some(pause) = self.drain_pause {
             config.drain_pause = seconds("drain_pause", pause)?;
         }
+        self.alerts(config)?;
         self.health.apply(config)
+    }
+
+    /// Who is told.
+    fn alerts(&self, config: &mut Config) -> Result<(), Failure> {
+        let alerts = &mut config.alerts;
+        alerts.mail = self.mail.as_ref().map(Mail::made).transpose()?;
+        alerts.webhook = self.webhook.as_ref().map(Webhook::made).transpose()?;
+        alerts.command.clone_from(&self.command);
+        if let Some(pause) = self.alert_pause {
+            alerts.pause = seconds("alert_pause", pause)?;
+            alerts.max_pause = alerts.max_pause.max(alerts.pause);
+        }
+        if let Some(pause) = self.alert_max_pause {
+            alerts.max_pause = seconds("alert_max_pause", pause)?;
+        }
+        Ok(())
+    }
+}
+
+impl Mail {
+    fn made(&self) -> Result<larder::manager::Mail, Failure> {
+        let password = match (&self.password, &self.password_file, &self.password_env) {
+            (Some(password), None, None) => password.0.clone(),
+            (None, Some(file), None) => secret(file)?,
+            (None, None, Some(variable)) => std::env::var(variable)
+                .map_err(|_| "mail.password_env: the variable is not set, or no text")?,
+            (None, None, None) => String::new(),
+            _ => return Err("mail: either password_file or password_env".into()),
+        };
+        let port = self.port.unwrap_or(465);
+        let mut mail = larder::manager::Mail::new(&self.host, port, &self.account, password);
+        mail.from.clone_from(&self.from);
+        mail.to.clone_from(&self.to);
+        mail.security = match self.security.as_deref() {
+            None => mail.security,
+            Some("tls") => Security::Tls,
+            Some("starttls") => Security::StartTls,
+            Some("none") => Security::None,
+            Some(_) => return Err("mail.security: tls, starttls or none".into()),
+        };
+        Ok(mail)
+    }
+}
+
+impl Webhook {
+    fn made(&self) -> Result<Hook, Failure> {
+        let url = match (&self.url, &self.url_file) {
+            (Some(url), None) => url.0.clone(),
+            (None, Some(file)) => secret(file)?,
+            _ => return Err("webhook: either url or url_file".into()),
+        };
+        let mut webhook = Hook::new(url);
+        let token = self.token_file.as_deref().map(secret).transpose()?;
+        webhook.token = token.map(Into::into);
+        Ok(webhook)
     }
 }
 

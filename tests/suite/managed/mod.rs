@@ -4,7 +4,9 @@ mod changes;
 mod compat;
 mod guards;
 mod health;
+mod page;
 mod program;
+mod told;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -46,7 +48,11 @@ impl Answer {
 
 /// A configuration by which a test is not long: what takes ten seconds takes a fifth of one.
 pub(crate) fn quick(fleet: &Fleet) -> Config {
-    let mut config = Config::new(fleet.manager_url());
+    quick_at(&fleet.manager_url())
+}
+
+pub(crate) fn quick_at(redis: &str) -> Config {
+    let mut config = Config::new(redis);
     let millis = Duration::from_millis;
     config.health.interval = millis(200);
     config.health.retry = millis(50);

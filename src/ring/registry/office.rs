@@ -1,0 +1,93 @@
+//! What a manager alone has to do with its Redis: the lease, and what happened.
+
+use std::time::Duration;
+
+use redis::cmd;
+
+use super::{Registry, eval, has_code};
+use crate::error::{Error, Result};
+use crate::ring::{HISTORY_KEY, MAP_KEY, META_KEY};
+
+/// Who may judge the nodes and tell of them: whoever holds the lease. `ARGV`: a token, and a life in milliseconds.
+const LEASE: &str = r"
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+";
+
+const RELEASE: &str = r"
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+";
+
+/// Something that happened, and its number.
+pub(crate) type Event = (u64, String);
+
+impl Registry {
+    /// Takes the lease for so long, or keeps it; whether it was to be had.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Connection::run`].
+    pub(crate) async fn lease(&self, token: &str, life: Duration) -> Result<bool> {
+        let mut eval = eval(LEASE, &[&self.keys.lease]);
+        eval.arg(token).arg(life.as_millis().max(1) as u64);
+        Ok(self.run::<i64>("take the lease", &eval).await? == 1)
+    }
+
+    /// Gives the lease up, if it is held.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Connection::run`].
+    pub(crate) async fn release(&self, token: &str) -> Result<()> {
+        let mut eval = eval(RELEASE, &[&self.keys.lease]);
+        self.run::<i64>("give up the lease", eval.arg(token))
+            .await?;
+        Ok(())
+    }
+
+    /// What happened last, the latest first.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Connection::run`].
+    pub(crate) async fn events(&self, count: usize) -> Result<Vec<Event>> {
+        let mut range = cmd("LRANGE");
+        range.arg(&self.keys.events).arg(0).arg(count.max(1) - 1);
+        let lines: Vec<String> = self.run("read what happened", &range).await?;
+        let event = |line: String| {
+            let (id, text) = line.split_once(' ')?;
+            Some((id.parse().ok()?, text.to_owned()))
+        };
+        Ok(lines.into_iter().filter_map(event).collect())
+    }
+
+    /// Writes a field of the meta by itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Connection::run`].
+    pub(crate) async fn note(&self, field: &str, value: &str) -> Result<()> {
+        let mut set = cmd("HSET");
+        set.arg(&self.keys.meta).arg(field).arg(value);
+        self.run::<i64>("note", &set).await.map(|_| ())
+    }
+
+    /// The keys of this map, and those of a map of the usual name.
+    pub(crate) fn spared(&self) -> Vec<&str> {
+        let usual = [MAP_KEY, META_KEY, HISTORY_KEY];
+        self.keys.kept().into_iter().chain(usual).collect()
+    }
+
+    /// Whether the manager Redis is there.
+    pub(crate) fn is_up(&self) -> bool {
+        self.manager.is_up()
+    }
+}
+
+/// Whether another manager holds the lease.
+pub(crate) fn is_lost(error: &Error) -> bool {
+    has_code(error, "LARDERLEASE")
+}
