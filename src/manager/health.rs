@@ -2,11 +2,12 @@
 //! Nothing is asked or written here.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::member::{Member, State};
+use super::member::{Member, State, shown};
 
 /// When nodes are judged, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,7 +106,8 @@ impl Freeze {
 }
 
 /// What is to be done about a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 pub(super) enum Verdict {
     Suspect(String, String),
     Recover(String),
@@ -114,6 +116,22 @@ pub(super) enum Verdict {
     Forgive(String),
     Freeze(Freeze),
     Thaw,
+}
+
+// What is no node's name may be a url, with its password.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, name) = match self {
+            Self::Suspect(name, _) => ("suspect", name),
+            Self::Recover(name) => ("recover", name),
+            Self::Eject(name, _) => ("eject", name),
+            Self::Return(name) => ("return", name),
+            Self::Forgive(name) => ("forgive", name),
+            Self::Freeze(freeze) => return write!(f, "freeze: {}", freeze.as_str()),
+            Self::Thaw => return f.write_str("thaw"),
+        };
+        write!(f, "{what} {}", shown(name))
+    }
 }
 
 /// Who judges the nodes.

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use super::cluster::{By, Cluster};
+use super::cluster::{By, Cluster, is_unknown};
 use super::controller::Controller;
 use super::event::Kind;
 use super::health::{Freeze, Health, HealthSettings, Verdict};
-use super::member::{Member, State};
+use super::member::{Member, State, shown};
 use super::probe::Nodes;
 use crate::error::{Error, Result};
 use crate::generation::random;
@@ -169,12 +169,15 @@ impl Watch {
         members: &BTreeMap<String, Member>,
         verdict: Verdict,
     ) -> Result<()> {
-        tracing::info!(target: "larder::manager", event = "verdict", verdict = ?verdict);
+        tracing::info!(target: "larder::manager", event = "verdict", verdict = %verdict);
         if let Verdict::Return(name) = &verdict
             && let Some(member) = members.get(name)
             && self.settings.empty
+            && let Err(error) = self.empty(&member.url).await
         {
-            self.empty(&member.url).await?;
+            // It is tried again with the next round, and keeps nobody else from being judged.
+            tracing::warn!(target: "larder::manager", event = "return_failed", node = %shown(name), error = %error);
+            return Ok(());
         }
         let change = |cluster: &mut Cluster| {
             match &verdict {
@@ -201,7 +204,11 @@ impl Watch {
                 }
             }
         };
-        self.controller.apply(Some(token), change).await.map(|_| ())
+        match self.controller.apply(Some(token), change).await {
+            // Somebody removed it meanwhile.
+            Err(error) if is_unknown(&error) => Ok(()),
+            done => done.map(|_| ()),
+        }
     }
 
     /// Empties a node, before others see it again.

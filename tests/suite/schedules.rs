@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use plan::{Act, Call, Ends, Fate, Plan, Store, Write};
 
-const SCHEDULES: u64 = 10_000;
+const SCHEDULES: u64 = 4_000;
 
 /// How long one may wait for others: four patiences, and then some calls of the store.
 const BOUND: Duration = Duration::from_secs(1);

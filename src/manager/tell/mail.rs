@@ -1,19 +1,17 @@
 //! People who are told by mail.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lettre::Address;
-use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Mailbox, Message as Letter};
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::commands::{Data, Mail as From, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::transport::smtp::{Error as Smtp, response::Code};
 use tokio::time::timeout;
-use xxhash_rust::xxh3::xxh3_128;
 
+use super::letter::{Person, letter};
 use super::message::Message;
 use super::settings::Secret;
 use super::stream::{Stream, bare, shown, without_tls};
@@ -115,8 +113,8 @@ pub(super) struct Mailer {
     port: u16,
     security: Security,
     credentials: Option<Credentials>,
-    from: Mailbox,
-    to: Vec<Mailbox>,
+    from: Person,
+    to: Vec<Person>,
 }
 
 impl Mailer {
@@ -141,8 +139,8 @@ impl Mailer {
             (account, password) => Some(Credentials::new(account.to_owned(), password.to_owned())),
         };
         let from = match &mail.from {
-            Some(from) => address(from).ok_or_else(|| wrong("from: it is no address"))?,
-            None => address(&mail.account)
+            Some(from) => Person::parse(from).ok_or_else(|| wrong("from: it is no address"))?,
+            None => Person::parse(&mail.account)
                 .ok_or_else(|| wrong("from: say it, since the account is no address"))?,
         };
         if mail.to.is_empty() || mail.to.len() > MAX_RECIPIENTS {
@@ -150,7 +148,7 @@ impl Mailer {
         }
         let to = mail.to.iter().enumerate().map(|(nth, to)| {
             let why = || wrong(&format!("to: number {} is no address", nth + 1));
-            address(to).ok_or_else(why)
+            Person::parse(to).ok_or_else(why)
         });
         Ok(Self {
             host: host.to_owned(),
@@ -173,7 +171,7 @@ impl Mailer {
     ///
     /// Dropped, it was sent or not.
     pub(super) async fn send(&self, message: &Message) -> Result<()> {
-        let letter = self.letter(message)?;
+        let letter = self.letter(message);
         let sent = timeout(WITHIN, self.deliver(&letter)).await;
         let mut connection = sent.unwrap_or_else(|_| {
             let why = format!("{} was not done within {WITHIN:?}", self.shown());
@@ -188,27 +186,9 @@ impl Mailer {
         shown(&self.host, self.port)
     }
 
-    /// The mail as it is sent. The same events make the same `Message-ID`, by which servers know what came twice.
-    fn letter(&self, message: &Message) -> Result<Vec<u8>> {
+    fn letter(&self, message: &Message) -> Vec<u8> {
         let (subject, text) = (message.subject(), message.text());
-        let print = xxh3_128(format!("{subject}\n{text}").as_bytes());
-        let domain = self.from.email.domain();
-        let mut letter = Letter::builder()
-            .from(self.from.clone())
-            .subject(subject)
-            .message_id(Some(format!("<larder.{print:032x}@{domain}>")))
-            .header(ContentType::TEXT_PLAIN);
-        for to in &self.to {
-            letter = letter.to(to.clone());
-        }
-        // Nobody who is on holiday has to say so.
-        let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
-        letter = letter.raw_header(HeaderValue::new(automatic, "auto-generated".to_owned()));
-        // What ends a mail ends its last line.
-        let letter = letter.body(text.trim_end().to_owned());
-        let letter =
-            letter.map_err(|_| Error::new(ErrorKind::Config, "mail: it cannot be written"))?;
-        Ok(letter.formatted())
+        letter(&self.from, &self.to, &subject, &text, SystemTime::now())
     }
 
     async fn deliver(&self, letter: &[u8]) -> Result<AsyncSmtpConnection> {
@@ -218,13 +198,13 @@ impl Mailer {
             let let_in = connection.auth(DEFAULT_MECHANISMS, credentials).await;
             let_in.map_err(failed)?;
         }
-        let from = Some(self.from.email.clone());
+        let from = Some(self.from.address.clone());
         let begun = connection.command(From::new(from, Vec::new())).await;
         begun.map_err(failed)?;
         let mut refused = None;
         let mut taken = 0;
         for to in &self.to {
-            let to = to.email.clone();
+            let to = to.address.clone();
             match connection.command(Rcpt::new(to.clone(), Vec::new())).await {
                 Ok(_) => taken += 1,
                 // All the others would never be told.
@@ -294,13 +274,6 @@ fn hint(code: Code) -> &'static str {
         530 | 534 | 535 => ": the account or its password is not taken",
         _ => "",
     }
-}
-
-/// Only ASCII: whatever else is in the name of a host has a form in it.
-fn address(text: &str) -> Option<Mailbox> {
-    let mailbox: Mailbox = text.parse().ok()?;
-    let address: &str = mailbox.email.as_ref();
-    address.is_ascii().then_some(mailbox)
 }
 
 #[cfg(test)]
@@ -376,12 +349,12 @@ mod tests {
         let lines = [(7, event.line())];
         let message = Message::of("map\r\nBcc: y@h", 0, &lines).unwrap();
         let mailer = Mailer::of(&mail()).unwrap();
-        let letter = String::from_utf8(mailer.letter(&message).unwrap()).unwrap();
+        let letter = String::from_utf8(mailer.letter(&message)).unwrap();
         assert!(letter.is_ascii(), "{letter}");
         let (head, _) = letter.split_once("\r\n\r\n").unwrap();
         for line in [
             "From: larder@example.org",
-            "To: a@example.org, B <b@example.org>",
+            "To: a@example.org,\r\n \"B\" <b@example.org>",
             "Content-Type: text/plain; charset=utf-8",
             "Auto-Submitted: auto-generated",
         ] {
@@ -394,11 +367,11 @@ mod tests {
                 .find(|line| line.starts_with("Message-ID: "))
                 .map(str::to_owned)
         };
-        let again = String::from_utf8(mailer.letter(&message).unwrap()).unwrap();
+        let again = String::from_utf8(mailer.letter(&message)).unwrap();
         assert_eq!(id(&letter), id(&again));
         let lines = [(8, event.line()), (7, event.line())];
         let other = Message::of("map", 0, &lines).unwrap();
-        let other = String::from_utf8(mailer.letter(&other).unwrap()).unwrap();
+        let other = String::from_utf8(mailer.letter(&other)).unwrap();
         assert_ne!(id(&letter), id(&other));
         assert!(id(&letter).is_some_and(|id| id.ends_with("@example.org>")));
     }

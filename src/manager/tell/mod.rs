@@ -3,6 +3,7 @@
 //! How far each channel has told stands in the manager Redis, so that whoever leads next goes on from there.
 
 mod command;
+mod letter;
 mod mail;
 mod message;
 mod pace;

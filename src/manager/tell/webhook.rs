@@ -76,7 +76,6 @@ impl Endpoint {
     ///
     /// [`ErrorKind::Config`] for what is no url, or a token that cannot be sent; [`ErrorKind::Unsupported`] for TLS in a build without it.
     pub(super) fn of(webhook: &Webhook) -> Result<Self> {
-        let wrong = |why: &str| Error::new(ErrorKind::Config, format!("webhook: {why}"));
         let no_url = || wrong("the url is none, like http://host:port/path or https://host/path");
         // The parser's words might hold a part of it.
         let url: Uri = webhook.url.expose().parse().map_err(|_| no_url())?;
@@ -99,33 +98,11 @@ impl Endpoint {
             None => (None, at),
         };
         // The parser takes any text for a port, and says that there is none.
-        let port = match at.strip_prefix(authority.host()).map(str::is_empty) {
-            Some(true) => {
-                if tls {
-                    443
-                } else {
-                    80
-                }
-            }
-            _ => authority
-                .port_u16()
-                .filter(|port| *port > 0)
-                .ok_or_else(no_url)?,
+        let port = match at.strip_prefix(authority.host()) {
+            Some("") => Some(usual_port(tls)),
+            _ => authority.port_u16().filter(|port| *port > 0),
         };
-        let authorization = match (user, &webhook.token) {
-            (Some(_), Some(_)) => {
-                return Err(wrong("a token, or a user in the url: one of them"));
-            }
-            (Some(user), None) => Some(format!("Basic {}", STANDARD.encode(credentials(user)))),
-            (None, Some(token)) => Some(format!("Bearer {}", token.expose())),
-            (None, None) => None,
-        };
-        let authorization = authorization.map(|text| {
-            let value = HeaderValue::from_str(&text);
-            let mut value = value.map_err(|_| wrong("the token holds what cannot be sent"))?;
-            value.set_sensitive(true);
-            Ok(value)
-        });
+        let port = port.ok_or_else(no_url)?;
         Ok(Self {
             tls,
             host: host.to_owned(),
@@ -134,7 +111,7 @@ impl Endpoint {
                 .path_and_query()
                 .map_or("/", |path| path.as_str())
                 .to_owned(),
-            authorization: authorization.transpose()?,
+            authorization: authorization(user, webhook.token.as_ref())?,
         })
     }
 
@@ -198,7 +175,7 @@ impl Endpoint {
     }
 
     fn request(&self, json: String) -> Result<Request<Full<Bytes>>> {
-        let usual = self.port == if self.tls { 443 } else { 80 };
+        let usual = self.port == usual_port(self.tls);
         let shown = self.shown();
         let host = match usual {
             true => shown.rsplit_once(':').map_or(&*shown, |(host, _)| host),
@@ -215,8 +192,30 @@ impl Endpoint {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
         let request = request.body(Full::new(Bytes::from(json)));
-        request.map_err(|_| Error::new(ErrorKind::Config, "webhook: the url cannot be asked for"))
+        request.map_err(|_| wrong("the url cannot be asked for"))
     }
+}
+
+fn wrong(why: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("webhook: {why}"))
+}
+
+fn usual_port(tls: bool) -> u16 {
+    if tls { 443 } else { 80 }
+}
+
+/// What is shown to a server that asks who comes.
+fn authorization(user: Option<&str>, token: Option<&Secret>) -> Result<Option<HeaderValue>> {
+    let text = match (user, token) {
+        (Some(_), Some(_)) => return Err(wrong("a token, or a user in the url: one of them")),
+        (Some(user), None) => format!("Basic {}", STANDARD.encode(credentials(user))),
+        (None, Some(token)) => format!("Bearer {}", token.expose()),
+        (None, None) => return Ok(None),
+    };
+    let value = HeaderValue::from_str(&text);
+    let mut value = value.map_err(|_| wrong("the token holds what cannot be sent"))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 /// Reads an answer, and throws it away.
