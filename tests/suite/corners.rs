@@ -332,6 +332,43 @@ async fn a_foreign_write_during_a_compute_is_noticed() {
     assert_eq!(cache.get::<Vec<u32>>("k").await.unwrap(), None);
 }
 
+/// A delete that finds nothing is told to nobody: what stands in for a value that could not be stored is behind it by the bound at most,
+/// and by nothing once something was there to delete.
+#[tokio::test]
+async fn what_stands_in_hears_of_no_delete_of_nothing() {
+    let server = Server::start().await;
+    let other = redis(&server).await;
+    let bound = SECOND * 2;
+    let l2 = Redis::builder(&server.url(0)).max_staleness(bound);
+    let l2 = l2.connect().await.unwrap();
+    let tier = Tiered::builder(Moka::new(100), l2).max_staleness(bound);
+    let tier = tier.outage_ttl(SECOND * 30).build();
+    for key in ["absent", "there"] {
+        let maxmemory =
+            async |bytes: &str| server.raw(0, &["CONFIG", "SET", "maxmemory", bytes]).await;
+        maxmemory("1").await;
+        let computed = Instant::now();
+        let value = tier.get_or_set(key, MINUTE, || async { text("computed") });
+        assert_eq!(value.await.unwrap(), "computed");
+        assert!(
+            other.get::<String>(key).await.unwrap().is_none(),
+            "not stored"
+        );
+        maxmemory("0").await;
+        let is_there = key == "there";
+        if is_there {
+            other.set(key, text("of another"), MINUTE).await.unwrap();
+        }
+        assert_eq!(other.delete(key).await.unwrap(), is_there);
+        let gone = async || tier.get::<String>(key).await.unwrap().is_none();
+        if !is_there {
+            assert!(!gone().await, "nobody told of it");
+        }
+        eventually(bound, "it is gone in time", gone).await;
+        assert!(is_there || computed.elapsed() <= bound + SECOND / 2);
+    }
+}
+
 /// What stands in for a value that could not be stored is behind by the bound at most, counted from its compute.
 #[tokio::test]
 async fn an_outage_copy_counts_from_its_compute() {

@@ -681,7 +681,7 @@ async fn memory_in_front_of_the_ring_does_its_main_job() {
     eventually(SECOND, "a hit in memory", async || {
         let value = cache.get::<String>("user:42").await.unwrap();
         assert_eq!(value.as_deref(), Some("Ada"));
-        cache.stats().memory_hits == 1
+        cache.stats().memory_hits >= 1
     })
     .await;
     let other = Tiered::new(Moka::new(1000), fleet.connect().await);
@@ -692,7 +692,7 @@ async fn memory_in_front_of_the_ring_does_its_main_job() {
     eventually(SECOND, "a hit in memory", async || {
         let value = other.get::<String>("user:42").await.unwrap();
         assert_eq!(value.as_deref(), Some("Ada"));
-        other.stats().memory_hits == 1
+        other.stats().memory_hits >= 1
     })
     .await;
     cache.delete("user:42").await.unwrap();
