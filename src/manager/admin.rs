@@ -7,13 +7,13 @@ use super::config::{Allow, Config};
 use super::controller::{Controller, Done};
 use super::event::Event;
 use super::member::{State, name_of, shown};
-use super::probe::Nodes;
+use super::probe::{Nodes, brief};
 use super::view::{
     EventView, EventsView, Finding, Findings, Located, MoveView, Moved, NodeView, NodesView, Plan,
     RingView,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::ring::registry::Registry;
+use crate::ring::registry::{MAX_URL_BYTES, Registry};
 use crate::ringmap::{Move, Order, fields_for_readers, key_hash, label};
 use crate::wire::{Admits, ConnectionSettings, NodeAddr, Target};
 
@@ -69,7 +69,7 @@ impl Admin {
         config.check()?;
         let manager = ConnectionSettings {
             client_name: Some("larder-manager".to_owned()),
-            ..config.connection.clone()
+            ..config.manager.clone()
         };
         let target = Target::parse(&config.redis)?;
         let registry = Registry::connect(target, manager, &config.map_name).await?;
@@ -85,7 +85,7 @@ impl Admin {
         let nodes = ConnectionSettings {
             admits: Some(Admits::new(move |addr| allow.admits(addr))),
             spared: spared.iter().map(ToString::to_string).collect(),
-            ..config.connection.clone()
+            ..config.nodes.clone()
         };
         let nodes = Arc::new(Nodes::new(nodes, config.health.timeout));
         Ok(Self { controller, nodes })
@@ -118,7 +118,7 @@ impl Admin {
         })
     }
 
-    /// Puts a node on the ring, if it answers and takes writes. One that was there before, and is not, is emptied first, or Python readers would
+    /// Puts a node on the ring, if it answers and takes writes. One that was taken off or drained is emptied first, or Python readers would
     /// find there what was written before it left.
     ///
     /// # Errors
@@ -126,14 +126,19 @@ impl Admin {
     /// Those of [`Admin`]; [`ErrorKind::Rejected`] where the node refuses the password, or writes.
     pub async fn add(&self, url: &str) -> Result<Moved> {
         let addr = NodeAddr::parse(url)?;
-        self.nodes.probe(url).await?;
+        if url.len() > MAX_URL_BYTES {
+            let why = "the url is longer than readers of a map take";
+            return Err(Error::new(ErrorKind::Config, why).with("bound", MAX_URL_BYTES));
+        }
+        let node = self.nodes.fresh(url)?;
+        self.nodes.probe(&node).await?;
         let known = self.controller.look().await?;
         let away = known
             .members
             .get(&addr.label())
             .filter(|member| matches!(member.state, State::Out | State::Drained));
         if away.is_some() {
-            self.nodes.at(url)?.empty(&self.controller.spared()).await?;
+            node.empty(&self.controller.spared()).await?;
         }
         let add = |cluster: &mut Cluster| {
             cluster.add(url, By::Person);
@@ -148,8 +153,8 @@ impl Admin {
     ///
     /// Those of [`Admin`].
     pub async fn remove(&self, node: &str, last: bool) -> Result<Moved> {
-        let name = name(node);
         let remove = |cluster: &mut Cluster| {
+            let name = cluster.named(&name(node));
             let is_on = cluster.member(&name)?.state.is_on();
             if is_on && cluster.on() == 1 && !last {
                 let why = "it is the last node of the ring: without it there is none";
@@ -269,12 +274,12 @@ impl Admin {
     /// # Errors
     ///
     /// Those of [`Admin`].
-    pub async fn probe(&self) -> Result<Vec<(String, Error)>> {
+    pub async fn probe(&self) -> Result<Vec<(String, String)>> {
         let cluster = self.controller.look().await?;
         let members = cluster.members.iter();
         let asked = members.map(|(name, member)| (name.clone(), member.url.clone()));
         let probes = self.nodes.probe_all(asked.collect()).await.into_iter();
-        let failed = probes.filter_map(|(name, well)| Some((shown(&name), well.err()?)));
+        let failed = probes.filter_map(|(name, well)| Some((shown(&name), brief(&well.err()?))));
         Ok(failed.collect())
     }
 

@@ -60,15 +60,20 @@ pub(super) struct Form {
 const PER_NODE: usize = 160;
 
 /// A ring and its members.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Cluster {
     found: Found,
     labels: Labels,
     per_node: usize,
     order: Order,
+    /// Whether keys are placed by their hash tags, if somebody has said so.
+    hash_tags: Option<bool>,
     pub(super) members: BTreeMap<String, Member>,
+    /// Of another version, or spoilt: left as they are.
+    unread: BTreeSet<String>,
+    form: Form,
     layout: Layout,
-    /// Nodes whose keys are lost to others, or come to be theirs, by what was done so far.
+    /// What was done so far.
     pub(super) events: Vec<Event>,
 }
 
@@ -90,22 +95,36 @@ impl Cluster {
             .meta
             .get("labels")
             .and_then(|name| Labels::named(name));
-        let labels = form.labels.or(stated).unwrap_or_default();
-        let order = found.meta.get("lookup").and_then(|rule| rule.parse().ok());
-        let order = order.filter(|order| *order != Order::Auto && form.labels.is_none());
-        let order = order.filter(|_| labels != Labels::Crc32);
+        // A form that is chosen is that of a new ring, or of one that is built anew: what stands is moved by nobody's settings.
+        let is_new = !found.meta.contains_key("digest");
+        let labels = stated
+            .or(form.labels.filter(|_| is_new))
+            .unwrap_or_default();
+        let last = Last::of(&found.last);
+        let lookup = found.meta.get("lookup").or(last.lookup.as_ref());
+        let order = lookup.and_then(|rule| rule.parse().ok());
+        let order = order.filter(|order| *order != Order::Auto && labels != Labels::Crc32);
         let ring = found.ring().filter(|ring| !ring.is_empty());
+        let mut unread = BTreeSet::new();
         let members = found.nodes.iter().filter_map(|(name, text)| {
-            let member = serde_json::from_str::<Member>(text).ok()?;
-            Some((name.clone(), member))
+            let member = serde_json::from_str::<Member>(text).ok();
+            if member.is_none() {
+                unread.insert(name.clone());
+            }
+            Some((name.clone(), member?))
         });
-        let per_node = form
-            .per_node
-            .unwrap_or_else(|| per_node(&found, ring.as_ref()));
+        let members = members.collect();
+        let per_node = per_node(&found, ring.as_ref(), form.per_node);
         let mut cluster = Self {
             per_node,
             order: order.unwrap_or(labels.order()),
-            members: members.collect(),
+            hash_tags: match found.meta.get("hash_tags").map(String::as_str) {
+                Some(stated) => ["0", "1"].contains(&stated).then_some(stated == "1"),
+                None => last.hash_tags,
+            },
+            members,
+            unread,
+            form,
             layout: Layout::new(per_node),
             events: Vec::new(),
             labels,
@@ -144,6 +163,10 @@ impl Cluster {
             self.members.remove(&name);
             self.tell(Kind::RemovedElsewhere, &name, "");
         }
+        let draining = |member: &Member| member.state == State::Draining;
+        for (name, _) in self.members.iter().filter(|(_, member)| draining(member)) {
+            self.layout.close(name);
+        }
         let mut taken = Vec::new();
         for (name, url) in urls {
             let known = self
@@ -156,7 +179,12 @@ impl Cluster {
             if known.is_none() {
                 taken.push(name.clone());
             }
-            let member = known.cloned().unwrap_or_else(|| Member::up(url));
+            let flaps = self.members.get(&name).map_or(0, |member| member.flaps);
+            let anew = || Member {
+                flaps,
+                ..Member::up(url)
+            };
+            let member = known.cloned().unwrap_or_else(anew);
             let url = url.to_owned();
             self.members.insert(name, Member { url, ..member });
         }
@@ -175,16 +203,45 @@ impl Cluster {
         if !self.members.values().any(on) {
             return;
         }
-        let before = last_positions(&self.found.last);
+        let before = Last::of(&self.found.last).positions();
         let known = |(_, name): &(u32, String)| self.members.get(name).is_some_and(on);
         self.layout = Layout::of(before.into_iter().filter(known), self.per_node);
-        let names: Vec<String> = self.members.keys().cloned().collect();
-        for name in names {
-            if self.members.get(&name).is_some_and(on) && self.layout.share(&name) == 0.0 {
-                self.layout.join(&name, &[]);
-            }
+        let there: BTreeSet<String> = self
+            .layout
+            .shares()
+            .into_keys()
+            .map(str::to_owned)
+            .collect();
+        let lost =
+            |name: &&String| self.members.get(*name).is_some_and(on) && !there.contains(*name);
+        let lost: Vec<String> = self.members.keys().filter(lost).cloned().collect();
+        match there.is_empty() {
+            true => self.layout = Layout::of_all(&lost, self.per_node),
+            false => lost.iter().for_each(|name| self.layout.join(name, &[])),
+        }
+        if !lost.is_empty() {
+            self.place();
         }
         self.tell_all(Kind::Restored, "the map was gone, or could not be read");
+    }
+
+    /// Whether a map is gone, or cannot be read, that has nodes.
+    pub(super) fn is_lost(found: &Found) -> bool {
+        let is_on = |text: &String| {
+            let member = serde_json::from_str::<Member>(text);
+            member.is_ok_and(|member| member.state.is_on())
+        };
+        let is_there = found.ring().is_some_and(|ring| !ring.is_empty());
+        !is_there && found.nodes.values().any(is_on)
+    }
+
+    /// A node by its name; `?` is one whose name may not be shown.
+    pub(super) fn named(&self, name: &str) -> String {
+        let odd = self.members.keys().find(|known| shown(known) == "?");
+        match odd.filter(|_| name == "?") {
+            Some(odd) => odd.clone(),
+            None => name.to_owned(),
+        }
     }
 
     /// The epoch that was found.
@@ -203,10 +260,7 @@ impl Cluster {
 
     /// Whether keys are placed by their hash tags.
     pub(super) fn has_hash_tags(&self) -> bool {
-        self.found
-            .meta
-            .get("hash_tags")
-            .is_some_and(|tags| tags == "1")
+        self.hash_tags == Some(true)
     }
 
     /// How many positions the ring has.
@@ -237,6 +291,13 @@ impl Cluster {
         self.members.get_mut(name).ok_or_else(|| unknown(name))
     }
 
+    /// Those who are to be asked how they are.
+    pub(super) fn asked(&self) -> Vec<String> {
+        let asked = self.members.iter();
+        let asked = asked.filter(|(_, member)| member.state != State::Drained);
+        asked.map(|(name, _)| name.clone()).collect()
+    }
+
     /// How many nodes are on the map.
     pub(super) fn on(&self) -> usize {
         self.members
@@ -254,9 +315,18 @@ impl Cluster {
     pub(super) fn add(&mut self, url: &str, by: By) {
         let name = name_of(url);
         let known = self.members.get(&name).cloned();
+        let is_there = |member: &Member| {
+            let stays = matches!(member.state, State::Up | State::Suspect);
+            stays && member.url == url
+        };
+        if known.as_ref().is_some_and(is_there) {
+            return;
+        }
         let kind = match (&known, by) {
             (Some(_), By::Health) => Kind::Returned,
-            (Some(member), By::Person) if member.state == State::Up => Kind::Changed,
+            (Some(member), By::Person) if member.url != url && member.state.is_on() => {
+                Kind::Changed
+            }
             _ => Kind::Added,
         };
         let flaps = known.as_ref().map_or(0, |member| member.flaps);
@@ -287,17 +357,20 @@ impl Cluster {
         Ok(())
     }
 
-    /// Takes a node off the ring that fails, and remembers where it was.
+    /// Takes a node off the ring that fails, and remembers where it was. One that somebody wants off the ring does not come back.
     pub(super) fn eject(&mut self, name: &str, why: &str) -> Result<()> {
         let had = self.layout.leave(name);
         let member = self.member_mut(name)?;
-        member.state = State::Out;
+        member.state = match member.state {
+            State::Draining => State::Drained,
+            _ => State::Out,
+        };
         member.flaps = member.flaps.saturating_add(1);
         why.clone_into(&mut member.why);
         if member.positions.is_empty() {
             member.positions = had;
         }
-        member.part = None;
+        (member.part, member.step) = (None, None);
         self.tell(Kind::Ejected, name, why);
         self.place();
         Ok(())
@@ -336,7 +409,7 @@ impl Cluster {
             return Err(Error::new(ErrorKind::Config, why).with("node", shown(name)));
         }
         if let Some(steps) = steps {
-            member.step = Some(1.0 / f64::from(steps.max(1)));
+            member.step = Some(1.0 / f64::from(steps.clamp(1, 1000)));
             member.part = Some(1.0);
         }
         let step = member.step.unwrap_or(1.0);
@@ -349,6 +422,7 @@ impl Cluster {
         } else {
             State::Draining
         };
+        self.layout.close(name);
         let had = match done {
             true => self.layout.leave(name),
             false => self.layout.shrink(name, part),
@@ -368,9 +442,12 @@ impl Cluster {
 
     /// Chooses all positions anew.
     pub(super) fn rebuild(&mut self) {
-        let names: Vec<String> = self.on_names().map(str::to_owned).collect();
-        self.layout = Layout::new(self.per_node);
-        names.iter().for_each(|name| self.layout.join(name, &[]));
+        self.labels = self.form.labels.unwrap_or(self.labels);
+        self.per_node = self.form.per_node.unwrap_or(self.per_node);
+        self.order = self.labels.order();
+        let names: Vec<&str> = self.on_names().collect();
+        self.layout = Layout::of_all(&names, self.per_node);
+        self.shrink_all();
         self.tell_all(
             Kind::Rebuilt,
             &format!(
@@ -395,13 +472,18 @@ impl Cluster {
         };
         let chosen = chosen.into_iter().map(|(at, url)| (at, name_of(&url)));
         self.layout = Layout::of(chosen, self.per_node);
-        let parts: Vec<(String, f64)> = self
-            .members
-            .iter()
-            .filter_map(|(name, member)| Some((name.clone(), member.part?)))
-            .collect();
+        self.shrink_all();
+    }
+
+    /// Takes from those that are drained what they have lost already.
+    fn shrink_all(&mut self) {
+        let parts = self.members.iter();
+        let parts = parts.filter_map(|(name, member)| Some((name, member.part?)));
+        for (name, _) in parts.clone() {
+            self.layout.close(name);
+        }
         for (name, part) in parts {
-            self.layout.shrink(&name, part);
+            self.layout.shrink(name, part);
         }
     }
 
@@ -480,7 +562,8 @@ impl Cluster {
             }
         }
         let names: BTreeSet<&String> = self.members.keys().collect();
-        for name in self.found.nodes.keys().filter(|name| !names.contains(name)) {
+        let gone = |name: &&String| !names.contains(name) && !self.unread.contains(*name);
+        for name in self.found.nodes.keys().filter(gone) {
             change.nodes.insert(name.clone(), None);
         }
         if change.map.is_none() && change.nodes.is_empty() && self.events.is_empty() {
@@ -498,10 +581,13 @@ impl Cluster {
     }
 
     fn publication(&self) -> Result<Change> {
-        let map = Publication::of_positions(self.positions())
+        let mut map = Publication::of_positions(self.positions())
             .lookup(self.order)
             .per_node(self.per_node)
             .writer(concat!("larder-manager/", env!("CARGO_PKG_VERSION")));
+        if let Some(tags) = self.hash_tags {
+            map = map.hash_tags(tags);
+        }
         let mut change = map.change_to_any(&self.found)?;
         change
             .meta
@@ -510,31 +596,38 @@ impl Cluster {
     }
 }
 
-/// As many positions as each node has.
-fn per_node(found: &Found, ring: Option<&Ring>) -> usize {
+/// As many positions as each node has; as was chosen, for a new ring.
+fn per_node(found: &Found, ring: Option<&Ring>, chosen: Option<usize>) -> usize {
     let stated = found
         .meta
         .get("vnodes")
         .and_then(|vnodes| vnodes.parse().ok());
     let counted = ring.map(|ring| ring.positions().div_ceil(ring.nodes().len().max(1)));
-    stated
-        .filter(|vnodes| *vnodes > 0)
-        .or(counted)
-        .unwrap_or(PER_NODE)
+    let stands = stated.filter(|vnodes| *vnodes > 0).or(counted);
+    stands.or(chosen).unwrap_or(PER_NODE).clamp(1, 4096)
 }
 
-/// Where the nodes were, by the history.
-fn last_positions(entry: &str) -> Vec<(u32, String)> {
-    #[derive(Default, Deserialize)]
-    struct Entry {
-        nodes: Vec<String>,
-        positions: Vec<Vec<u32>>,
+/// The last map, by the history.
+#[derive(Default, Deserialize)]
+struct Last {
+    nodes: Vec<String>,
+    positions: Vec<Vec<u32>>,
+    lookup: Option<String>,
+    hash_tags: Option<bool>,
+}
+
+impl Last {
+    fn of(entry: &str) -> Self {
+        serde_json::from_str(entry).unwrap_or_default()
     }
-    let entry: Entry = serde_json::from_str(entry).unwrap_or_default();
-    let nodes = entry.nodes.into_iter().zip(entry.positions);
-    nodes
-        .flat_map(|(node, positions)| positions.into_iter().map(move |at| (at, node.clone())))
-        .collect()
+
+    /// Where the nodes were.
+    fn positions(self) -> Vec<(u32, String)> {
+        let nodes = self.nodes.into_iter().zip(self.positions);
+        nodes
+            .flat_map(|(node, positions)| positions.into_iter().map(move |at| (at, node.clone())))
+            .collect()
+    }
 }
 
 const UNKNOWN: &str = "this is no node of the ring";

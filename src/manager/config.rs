@@ -14,6 +14,9 @@ use crate::wire::{ConnectionSettings, Login, Target};
 /// The shortest token that keeps anybody out.
 const MIN_TOKEN: usize = 32;
 
+/// The longest time of all settings.
+const LONGEST: Duration = Duration::from_secs(30 * 86400);
+
 /// Settings of a manager.
 ///
 /// ```
@@ -47,7 +50,11 @@ pub struct Config {
     pub rate: u32,
     /// Whom it tells what happens; nobody unless set.
     pub alerts: Alerts,
-    pub(super) connection: ConnectionSettings,
+    /// How the manager Redis is reached.
+    pub(super) manager: ConnectionSettings,
+    /// How nodes are.
+    pub(super) nodes: ConnectionSettings,
+    login_of_all: bool,
 }
 
 impl Config {
@@ -66,21 +73,32 @@ impl Config {
             allow: Vec::new(),
             rate: 50,
             alerts: Alerts::default(),
-            connection: ConnectionSettings::default(),
+            manager: ConnectionSettings::default(),
+            nodes: ConnectionSettings::default(),
+            login_of_all: false,
         }
     }
 
-    /// Says where the password of the manager Redis and of nodes is whose url names none.
+    /// Says where the password of the manager Redis is, if its url names none.
     #[must_use]
-    pub fn login(mut self, login: Login) -> Self {
-        self.connection.logins.set(login);
+    pub fn manager_login(mut self, login: Login) -> Self {
+        self.manager.logins.set(login);
         self
     }
 
-    /// The same for one server, by its `host:port/db`.
+    /// Says where the password is of all nodes whose url names none. Whoever may add a node is given it by that, so it is refused unless
+    /// [`allow`](Self::allow) says where nodes may be.
     #[must_use]
-    pub fn login_at(mut self, server: impl AsRef<str>, login: Login) -> Self {
-        self.connection.logins.set_at(server.as_ref(), login);
+    pub fn login(mut self, login: Login) -> Self {
+        self.nodes.logins.set(login);
+        self.login_of_all = true;
+        self
+    }
+
+    /// The same for one node, by its `host:port/db`.
+    #[must_use]
+    pub fn login_at(mut self, node: impl AsRef<str>, login: Login) -> Self {
+        self.nodes.logins.set_at(node.as_ref(), login);
         self
     }
 
@@ -88,8 +106,15 @@ impl Config {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: crate::wire::Tls) -> Self {
-        self.connection.tls = tls;
+        self.manager.tls = tls.clone();
+        self.nodes.tls = tls;
         self
+    }
+
+    /// Where the map is, as it may be shown: `host:port/db`, or the name that sentinels know; `?` for what is no url.
+    #[must_use]
+    pub fn place(&self) -> String {
+        Target::parse(&self.redis).map_or_else(|_| "?".to_owned(), |redis| redis.label())
     }
 
     /// Looks at all of it, and opens nothing.
@@ -99,11 +124,21 @@ impl Config {
     /// [`ErrorKind::Config`] with what is wrong, by name.
     pub fn check(&self) -> Result<()> {
         Target::parse(&self.redis)?;
-        self.connection.logins.check()?;
+        self.manager.logins.check()?;
+        self.nodes.logins.check()?;
         let wrong = |why: &str| Err(Error::new(ErrorKind::Config, why));
         let short = |token: &String| token.chars().count() < MIN_TOKEN;
         if self.token.as_ref().is_some_and(short) {
             return wrong("the token has less than 32 characters");
+        }
+        let shown = |token: &String| token.bytes().all(|byte| byte.is_ascii_graphic());
+        if self.token.as_ref().is_some_and(|token| !shown(token)) {
+            return wrong("the token holds a space, or what is no ASCII: it could not be sent");
+        }
+        if self.login_of_all && self.allow.is_empty() {
+            return wrong(
+                "a password for all nodes needs `allow`, or whoever adds a node is given it",
+            );
         }
         if self
             .vnodes
@@ -113,8 +148,22 @@ impl Config {
         }
         let health = &self.health;
         let times = [health.interval, health.retry, health.timeout, health.lease];
+        let longer = [
+            health.remove_after,
+            health.hold,
+            health.max_hold,
+            health.forgive_after,
+            health.pause,
+            self.drain_pause,
+        ];
+        if times.iter().chain(&longer).any(|time| *time > LONGEST) {
+            return wrong("no time is longer than thirty days");
+        }
         if times.iter().any(|time| *time < Duration::from_millis(10)) {
             return wrong("interval, retry, timeout and lease: from 10 ms on");
+        }
+        if health.timeout > health.lease / 3 {
+            return wrong("the lease is three times a probe's timeout at least");
         }
         if health.failures == 0 || health.successes == 0 {
             return wrong("failures and successes: from 1 on");
@@ -127,12 +176,8 @@ impl Config {
 // A token, and a url with its password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let redis = Target::parse(&self.redis);
         f.debug_struct("Config")
-            .field(
-                "redis",
-                &redis.map_or_else(|_| "?".to_owned(), |redis| redis.label()),
-            )
+            .field("redis", &self.place())
             .field("map_name", &self.map_name)
             .field("labels", &self.labels)
             .field("vnodes", &self.vnodes)
@@ -176,18 +221,19 @@ impl Allow {
     /// Whether a node may be at this address.
     pub(super) fn admits(&self, addr: IpAddr) -> bool {
         let addr = addr.to_canonical();
-        if self.networks.is_empty() {
-            return !is_odd(addr);
-        }
-        self.networks
-            .iter()
-            .any(|(network, bits)| is_in(addr, *network, *bits))
+        let networks = &self.networks;
+        let is_in = |(network, bits): &(IpAddr, u8)| is_in(addr, *network, *bits);
+        !is_odd(addr) && (networks.is_empty() || networks.iter().any(is_in))
     }
 }
+
+const METADATA: [[u8; 4]; 2] = [[100, 100, 100, 200], [168, 63, 129, 16]];
 
 /// Addresses at which no Redis is, but what tells a machine about itself, or everybody.
 fn is_odd(addr: IpAddr) -> bool {
     match addr {
+        // At which machines of Alibaba's and Microsoft's clouds are told about themselves.
+        IpAddr::V4(addr) if METADATA.contains(&addr.octets()) => true,
         IpAddr::V4(addr) => {
             addr.is_link_local()
                 || addr.is_multicast()
@@ -198,7 +244,12 @@ fn is_odd(addr: IpAddr) -> bool {
             let link_local = addr.segments()[0] & 0xffc0 == 0xfe80;
             // At which Amazon's machines tell about themselves.
             let metadata = addr.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254];
-            link_local || metadata || addr.is_multicast() || addr.is_unspecified()
+            // By a translator of addresses: the last four bytes are one of the others.
+            let [.., a, b] = addr.segments();
+            let within = (u32::from(a) << 16 | u32::from(b)).to_be_bytes();
+            let translated = addr.segments()[..2] == [0x64, 0xff9b];
+            let translated = translated && is_odd(IpAddr::V4(within.into()));
+            link_local || metadata || translated || addr.is_multicast() || addr.is_unspecified()
         }
     }
 }
@@ -239,6 +290,8 @@ mod tests {
             "ff02::1",
             "::",
             "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "100.100.100.200",
         ] {
             assert!(!admits(&[], addr), "{addr}");
         }
@@ -266,13 +319,16 @@ mod tests {
     fn what_is_wrong_is_told() {
         let config = || Config::new("redis://:canary@127.0.0.1:1/0");
         assert!(config().check().is_ok());
-        let mut wrong: Vec<Config> = (0..6).map(|_| config()).collect();
+        let mut wrong: Vec<Config> = (0..9).map(|_| config()).collect();
         wrong[0].token = Some("x".repeat(31));
         wrong[1].vnodes = Some(0);
         wrong[2].health.interval = Duration::ZERO;
         wrong[3].health.failures = 0;
         wrong[4].allow = vec!["everywhere".to_owned()];
         wrong[5].redis = "http://h".to_owned();
+        wrong[6].token = Some(format!("{} ", "x".repeat(32)));
+        wrong[7].health.pause = Duration::MAX;
+        wrong[8] = config().login(Login::env("NODES"));
         for config in wrong {
             assert_eq!(
                 config.check().unwrap_err().kind(),

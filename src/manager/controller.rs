@@ -23,7 +23,6 @@ pub(super) struct Controller {
 }
 
 /// What a change came to.
-#[derive(Debug)]
 pub(super) struct Done {
     pub(super) cluster: Cluster,
     pub(super) epoch: u64,
@@ -45,11 +44,10 @@ impl Controller {
         loop {
             let found = self.registry.read().await?;
             looks += 1;
-            if found.size == 0 && !found.nodes.is_empty() && looks < LOOKS {
-                sleep(BETWEEN_LOOKS).await;
-                continue;
+            if looks == LOOKS || !Cluster::is_lost(&found) {
+                return Cluster::of(found, self.form);
             }
-            return Cluster::of(found, self.form);
+            sleep(BETWEEN_LOOKS).await;
         }
     }
 
@@ -70,14 +68,12 @@ impl Controller {
         let mut tried = 1;
         loop {
             let mut cluster = self.look().await?;
-            let found = cluster.found().clone();
+            let epoch = cluster.epoch().parse().unwrap_or(0);
             change(&mut cluster)?;
-            let epoch = || found.epoch().parse().unwrap_or(0);
             let Some(written) = cluster.change(lease)? else {
-                let epoch = epoch();
                 return Ok(Done { cluster, epoch });
             };
-            match self.registry.commit(&found, &written).await {
+            match self.registry.commit(cluster.found(), &written).await {
                 Ok(epoch) => return Ok(Done { cluster, epoch }),
                 Err(error) if is_stale(&error) && tried < TRIES => tried += 1,
                 Err(error) if is_stale(&error) => return Err(busy(&error)),

@@ -1,7 +1,7 @@
 //! When a node that fails is taken off the ring, and when it comes back: decided here, from what probes came to, by a clock that is given.
 //! Nothing is asked or written here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub struct HealthSettings {
     pub successes: u32,
     /// For so long it stays off the ring at least: twice that after its second fall, and so on.
     pub hold: Duration,
-    /// But no longer than this.
+    /// But no longer than this, and a fifth.
     pub max_hold: Duration,
     /// For so long it has to be well for one of its falls to be forgotten.
     pub forgive_after: Duration,
@@ -79,6 +79,8 @@ struct Record {
     well_since: Option<Instant>,
     next: Option<Instant>,
     why: String,
+    /// Why it was not asked.
+    not_made: Option<String>,
 }
 
 /// Why nothing is judged.
@@ -118,6 +120,20 @@ pub(super) enum Verdict {
     Thaw,
 }
 
+impl Verdict {
+    /// The node that it is about.
+    pub(super) fn node(&self) -> Option<&String> {
+        match self {
+            Self::Suspect(name, _)
+            | Self::Recover(name)
+            | Self::Eject(name, _)
+            | Self::Return(name)
+            | Self::Forgive(name) => Some(name),
+            Self::Freeze(_) | Self::Thaw => None,
+        }
+    }
+}
+
 // What is no node's name may be a url, with its password.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -140,8 +156,9 @@ pub(super) struct Health {
     settings: HealthSettings,
     nodes: BTreeMap<String, Record>,
     ejected: Option<Instant>,
-    frozen: Option<(Freeze, Instant)>,
-    looked: Option<Instant>,
+    /// Since when half of the nodes fail, be it once.
+    doubted: Option<Instant>,
+    frozen: Option<Frozen>,
 }
 
 impl Health {
@@ -150,28 +167,32 @@ impl Health {
             settings,
             nodes: BTreeMap::new(),
             ejected: None,
+            doubted: None,
             frozen: None,
-            looked: None,
         }
     }
 
     /// Why nothing is judged at the moment.
     pub(super) fn frozen(&self) -> Option<Freeze> {
-        self.frozen.map(|(freeze, _)| freeze)
+        self.frozen.map(|frozen| frozen.why)
     }
 
-    /// Why a node fails, if it does.
+    /// Why a node fails, or cannot be asked, if so it is.
     pub(super) fn failing(&self, name: &str) -> Option<&str> {
-        let record = self.nodes.get(name).filter(|record| record.failures > 0);
-        record.map(|record| record.why.as_str())
+        let record = self.nodes.get(name)?;
+        let fails = (record.failures > 0).then_some(&record.why);
+        record.not_made.as_ref().or(fails).map(String::as_str)
     }
 
     /// Those whose turn it is to be asked.
     pub(super) fn due(&mut self, now: Instant, members: &BTreeMap<String, Member>) -> Vec<String> {
-        self.nodes.retain(|name, _| members.contains_key(name));
-        let asked = members
-            .iter()
-            .filter(|(_, member)| member.state != State::Drained);
+        // One that is drained is asked nothing.
+        let asked = |name: &String| {
+            let member = members.get(name);
+            member.is_some_and(|member| member.state != State::Drained)
+        };
+        self.nodes.retain(|name, _| asked(name));
+        let asked = members.iter().filter(|(name, _)| asked(name));
         let due = asked.filter(|(name, _)| {
             let next = self.nodes.get(*name).and_then(|record| record.next);
             next.is_none_or(|next| next <= now)
@@ -196,7 +217,7 @@ impl Health {
         since: Instant,
     ) -> Option<Verdict> {
         let late = now.saturating_duration_since(since + after) > MAX_LATE;
-        late.then(|| self.freeze(Freeze::Late, now)).flatten()
+        late.then(|| self.freeze(Freeze::Late, now, now)).flatten()
     }
 
     /// Notes what probes came to, and says what is to be done.
@@ -204,144 +225,189 @@ impl Health {
         &mut self,
         now: Instant,
         members: &BTreeMap<String, Member>,
-        probes: Vec<(String, Result<(), String>)>,
+        probes: Vec<(String, Probe)>,
     ) -> Vec<Verdict> {
+        let mut probed = BTreeSet::new();
         for (name, probe) in probes {
             let Some(member) = members.get(&name) else {
                 continue;
             };
             let settings = &self.settings;
-            let record = self.nodes.entry(name).or_default();
+            let record = self.nodes.entry(name.clone()).or_default();
             record.note(now, member, probe, settings);
+            probed.insert(name);
         }
-        self.looked = Some(now);
+        let doubtful = self.is_cut_off(members, 1);
+        self.doubted = doubtful.then(|| self.doubted.unwrap_or(now));
         let mut verdicts = Vec::new();
         verdicts.extend(self.watch_over_itself(now, members));
-        let mut counts = Counts::of(members);
-        for (name, member) in members {
-            let Some(record) = self.nodes.get_mut(name) else {
-                continue;
-            };
-            let fails = record.failures >= self.settings.failures;
-            let verdict = match member.state {
-                State::Up | State::Draining if fails && member.state == State::Up => {
-                    Some(Verdict::Suspect(name.clone(), record.why.clone()))
-                }
-                State::Suspect if record.failures == 0 => Some(Verdict::Recover(name.clone())),
-                State::Suspect | State::Draining if fails => {
-                    let long = record.failing_for(now) >= self.settings.remove_after;
-                    let soon = self
-                        .ejected
-                        .is_some_and(|last| now < last + self.settings.pause);
-                    let may = long
-                        && !soon
-                        && self.frozen.is_none()
-                        && counts.may_lose(self.settings.min_nodes);
-                    may.then(|| {
-                        self.ejected = Some(now);
-                        counts.on -= 1;
-                        counts.out += 1;
-                        record.out_since = Some(now);
-                        record.successes = 0;
-                        Verdict::Eject(name.clone(), record.why.clone())
-                    })
-                }
-                State::Out => {
-                    let since = *record.out_since.get_or_insert(now);
-                    let held = now.saturating_duration_since(since)
-                        >= hold(&self.settings, name, member.flaps);
-                    let well = record.successes >= self.settings.successes;
-                    (well && held && self.frozen.is_none()).then(|| Verdict::Return(name.clone()))
-                }
-                State::Up if member.flaps > 0 => {
-                    let since = *record.well_since.get_or_insert(now);
-                    let long = now.saturating_duration_since(since) >= self.settings.forgive_after;
-                    long.then(|| {
-                        record.well_since = Some(now);
-                        Verdict::Forgive(name.clone())
-                    })
-                }
-                _ => None,
-            };
-            if member.state != State::Out && !matches!(verdict, Some(Verdict::Eject(..))) {
-                record.out_since = None;
-            }
+        let mut round = Round {
+            now,
+            counts: Counts::of(members),
+            still: self.frozen.is_some() || doubtful,
+            probed,
+        };
+        let names: Vec<&String> = members.keys().collect();
+        for name in names {
+            let verdict = members
+                .get(name)
+                .and_then(|member| self.verdict(&mut round, name, member));
             verdicts.extend(verdict);
         }
         verdicts
     }
 
-    /// Whether it is this manager that is cut off, or no more.
-    fn watch_over_itself(
-        &mut self,
-        now: Instant,
-        members: &BTreeMap<String, Member>,
-    ) -> Option<Verdict> {
-        let failing = self
-            .nodes
-            .values()
-            .filter(|record| record.failures > 0)
-            .count();
-        let asked = members
-            .values()
-            .filter(|member| member.state != State::Drained)
-            .count();
-        let cut_off = failing > 0 && failing * 2 >= asked && asked > 1;
-        match self.frozen {
-            None if cut_off => self.freeze(Freeze::CutOff, now),
-            Some((Freeze::CutOff, _)) if cut_off => None,
-            Some((_, until)) if now >= until => {
-                self.frozen = None;
-                // What was seen meanwhile is no ground for anything.
-                for record in self.nodes.values_mut().filter(|record| record.failures > 0) {
-                    record.failing_since = Some(now);
+    fn verdict(&mut self, round: &mut Round, name: &String, member: &Member) -> Option<Verdict> {
+        let (now, settings) = (round.now, &self.settings);
+        let record = self.nodes.get_mut(name)?;
+        if member.state != State::Out {
+            record.out_since = None;
+        }
+        // By what was seen just now, not by what was known before.
+        let fails = record.failures >= settings.failures && round.probed.contains(name);
+        match member.state {
+            State::Up if fails => Some(Verdict::Suspect(name.clone(), record.why.clone())),
+            State::Suspect if record.failures == 0 => Some(Verdict::Recover(name.clone())),
+            State::Suspect | State::Draining if fails => {
+                let long = record.failing_for(now) >= settings.remove_after;
+                let last = self.ejected;
+                let soon = last.is_some_and(|last| now < last + settings.pause);
+                if !long || soon || round.still || !round.counts.may_lose(settings.min_nodes) {
+                    return None;
                 }
-                Some(Verdict::Thaw)
+                self.ejected = Some(now);
+                round.counts.on -= 1;
+                round.counts.out += 1;
+                record.successes = 0;
+                Some(Verdict::Eject(name.clone(), record.why.clone()))
+            }
+            State::Out => {
+                let since = *record.out_since.get_or_insert(now);
+                let off = now.saturating_duration_since(since);
+                let held = off >= hold(settings, name, member.flaps);
+                let well = record.successes >= settings.successes;
+                (well && held && !round.still).then(|| Verdict::Return(name.clone()))
+            }
+            State::Up if member.flaps > 0 => {
+                let since = *record.well_since.get_or_insert(now);
+                let well = now.saturating_duration_since(since);
+                (well >= settings.forgive_after).then(|| {
+                    record.well_since = Some(now);
+                    Verdict::Forgive(name.clone())
+                })
             }
             _ => None,
         }
     }
 
-    fn freeze(&mut self, freeze: Freeze, now: Instant) -> Option<Verdict> {
-        let until = now
-            + if freeze == Freeze::Late {
-                TILT
-            } else {
-                Duration::ZERO
-            };
-        let is_new = self.frozen.is_none();
-        self.frozen = Some((freeze, until));
-        is_new.then_some(Verdict::Freeze(freeze))
+    /// Whether half of the nodes that are on the ring fail, each so often in a row: then it is this manager that is cut off.
+    fn is_cut_off(&self, members: &BTreeMap<String, Member>, least: u32) -> bool {
+        let on = members.iter().filter(|(_, member)| member.state.is_on());
+        let fails = |(name, _): &(&String, &Member)| {
+            let record = self.nodes.get(*name);
+            record.is_some_and(|record| record.failures >= least)
+        };
+        let (all, failing) = (on.clone().count(), on.filter(fails).count());
+        all > 1 && failing > 0 && failing * 2 >= all
+    }
+
+    /// Whether this manager is cut off, or no more. A single failure is no news, though nothing is done then either.
+    fn watch_over_itself(
+        &mut self,
+        now: Instant,
+        members: &BTreeMap<String, Member>,
+    ) -> Option<Verdict> {
+        if self.is_cut_off(members, self.settings.failures) {
+            // What was seen since the first of these failures says nothing of the nodes.
+            let since = self.doubted.unwrap_or(now);
+            return self.freeze(Freeze::CutOff, now, since);
+        }
+        let frozen = self.frozen.filter(|frozen| now >= frozen.until)?;
+        if frozen.why == Freeze::CutOff && self.doubted.is_some() {
+            return None;
+        }
+        self.frozen = None;
+        // That time counts for nobody.
+        let meanwhile = now.saturating_duration_since(frozen.since);
+        for record in self.nodes.values_mut() {
+            record.failing_since = record
+                .failing_since
+                .map(|since| (since + meanwhile).min(now));
+        }
+        Some(Verdict::Thaw)
+    }
+
+    /// Does nothing from now on; what says so if it did something until now.
+    fn freeze(&mut self, why: Freeze, now: Instant, since: Instant) -> Option<Verdict> {
+        let until = if why == Freeze::Late { now + TILT } else { now };
+        let known = self.frozen;
+        self.frozen = Some(Frozen {
+            // Being cut off lasts until it is over.
+            why: known.map_or(why, |known| {
+                if known.why == Freeze::CutOff {
+                    known.why
+                } else {
+                    why
+                }
+            }),
+            since: known.map_or(since, |known| known.since),
+            until: known.map_or(until, |known| known.until.max(until)),
+        });
+        known.is_none().then_some(Verdict::Freeze(why))
     }
 }
 
+/// Since when, until when at least, and why nothing is done.
+#[derive(Clone, Copy, Debug)]
+struct Frozen {
+    why: Freeze,
+    since: Instant,
+    until: Instant,
+}
+
+/// What one round of judging goes by.
+struct Round {
+    now: Instant,
+    counts: Counts,
+    /// Whether nothing is to be done.
+    still: bool,
+    probed: BTreeSet<String>,
+}
+
+/// What a probe came to.
+#[derive(Clone, Debug)]
+pub(super) enum Probe {
+    Well,
+    Failed(String),
+    /// It could not be made, for a reason that lies here: no TLS, or no password where it should be.
+    NotMade(String),
+}
+
 impl Record {
-    fn note(
-        &mut self,
-        now: Instant,
-        member: &Member,
-        probe: Result<(), String>,
-        settings: &HealthSettings,
-    ) {
+    fn note(&mut self, now: Instant, member: &Member, probe: Probe, settings: &HealthSettings) {
         let pause = match &probe {
-            Ok(()) if member.state == State::Up => settings.interval,
+            Probe::Well if member.state == State::Up => settings.interval,
+            Probe::NotMade(_) => settings.interval,
             _ => settings.retry.min(settings.interval),
         };
         self.next = Some(now + pause);
+        self.not_made = None;
         match probe {
-            Ok(()) => {
+            Probe::Well => {
                 self.failures = 0;
                 self.failing_since = None;
                 self.successes = self.successes.saturating_add(1);
                 self.well_since.get_or_insert(now);
             }
-            Err(why) => {
+            Probe::Failed(why) => {
                 self.failures = self.failures.saturating_add(1);
                 self.failing_since.get_or_insert(now);
                 self.successes = 0;
                 self.well_since = None;
                 self.why = why;
             }
+            // Nothing about the node is known by it.
+            Probe::NotMade(why) => self.not_made = Some(why),
         }
     }
 
@@ -349,6 +415,11 @@ impl Record {
         let since = self.failing_since.unwrap_or(now);
         now.saturating_duration_since(since)
     }
+}
+
+/// Whether one more may go as the members are.
+pub(super) fn may_lose(members: &BTreeMap<String, Member>, min: usize) -> bool {
+    Counts::of(members).may_lose(min)
 }
 
 /// How many members there are of each kind.
@@ -420,10 +491,9 @@ mod tests {
                 let since = self.now - self.began;
                 let due = self.health.due(self.now, &self.members);
                 let probe = |name: String| {
-                    let well = if fails(&name, since) {
-                        Err("down".to_owned())
-                    } else {
-                        Ok(())
+                    let well = match fails(&name, since) {
+                        true => Probe::Failed("down".to_owned()),
+                        false => Probe::Well,
                     };
                     (name, well)
                 };
@@ -438,12 +508,16 @@ mod tests {
         }
 
         fn apply(&mut self, verdict: &Verdict, since: Duration) {
+            let was = verdict.node().map(|name| self.members[name].state);
             let mut set = |name: &String, state| {
                 self.members.get_mut(name).unwrap().state = state;
             };
             match verdict {
                 Verdict::Suspect(name, _) => set(name, State::Suspect),
                 Verdict::Recover(name) => set(name, State::Up),
+                Verdict::Eject(name, _) if was == Some(State::Draining) => {
+                    set(name, State::Drained);
+                }
                 Verdict::Eject(name, _) => {
                     set(name, State::Out);
                     self.members.get_mut(name).unwrap().flaps += 1;
@@ -593,6 +667,70 @@ mod tests {
                 .woken(trial.now + seconds(3), seconds(2), trial.now),
             None
         );
+    }
+
+    #[test]
+    fn who_is_drained_is_left_alone() {
+        let mut trial = Trial::new(3, HealthSettings::default());
+        trial.go_on(seconds(60), |_, _| false);
+        // It fails while it is drained: it stays off.
+        trial.members.get_mut("n0").unwrap().state = State::Draining;
+        trial.go_on(HOUR, |name, _| name == "n0");
+        assert_eq!(trial.members["n0"].state, State::Drained);
+        assert_eq!(trial.told.len(), 1, "{:?}", trial.told);
+        // And says nothing about the others, nor has anybody hurry.
+        let before = trial.now;
+        trial.go_on(seconds(1), |name, _| name == "n0");
+        assert!(trial.now - before > seconds(5));
+        assert_eq!(trial.health.frozen(), None);
+        assert_eq!(
+            trial.health.due(trial.now + HOUR, &trial.members),
+            ["n1", "n2"]
+        );
+    }
+
+    #[test]
+    fn what_lies_here_is_no_failure_of_a_node() {
+        let mut trial = Trial::new(4, HealthSettings::default());
+        for _ in 0..100 {
+            trial.now += seconds(10);
+            let probe = Probe::NotMade("no password".to_owned());
+            let verdicts =
+                trial
+                    .health
+                    .judge(trial.now, &trial.members, vec![("n0".to_owned(), probe)]);
+            assert_eq!(verdicts, []);
+        }
+        assert_eq!(trial.health.failing("n0"), Some("no password"));
+    }
+
+    /// When a manager is no more cut off, a node that answers a little later than the others has the whole time.
+    #[test]
+    fn being_cut_off_is_no_ground_for_anything() {
+        let settings = HealthSettings {
+            remove_after: seconds(5),
+            ..HealthSettings::default()
+        };
+        let mut trial = Trial::new(4, settings);
+        trial.go_on(HOUR, |name, at| match name {
+            "n0" => (60..200).contains(&at.as_secs()),
+            "n1" => (60..204).contains(&at.as_secs()),
+            _ => false,
+        });
+        assert!(trial.told.contains(&Verdict::Thaw), "{:?}", trial.told);
+        assert_eq!(trial.changes, []);
+    }
+
+    /// One that is dead goes, though another one hiccups all the time.
+    #[test]
+    fn hiccups_of_others_keep_no_dead_node_on_the_ring() {
+        let mut trial = Trial::new(4, HealthSettings::default());
+        let hiccups = |at: Duration| at.as_secs() % 25 < 2;
+        trial.go_on(HOUR, |name, at| {
+            name == "n0" && at > seconds(60) || name == "n1" && hiccups(at)
+        });
+        assert_eq!(trial.changes.len(), 1, "{:?}", trial.changes);
+        assert!(trial.changes[0].0 < seconds(200), "{:?}", trial.changes);
     }
 
     #[test]

@@ -104,10 +104,37 @@ pub(super) fn name_of(url: &str) -> String {
     }
 }
 
-/// A name as it may be shown.
+/// A name as it may be shown: what is no `host:port/db` to the letter may hold a password.
 pub(super) fn shown(name: &str) -> String {
-    match name.contains("://") || label(&format!("redis://{name}")) == "?" {
-        true => "?".to_owned(),
-        false => name.to_owned(),
+    let as_label = label(&format!("redis://{name}"));
+    if as_label == name {
+        as_label
+    } else {
+        "?".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_shown_that_may_be_a_password() {
+        for name in ["10.0.0.1:6379/0", "[::1]:5/1", "node:1/15"] {
+            assert_eq!(shown(name), name);
+        }
+        for url in [
+            ":canary@10.0.0.1:6379/0",
+            "canary",
+            "canary@h",
+            "http://canary@h",
+            "redis://canary@@/",
+            "",
+        ] {
+            assert_eq!(shown(&name_of(url)), "?", "{url}");
+        }
+        let member = Member::up("redis://:canary@10.0.0.1:6379/0");
+        assert_eq!(shown(&name_of(&member.url)), "10.0.0.1:6379/0");
+        assert!(!format!("{member:?}").contains("canary"));
     }
 }

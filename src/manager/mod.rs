@@ -62,7 +62,7 @@ pub use view::{
 ///
 /// # Cancellation
 ///
-/// May be dropped at any point: a change of the map is made whole or not at all, and another manager takes over within 15 seconds.
+/// May be dropped at any point: a change of the map is made whole or not at all, and another manager takes over within 20 seconds.
 pub async fn run(
     listener: TcpListener,
     config: Config,

@@ -12,6 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::wire::node::Node;
 use crate::wire::{ConnectionSettings, NodeAddr};
 
+/// Characters of why a node fails.
+const MAX_WHY: usize = 300;
+
 /// How long a person waits for a node.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,18 +45,28 @@ impl Nodes {
         }
     }
 
-    /// One of them.
+    /// One of them, which is kept until it is let go of.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`] for a url that is none.
     pub(super) fn at(&self, url: &str) -> Result<Node> {
-        let addr = NodeAddr::parse(url)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let node = known
-            .entry(url.to_owned())
-            .or_insert_with(|| Node::new(addr, &self.settings));
-        Ok(node.clone())
+        if let Some(node) = known.get(url) {
+            return Ok(node.clone());
+        }
+        let node = self.fresh(url)?;
+        known.insert(url.to_owned(), node.clone());
+        Ok(node)
+    }
+
+    /// One that may not become any of them, and ends with whoever asks.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for a url that is none.
+    pub(super) fn fresh(&self, url: &str) -> Result<Node> {
+        Ok(Node::new(NodeAddr::parse(url)?, &self.settings))
     }
 
     /// Lets go of all but these.
@@ -68,16 +81,8 @@ impl Nodes {
     /// # Errors
     ///
     /// Those of [`Node::probe`]; [`ErrorKind::Timeout`] where it takes too long.
-    pub(super) async fn probe(&self, url: &str) -> Result<()> {
-        self.probe_within(url, PATIENCE).await
-    }
-
-    async fn probe_within(&self, url: &str, bound: Duration) -> Result<()> {
-        let node = self.at(url)?;
-        timeout(bound, node.probe()).await.unwrap_or_else(|_| {
-            let why = format!("no answer within {bound:?}");
-            Err(Error::new(ErrorKind::Timeout, why).with("node", node.label()))
-        })
+    pub(super) async fn probe(&self, node: &Node) -> Result<()> {
+        probe_within(node, PATIENCE).await
     }
 
     /// The same of many at once, by name and url, each within the bound of a probe.
@@ -86,7 +91,10 @@ impl Nodes {
         nodes: Vec<(String, String)>,
     ) -> Vec<(String, Result<()>)> {
         let probes = nodes.into_iter().map(|(name, url)| async move {
-            let well = self.probe_within(&url, self.bound).await;
+            let well = match self.at(&url) {
+                Ok(node) => probe_within(&node, self.bound).await,
+                Err(error) => Err(error),
+            };
             if let Err(error) = &well {
                 tracing::debug!(target: "larder::manager", event = "probe_failed", node = %shown(&name), error = %error);
             }
@@ -94,4 +102,17 @@ impl Nodes {
         });
         join_all(probes).await
     }
+}
+
+async fn probe_within(node: &Node, bound: Duration) -> Result<()> {
+    timeout(bound, node.probe()).await.unwrap_or_else(|_| {
+        let why = format!("no answer within {bound:?}");
+        Err(Error::new(ErrorKind::Timeout, why).with("node", node.label()))
+    })
+}
+
+/// What is kept of an error: a server may say anything, at any length.
+pub(super) fn brief(error: &Error) -> String {
+    let text = error.to_string();
+    text.escape_debug().take(MAX_WHY).collect()
 }

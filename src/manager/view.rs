@@ -1,10 +1,13 @@
 //! What is shown of a ring, by HTTP and by the program `larder`: never a password.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::cluster::Labels;
 use super::event::Event;
-use super::member::State;
+use super::member::{State, shown};
+use crate::ringmap::label;
 
 /// The nodes of a ring.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -121,7 +124,7 @@ pub struct EventsView {
 }
 
 /// What is to be tried out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Plan {
@@ -145,6 +148,18 @@ pub enum Plan {
     },
     /// All positions are chosen anew.
     Rebuild {},
+}
+
+// A url may hold a password.
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add { url } => write!(f, "Add({})", label(url)),
+            Self::Remove { node } => write!(f, "Remove({})", shown(node)),
+            Self::Drain { node, steps } => write!(f, "Drain({}, {steps})", shown(node)),
+            Self::Rebuild {} => f.write_str("Rebuild"),
+        }
+    }
 }
 
 fn one() -> u32 {

@@ -10,10 +10,10 @@ use tokio::time::sleep;
 use super::cluster::{By, Cluster, is_unknown};
 use super::controller::Controller;
 use super::event::Kind;
-use super::health::{Freeze, Health, HealthSettings, Verdict};
+use super::health::{Freeze, Health, HealthSettings, Probe, Verdict, may_lose};
 use super::member::{Member, State, shown};
-use super::probe::Nodes;
-use crate::error::{Error, Result};
+use super::probe::{Nodes, brief};
+use crate::error::{Error, ErrorKind, Result};
 use crate::generation::random;
 use crate::ring::registry::is_lost;
 
@@ -50,6 +50,8 @@ struct Round {
     drained: BTreeMap<String, Instant>,
     /// Whether all are to be asked, whosever turn it is.
     all: bool,
+    /// What is to be told still: that this process did not get to run.
+    late: Option<Verdict>,
 }
 
 impl Watch {
@@ -70,9 +72,9 @@ impl Watch {
             health: Health::new(self.settings.clone()),
             drained: BTreeMap::new(),
             all: false,
+            late: None,
         };
         loop {
-            let began = Instant::now();
             let pause = match self.turn(&mut round).await {
                 Ok(pause) => pause,
                 Err(error) => {
@@ -84,10 +86,9 @@ impl Watch {
             let pause = pause.min(self.settings.lease / 3);
             tokio::select! {
                 () = sleep(pause) => {
-                    if let Some(Verdict::Freeze(freeze)) = round.health.woken(Instant::now(), pause, slept) {
-                        tracing::warn!(target: "larder::manager", event = "frozen", why = freeze.as_str(), late = ?(began.elapsed()));
-                        round.all = true;
-                    }
+                    let late = round.health.woken(Instant::now(), pause, slept);
+                    round.all |= late.is_some();
+                    round.late = late.or(round.late);
                 }
                 () = self.wake.notified() => round.all = true,
             }
@@ -121,6 +122,9 @@ impl Watch {
                 };
             });
             round.health = Health::new(self.settings.clone());
+            round.late = None;
+            // Whoever leads next asks them anew.
+            self.nodes.keep(std::iter::empty());
             return Ok(self.settings.lease / 3);
         }
         let lease = Some(round.token.as_str());
@@ -130,7 +134,7 @@ impl Watch {
         let urls = cluster.members.values().map(|member| member.url.as_str());
         self.nodes.keep(urls);
         let due = match std::mem::take(&mut round.all) {
-            true => cluster.members.keys().cloned().collect(),
+            true => cluster.asked(),
             false => round.health.due(Instant::now(), &cluster.members),
         };
         let asked = due.into_iter().filter_map(|name| {
@@ -138,10 +142,10 @@ impl Watch {
             Some((name, url))
         });
         let probes = self.nodes.probe_all(asked.collect()).await.into_iter();
-        let probes = probes.map(|(name, well)| (name, well.map_err(|error| error.to_string())));
+        let probes = probes.map(|(name, well)| (name, outcome(well)));
         let now = Instant::now();
         let verdicts = round.health.judge(now, &cluster.members, probes.collect());
-        for verdict in verdicts {
+        for verdict in round.late.take().into_iter().chain(verdicts) {
             self.carry_out(&round.token, &cluster.members, verdict)
                 .await?;
         }
@@ -170,39 +174,27 @@ impl Watch {
         verdict: Verdict,
     ) -> Result<()> {
         tracing::info!(target: "larder::manager", event = "verdict", verdict = %verdict);
-        if let Verdict::Return(name) = &verdict
-            && let Some(member) = members.get(name)
+        let judged = verdict.node().and_then(|name| members.get(name));
+        if let (Verdict::Return(name), Some(member)) = (&verdict, judged)
             && self.settings.empty
-            && let Err(error) = self.empty(&member.url).await
+            && let Err(error) = self.empty(token, name, member).await
         {
             // It is tried again with the next round, and keeps nobody else from being judged.
             tracing::warn!(target: "larder::manager", event = "return_failed", node = %shown(name), error = %error);
             return Ok(());
         }
-        let change = |cluster: &mut Cluster| {
-            match &verdict {
-                Verdict::Suspect(name, why) => cluster.suspect(name, Some(why)),
-                Verdict::Recover(name) => cluster.suspect(name, None),
-                Verdict::Eject(name, why) => cluster.eject(name, why),
-                Verdict::Return(name) => {
-                    // Somebody may have removed it meanwhile.
-                    let member = cluster.member(name)?;
-                    if member.state == State::Out {
-                        let url = member.url.clone();
-                        cluster.add(&url, By::Health);
-                    }
-                    Ok(())
-                }
-                Verdict::Forgive(name) => cluster.forgive(name),
-                Verdict::Freeze(freeze) => {
-                    cluster.tell_all(Kind::Frozen, freeze.as_str());
-                    Ok(())
-                }
-                Verdict::Thaw => {
-                    cluster.tell_all(Kind::Thawed, "");
-                    Ok(())
-                }
+        let min = self.settings.min_nodes;
+        let change = |cluster: &mut Cluster| match verdict.node() {
+            // People may have had their say since: another url, for one, or two nodes less.
+            Some(name) if Some(&cluster.member(name)?.url) != judged.map(|judged| &judged.url) => {
+                Ok(())
             }
+            Some(_)
+                if matches!(verdict, Verdict::Eject(..)) && !may_lose(&cluster.members, min) =>
+            {
+                Ok(())
+            }
+            _ => verdict.carry_out(cluster),
         };
         match self.controller.apply(Some(token), change).await {
             // Somebody removed it meanwhile.
@@ -211,9 +203,19 @@ impl Watch {
         }
     }
 
-    /// Empties a node, before others see it again.
-    pub(super) async fn empty(&self, url: &str) -> Result<()> {
-        self.nodes.at(url)?.empty(&self.controller.spared()).await
+    /// Empties a node, before others see it again: if it is off the ring still, and this manager the one that judges. Between this look and the
+    /// emptying is a moment in which somebody could put it back, and no more.
+    async fn empty(&self, token: &str, name: &str, member: &Member) -> Result<()> {
+        let node = self.nodes.at(&member.url)?;
+        let registry = &self.controller.registry;
+        let leads = registry.lease(token, self.settings.lease).await?;
+        let now = self.controller.look().await?;
+        let now = now.members.get(name);
+        let is_off = |now: &Member| now.state == State::Out && now.url == member.url;
+        match leads && now.is_some_and(is_off) {
+            true => node.empty(&self.controller.spared()).await,
+            false => Ok(()),
+        }
     }
 
     /// Takes the next step of drains whose time has come.
@@ -233,10 +235,65 @@ impl Watch {
                 continue;
             }
             round.drained.insert(name.clone(), now);
-            let step = |cluster: &mut Cluster| cluster.drain(name, None);
-            let done = self.controller.apply(Some(&round.token), step).await?;
+            let step = |cluster: &mut Cluster| match cluster.member(name)?.state {
+                State::Draining => cluster.drain(name, None),
+                // Somebody wants something else of it by now.
+                _ => Ok(()),
+            };
+            let done = match self.controller.apply(Some(&round.token), step).await {
+                Ok(done) => done,
+                // It is alone on the ring by now, or gone: it waits.
+                Err(error) if error.kind() == ErrorKind::Config => continue,
+                Err(error) => return Err(error),
+            };
             after = Some(done.cluster);
         }
         Ok(after)
+    }
+}
+
+impl Verdict {
+    /// Makes of a ring what follows, if the node is as it was when it was judged: people may have had their say since.
+    fn carry_out(&self, cluster: &mut Cluster) -> Result<()> {
+        let is = |cluster: &Cluster, name: &str, states: &[State]| {
+            Ok::<_, Error>(states.contains(&cluster.member(name)?.state))
+        };
+        match self {
+            Self::Suspect(name, why) if is(cluster, name, &[State::Up])? => {
+                cluster.suspect(name, Some(why))
+            }
+            Self::Recover(name) if is(cluster, name, &[State::Suspect])? => {
+                cluster.suspect(name, None)
+            }
+            Self::Eject(name, why) if is(cluster, name, &[State::Suspect, State::Draining])? => {
+                cluster.eject(name, why)
+            }
+            Self::Return(name) if is(cluster, name, &[State::Out])? => {
+                let url = cluster.member(name)?.url.clone();
+                cluster.add(&url, By::Health);
+                Ok(())
+            }
+            Self::Forgive(name) => cluster.forgive(name),
+            Self::Freeze(freeze) => {
+                cluster.tell_all(Kind::Frozen, freeze.as_str());
+                Ok(())
+            }
+            Self::Thaw => {
+                cluster.tell_all(Kind::Thawed, "");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a probe says about its node, and what about this manager.
+fn outcome(well: Result<()>) -> Probe {
+    match well {
+        Ok(()) => Probe::Well,
+        Err(error) => match error.kind() {
+            ErrorKind::Config | ErrorKind::Unsupported => Probe::NotMade(brief(&error)),
+            _ => Probe::Failed(brief(&error)),
+        },
     }
 }

@@ -19,7 +19,7 @@ const TAGS_CONTRADICT: &str =
 const META_FIELDS: [&str; 4] = ["epoch", "digest", "lookup", "hash_tags"];
 
 /// A longer url is none.
-const MAX_URL_BYTES: usize = 1024;
+pub(crate) const MAX_URL_BYTES: usize = 1024;
 
 /// Past these a map is absurd.
 #[derive(Clone, Copy, Debug)]

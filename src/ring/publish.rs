@@ -7,9 +7,10 @@ use crate::ringmap::{Order, Ring, fields_for_readers, positions_for};
 use crate::wire::{ConnectionSettings, NodeAddr, Target};
 
 use super::history;
-use super::keys::MAP_KEY;
-use super::map::{check_size, digest_text};
+use super::keys::{MAP_KEY, MapKeys};
+use super::map::{MAX_URL_BYTES, check_size, digest_text};
 use super::registry::{Change, Found, MAX_FIELDS, NewMap, Registry, is_stale};
+use super::store::DistributedRedis;
 
 /// How often a publication that expects no epoch is tried, where others publish at the same time.
 const TRIES: usize = 16;
@@ -29,7 +30,7 @@ pub struct Publication {
     lookup: Order,
     hash_tags: Option<bool>,
     writer: String,
-    map_name: String,
+    map_name: Option<String>,
 }
 
 impl std::fmt::Debug for Publication {
@@ -63,7 +64,7 @@ impl Publication {
             lookup: Order::Numeric,
             hash_tags: None,
             writer: format!("larder/{}", env!("CARGO_PKG_VERSION")),
-            map_name: MAP_KEY.to_owned(),
+            map_name: None,
         }
     }
 
@@ -111,7 +112,7 @@ impl Publication {
     /// ```
     #[must_use]
     pub fn in_map(mut self, name: impl Into<String>) -> Self {
-        self.map_name = name.into();
+        self.map_name = Some(name.into());
         self
     }
 
@@ -129,6 +130,11 @@ impl Publication {
             ));
         }
         check_size(self.positions.len(), MAX_FIELDS / 2)?;
+        let long = |(_, url): &(u32, String)| url.len() > MAX_URL_BYTES;
+        if self.positions.iter().any(long) {
+            let why = "a url is longer than readers of a map take";
+            return Err(Error::new(ErrorKind::Config, why).with("bound", MAX_URL_BYTES));
+        }
         let urls: HashSet<&str> = self.positions.iter().map(|(_, url)| url.as_str()).collect();
         urls.into_iter()
             .try_for_each(|url| NodeAddr::parse(url).map(|_| ()))
@@ -179,6 +185,8 @@ impl Publication {
             ("lookup", text(self.lookup.to_string())),
             ("vnodes", text(self.per_node.to_string())),
             ("writer", text(self.writer.clone())),
+            // How these positions were chosen, nobody says.
+            ("labels", None),
         ]);
         match self.hash_tags {
             Some(tags) => meta.insert("hash_tags", text(u8::from(tags).to_string())),
@@ -199,7 +207,7 @@ impl Publication {
 }
 
 /// Publishes a map in the manager Redis: map, meta and history in one script. Answers the new epoch, which is one more
-/// than the one before, or two more where somebody who does not know the meta has edited the map meanwhile.
+/// than the one before, or two more where somebody who does not know the meta has edited the map meanwhile, or deleted the meta.
 ///
 /// The url is one that [`connect`](crate::DistributedRedis::connect) takes: of one server, of several or of sentinels.
 ///
@@ -223,7 +231,49 @@ pub async fn publish(manager_url: &str, publication: &Publication) -> Result<u64
         ..ConnectionSettings::default()
     };
     let target = Target::parse(manager_url)?;
-    let registry = Registry::connect(target, settings, &publication.map_name).await?;
+    let name = publication.map_name.as_deref().unwrap_or(MAP_KEY);
+    let registry = Registry::connect(target, settings, name).await?;
+    publish_in(&registry, publication).await
+}
+
+impl DistributedRedis {
+    /// Publishes a map in place of the one that this store follows, as [`publish`] does, by the connection that it follows it with: with its
+    /// [login](crate::ring::DistributedRedisBuilder::manager_login) and its TLS. Where there is no map yet, connect with
+    /// [`start_without_map`](crate::ring::DistributedRedisBuilder::start_without_map).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`publish`]; [`ErrorKind::Config`] also where the publication is [for another map](Publication::in_map).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped, the map is published whole or not at all.
+    ///
+    /// ```no_run
+    /// use larder::DistributedRedis;
+    /// use larder::ring::Publication;
+    /// # async fn example() -> larder::Result<()> {
+    /// let ring = DistributedRedis::builder("rediss://manager.internal:6379/13").start_without_map(true).connect().await?;
+    /// ring.publish(&Publication::of_nodes(&["redis://10.0.0.7:6379/0", "redis://10.0.0.8:6379/0"], 160)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn publish(&self, publication: &Publication) -> Result<u64> {
+        publication.check()?;
+        let follower = &self.follower;
+        let keys = &follower.settings.keys;
+        if let Some(name) = &publication.map_name
+            && MapKeys::named(name)? != *keys
+        {
+            let why = "the publication is for another map than this store follows";
+            return Err(Error::new(ErrorKind::Config, why).during("publish"));
+        }
+        let registry = Registry::new(follower.manager.clone(), keys.clone());
+        publish_in(&registry, publication).await
+    }
+}
+
+async fn publish_in(registry: &Registry, publication: &Publication) -> Result<u64> {
     let mut tried = 1;
     loop {
         let mut found = registry.read().await?;

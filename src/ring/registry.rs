@@ -20,6 +20,8 @@ use crate::ringmap::{Order, Ring};
 use crate::wire::{Connection, ConnectionSettings, Target};
 
 #[cfg(feature = "manager")]
+pub(crate) use super::map::MAX_URL_BYTES;
+#[cfg(feature = "manager")]
 pub(crate) use office::{Event, is_lost};
 
 /// A larger map was not written by anybody who would have it followed.
@@ -55,12 +57,18 @@ end
 /// `KEYS`: map, meta, history, nodes. `ARGV`: more fields than these are not read, nor compared.
 const READ: &str = r"
 local meta, nodes = redis.call('HGETALL', KEYS[2]), redis.call('HGETALL', KEYS[4])
-local last = redis.call('HGET', KEYS[3], redis.call('HGET', KEYS[2], 'epoch') or '0') or ''
-if fields > tonumber(ARGV[1]) then return {fields, '', {}, meta, nodes, last} end
+local epoch, newest = redis.call('HGET', KEYS[2], 'epoch'), '0'
+if not epoch then
+  for _, kept in ipairs(redis.call('HKEYS', KEYS[3])) do
+    if string.match(kept, '^%d+$') and #kept <= 15 and tonumber(kept) > tonumber(newest) then newest = kept end
+  end
+end
+local last = redis.call('HGET', KEYS[3], epoch or newest) or ''
+if fields > tonumber(ARGV[1]) then return {fields, '', {}, meta, nodes, last, newest} end
 local all = redis.call('HGETALL', KEYS[1])
 local print = tostring(fields)
 if fields <= tonumber(ARGV[2]) then print = print_of(all) end
-return {fields, print, all, meta, nodes, last}
+return {fields, print, all, meta, nodes, last, newest}
 ";
 
 /// `KEYS`: map, meta, history, nodes, events, lease; as many as there are changes of. `ARGV`: the changes as JSON, then fields and urls of
@@ -77,6 +85,11 @@ if not string.match(epoch, '^%d+$') or not stated or stated >= 9007199254740990 
 end
 if epoch ~= change.epoch then return redis.error_reply('LARDERSTALE the epoch is ' .. epoch) end
 local revision = redis.call('HGET', KEYS[2], 'revision') or '0'
+for _, count in ipairs({revision, redis.call('HGET', KEYS[2], 'events') or '0'}) do
+  if not string.match(count, '^%d+$') or #count > 15 then
+    return redis.error_reply('LARDERSPOILT a count that stands in ' .. KEYS[2] .. ' cannot be counted on')
+  end
+end
 if change.revision ~= '' and revision ~= change.revision then
   return redis.error_reply('LARDERSTALE another manager has changed the nodes')
 end
@@ -132,9 +145,11 @@ pub(crate) struct Found {
     pub(crate) meta: BTreeMap<String, String>,
     /// Who is a member, each as its manager wrote it.
     pub(crate) nodes: BTreeMap<String, String>,
-    /// What the history has of the present epoch.
+    /// What the history has of the present epoch; of the newest one, where nothing says which that is.
     #[cfg_attr(not(feature = "manager"), allow(dead_code))]
     pub(crate) last: String,
+    /// The newest epoch of the history, where nothing says which the present one is.
+    newest: u64,
     print: String,
     /// The epoch at which alone it may be changed, where that is another than was found.
     expected: Option<String>,
@@ -174,9 +189,14 @@ impl Found {
     }
 
     /// By how much the epoch rises with the next map. The epoch after an edit is left out: who starts later finds a gap in the history, and so
-    /// takes nothing that is older than it for the value of a key.
+    /// takes nothing that is older than it for the value of a key. So is the one after the newest of a history whose meta is gone: nobody knows
+    /// what was done since.
     pub(super) fn step(&self) -> u64 {
-        if self.is_edited() { 2 } else { 1 }
+        match self.newest {
+            0 if self.is_edited() => 2,
+            0 => 1,
+            newest => newest + 2,
+        }
     }
 
     pub(super) fn has_odd_tags(&self) -> bool {
@@ -252,20 +272,32 @@ impl Registry {
         eval.arg(MAX_FIELDS).arg(MAX_COMPARED);
         let answer: Value = self.run("read the map", &eval).await?;
         let strange = |_| {
-            let why = "what stands in the manager is no text";
+            let why = "the manager's answer is not a map";
             Error::new(ErrorKind::Config, why).during("read the map")
         };
-        type Answer = (usize, String, Vec<(String, String)>, Pairs, Pairs, String);
-        type Pairs = BTreeMap<String, String>;
+        type Answer = (usize, String, Pairs, Pairs, Pairs, Vec<u8>, u64);
+        type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
         // The parser's words would hold the urls, with their passwords.
-        let (size, print, fields, meta, nodes, last): Answer =
+        let (size, print, fields, meta, nodes, last, newest): Answer =
             redis::from_redis_value(answer).map_err(strange)?;
+        // What is no text is none of ours: it is found to be wrong where it is looked at.
+        let text = |bytes: Vec<u8>| match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(odd) => String::from_utf8_lossy(odd.as_bytes()).into_owned(),
+        };
+        let texts = |pairs: Pairs| {
+            let pairs = pairs.into_iter();
+            pairs.map(move |(name, value)| (text(name), text(value)))
+        };
+        let (fields, last) = (texts(fields).collect(), text(last));
+        let (meta, nodes) = (texts(meta).collect(), texts(nodes).collect());
         Ok(Found {
             size,
             fields,
             meta,
             nodes,
             last,
+            newest,
             print,
             expected: None,
         })

@@ -3,6 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Positions of a node, at most.
+const MAX_PER_NODE: usize = 4096;
+
 /// All hashes.
 const SPACE: u64 = 1 << 32;
 
@@ -36,6 +41,8 @@ pub struct Layout {
     per_node: usize,
     /// Each position with its node; a hash belongs to the first position that is greater, past the end to the smallest.
     owners: BTreeMap<u32, String>,
+    /// Nodes that are given nothing.
+    closed: BTreeSet<String>,
 }
 
 /// The stretch of hashes before a position: its length, and the position.
@@ -59,9 +66,36 @@ impl Layout {
     #[must_use]
     pub fn of(positions: impl IntoIterator<Item = (u32, String)>, per_node: usize) -> Self {
         Self {
-            per_node: per_node.clamp(1, 4096),
+            per_node: per_node.clamp(1, MAX_PER_NODE),
             owners: positions.into_iter().collect(),
+            closed: BTreeSet::new(),
         }
+    }
+
+    /// One of all these nodes at once, each with the same part.
+    #[must_use]
+    pub fn of_all(nodes: &[impl AsRef<str>], per_node: usize) -> Self {
+        let mut layout = Self::new(per_node);
+        let mut nodes: Vec<&str> = nodes.iter().map(AsRef::as_ref).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        let count = (nodes.len() * layout.per_node) as u64;
+        let mut place = 0;
+        // Round by round in another order, so that each has many neighbours.
+        for round in 0..layout.per_node as u64 {
+            nodes.sort_by_cached_key(|node| (xxh3_64_with_seed(node.as_bytes(), round), *node));
+            for node in &nodes {
+                let at = (u128::from(place) * u128::from(SPACE) / u128::from(count)) as u32;
+                layout.owners.insert(at, (*node).to_owned());
+                place += 1_u64;
+            }
+        }
+        layout
+    }
+
+    /// Has a node be given nothing that others lose, until it joins again: one that is to be emptied.
+    pub fn close(&mut self, node: &str) {
+        self.closed.insert(node.to_owned());
     }
 
     /// Each position with its node.
@@ -117,6 +151,11 @@ impl Layout {
     /// Puts a node in: where it was before, as [`leave`](Self::leave) and [`shrink`](Self::shrink) had it, as far as others can spare that,
     /// and where they have too much. One that is there gets what is missing to its part.
     pub fn join(&mut self, node: &str, before: &[u32]) {
+        self.closed.remove(node);
+        if self.is_empty() && !before.is_empty() {
+            self.owners = before.iter().map(|at| (*at, node.to_owned())).collect();
+            return;
+        }
         self.take_back(node, before);
         if self.is_empty() {
             // The only node: at even distances, from which others take.
@@ -219,7 +258,12 @@ impl Layout {
         let mut has = holdings.share(node);
         let arcs = holdings.arcs.remove(node).unwrap_or_default();
         holdings.forget(node);
-        let shares = std::mem::take(&mut holdings.shares);
+        let mut shares = std::mem::take(&mut holdings.shares);
+        let is_open = |other: &&str| !self.closed.contains(*other);
+        // Where all others are to be emptied too, somebody has to have it.
+        if shares.keys().any(|other| is_open(&other)) {
+            shares.retain(|other, _| is_open(&other));
+        }
         let mut least: BTreeSet<(u64, String)> = shares
             .into_iter()
             .map(|(other, share)| (share, other.to_owned()))
@@ -424,6 +468,43 @@ mod tests {
         assert_eq!(layout.share(&node(0)), 0.0);
         layout.join(&node(0), &had);
         assert!((layout.share(&node(0)) / whole - 1.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn a_node_that_is_emptied_is_given_nothing() {
+        let mut layout = Layout::of_all(&(0..5).map(node).collect::<Vec<_>>(), 160);
+        layout.close(&node(0));
+        layout.shrink(&node(0), 0.2);
+        let part = layout.share(&node(0));
+        layout.leave(&node(1));
+        assert_eq!(layout.share(&node(0)), part);
+        layout.close(&node(2));
+        layout.shrink(&node(2), 0.0);
+        assert_eq!(layout.share(&node(0)), part);
+        layout.join(&node(0), &[]);
+        assert!(layout.share(&node(0)) > part);
+        // Whoever is left has it all, wanted or not.
+        layout.close(&node(4));
+        for gone in [0, 3] {
+            layout.leave(&node(gone));
+        }
+        assert_eq!(layout.share(&node(4)), 1.0);
+    }
+
+    #[test]
+    fn many_at_once_have_the_same() {
+        let nodes: Vec<String> = (0..1000).map(node).collect();
+        let mut layout = Layout::of_all(&nodes, 160);
+        assert_eq!(layout.len(), 160_000);
+        assert!(layout.imbalance() < 1.001, "{}", layout.imbalance());
+        layout.leave(&node(7));
+        assert!(layout.imbalance() < 1.01, "{}", layout.imbalance());
+        assert!(Layout::of_all(&[""; 0], 160).is_empty());
+        // Back on an empty ring, where it was.
+        let mut layout = Layout::of_all(&nodes[..1], 5);
+        let had = layout.leave(&nodes[0]);
+        layout.join(&nodes[0], &had);
+        assert_eq!(layout.positions_of(&nodes[0]), had);
     }
 
     #[test]

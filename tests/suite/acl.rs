@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use larder::ring::{Publication, publish};
 use larder::{
-    Cache, DistributedRedis, Login, Moka, Options, Prefixed, Redis, RefreshAhead, Tiered, Ttl,
+    Cache, DistributedRedis, ErrorKind, Login, Moka, Options, Prefixed, Redis, RefreshAhead,
+    Tiered, Ttl,
 };
 use redis::Value;
 
@@ -204,6 +205,39 @@ async fn a_ring_needs_no_more_than_is_said() {
     for server in nodes.iter().chain([&manager]) {
         assert_eq!(denied(server).await, [""; 0]);
     }
+    std::fs::remove_file(file).unwrap();
+}
+
+/// Whose password is in a file publishes by the store's own connection; whoever may only read is refused.
+#[tokio::test]
+async fn a_store_publishes_as_whoever_it_is() {
+    let (manager, node) = (Server::start().await, Server::start().await);
+    known_to(&manager).await;
+    let file = std::env::temp_dir().join(format!("larder-publisher-{}", std::process::id()));
+    std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    let connect = async |user: &str| {
+        let place = format!("redis://127.0.0.1:{}/13", manager.port());
+        DistributedRedis::builder(&place)
+            .manager_login(Login::file(&file).user(user))
+            .start_without_map(true)
+            .connect()
+            .await
+            .unwrap()
+    };
+    let (publisher, reader) = (connect("publisher").await, connect("reader").await);
+    let map = |positions| Publication::of_nodes(&[node.url(0)], positions);
+    assert_eq!(publisher.publish(&map(20)).await.unwrap(), 1);
+    let refused = reader.publish(&map(21)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Rejected, "{refused}");
+    let other = map(21).in_map("HASH_RING_cart_MAP");
+    let refused = publisher.publish(&other).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config, "{refused}");
+    let refused = publisher.publish(&map(21).expecting_epoch(7)).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Rejected);
+    let same = map(22).in_map("HASH_RING_MAP").expecting_epoch(1);
+    assert_eq!(publisher.publish(&same).await.unwrap(), 2);
+    let heard = async || reader.map_status().epoch == 2;
+    eventually(MINUTE / 6, "the map is heard of", heard).await;
     std::fs::remove_file(file).unwrap();
 }
 

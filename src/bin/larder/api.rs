@@ -4,65 +4,42 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Method, Request, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper::{Method, Request, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::Failure;
+use crate::http::Http;
 
 /// For an answer: a node that is emptied first takes its time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Before a request is made again of which there were too many.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// The longest answer.
 const MAX_ANSWER: usize = 64 << 20;
 
-#[cfg(feature = "tls")]
-type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
-#[cfg(not(feature = "tls"))]
-type Connector = HttpConnector;
-
-#[cfg(feature = "tls")]
-fn connector() -> Result<Connector, Failure> {
-    let builder = hyper_rustls::HttpsConnectorBuilder::new();
-    let builder =
-        builder.with_provider_and_native_roots(larder::rustls::crypto::ring::default_provider())?;
-    Ok(builder.https_or_http().enable_http1().build())
-}
-
-#[cfg(not(feature = "tls"))]
-fn connector() -> Result<Connector, Failure> {
-    Ok(HttpConnector::new())
-}
-
 /// Where a manager is, and what it asks for.
 pub(crate) struct Api {
+    /// Before the paths.
     base: String,
     token: Option<String>,
-    client: Client<Connector, Full<Bytes>>,
+    http: Http,
 }
 
 impl Api {
     pub(crate) fn new(url: &str, token: Option<String>) -> Result<Self, Failure> {
-        let base = url.trim_end_matches('/').to_owned();
-        let uri: Uri = base
+        let url: Uri = url
             .parse()
             .map_err(|_| "a manager's url is http://host:port")?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") if cfg!(feature = "tls") => {}
-            Some("https") => return Err("this build has no TLS: turn the feature tls on".into()),
-            _ => return Err("a manager's url is http://host:port".into()),
-        }
         Ok(Self {
-            base,
+            base: url.path().trim_end_matches('/').to_owned(),
             token,
-            client: Client::builder(TokioExecutor::new()).build(connector()?),
+            http: Http::of(&url)?,
         })
     }
 
@@ -94,22 +71,15 @@ impl Api {
         path: &str,
         body: String,
     ) -> Result<T, Failure> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}/api/v1/{path}", self.base))
-            .header("content-type", "application/json");
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let request = request.body(Full::new(Bytes::from(body)))?;
         let asked = async {
-            let answer = self.client.request(request).await;
-            let answer = answer
-                .map_err(|error| format!("the manager cannot be asked: {}", whole(&error)))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-            let body = body.map_err(|error| format!("the manager's answer broke off: {error}"))?;
-            Ok::<_, Failure>((status, body.to_bytes()))
+            loop {
+                let (status, answer) = self.once(&method, path, body.clone()).await?;
+                if status != StatusCode::TOO_MANY_REQUESTS {
+                    return Ok::<_, Failure>((status, answer));
+                }
+                // Of this program's own, perhaps.
+                sleep(AGAIN).await;
+            }
         };
         let Ok(answer) = timeout(PATIENCE, asked).await else {
             return Err(format!("the manager does not answer within {PATIENCE:?}").into());
@@ -125,10 +95,34 @@ impl Api {
             None => Err(format!("what answers is no manager: HTTP {status}").into()),
         }
     }
+
+    async fn once(
+        &self,
+        method: &Method,
+        path: &str,
+        body: String,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}/api/v1/{path}", self.base))
+            .header("host", self.http.called())
+            .header("content-type", "application/json");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(Bytes::from(body)))?;
+        let answer = self.http.send(request).await;
+        let answer =
+            answer.map_err(|error| format!("the manager cannot be asked: {}", whole(&*error)))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| format!("the manager's answer broke off: {error}"))?;
+        Ok((status, body.to_bytes()))
+    }
 }
 
 /// An error with its causes, which hyper keeps to itself.
-fn whole(error: &dyn std::error::Error) -> String {
+fn whole(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Looks after a ring of Redis nodes: keeps its map, and changes and shows it.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "larder", version, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -15,47 +15,51 @@ pub(crate) struct Cli {
 }
 
 /// Where the ring is.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 pub(crate) struct To {
-    /// The manager Redis: redis://host:port/db, or the url of sentinels
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "LARDER_REDIS",
-        hide_env_values = true
-    )]
+    /// The manager Redis: redis://host:port/db, or the url of sentinels [env: LARDER_REDIS]
+    #[arg(long, global = true, value_name = "URL")]
     pub(crate) redis: Option<String>,
-    /// A manager, asked by HTTP instead
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "LARDER_API",
-        conflicts_with = "redis"
-    )]
+    /// A manager, asked by HTTP instead [env: LARDER_API, where LARDER_REDIS is not set]
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "redis")]
     pub(crate) api: Option<String>,
     /// A file with the token that a manager asks for
     #[arg(long, global = true, value_name = "FILE", env = "LARDER_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// A file with the password of the manager Redis, and of nodes whose url names none
+    /// A file with the password of the manager Redis
     #[arg(long, global = true, value_name = "FILE", env = "LARDER_PASSWORD_FILE")]
     pub(crate) password_file: Option<PathBuf>,
-    /// The key of the map
-    #[arg(
-        long,
-        global = true,
-        value_name = "KEY",
-        env = "LARDER_MAP",
-        default_value = "HASH_RING_MAP"
-    )]
-    pub(crate) map: String,
+    /// The key of the map [default: HASH_RING_MAP]
+    #[arg(long, global = true, value_name = "KEY", env = "LARDER_MAP")]
+    pub(crate) map: Option<String>,
     /// Answers in JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
-#[derive(Debug, Subcommand)]
+impl To {
+    /// The manager Redis, if one was named: by an argument, or by the environment where no manager was.
+    pub(crate) fn redis(&self) -> Option<String> {
+        match &self.api {
+            Some(_) => None,
+            None => self.redis.clone().or_else(|| variable("LARDER_REDIS")),
+        }
+    }
+
+    /// The manager that is to be asked.
+    pub(crate) fn api(&self) -> Option<String> {
+        match self.redis() {
+            Some(_) => None,
+            None => self.api.clone().or_else(|| variable("LARDER_API")),
+        }
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|url| !url.is_empty())
+}
+
+#[derive(Subcommand)]
 pub(crate) enum Command {
     /// Keeps the map: nodes are watched, taken off the ring when they fail and put back when they are well
     Manager(Box<Manager>),
@@ -91,7 +95,7 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub(crate) enum Node {
     /// Puts a node on the ring
     Add {
@@ -123,7 +127,7 @@ pub(crate) enum Node {
     },
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub(crate) enum Ring {
     /// Its form
     Show,
@@ -154,7 +158,7 @@ pub(crate) enum Ring {
 }
 
 /// A change that is tried out.
-#[derive(Args, Debug)]
+#[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Plan {
     /// That a node is added
@@ -191,8 +195,8 @@ impl From<Labels> for larder::manager::Labels {
     }
 }
 
-/// Settings of a manager. Each may stand in the file too; an argument counts more than the environment, and that more than the file.
-#[derive(Args, Debug, Default)]
+/// Settings of a manager. These and others may stand in the file; an argument counts more than the environment, and that more than the file.
+#[derive(Args)]
 pub(crate) struct Manager {
     /// Where it listens [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", env = "LARDER_MANAGER_LISTEN")]
@@ -200,6 +204,9 @@ pub(crate) struct Manager {
     /// Settings in TOML, or the Python server's in YAML
     #[arg(long, value_name = "FILE", env = "LARDER_MANAGER_CONFIG")]
     pub(crate) config: Option<PathBuf>,
+    /// Says what all settings come to, and ends: nothing is listened at, and nobody asked
+    #[arg(long)]
+    pub(crate) check: bool,
     /// How positions are chosen: as the map has it unless said, and balanced for a new one
     #[arg(long, value_enum, env = "LARDER_MANAGER_LABELS")]
     pub(crate) labels: Option<Labels>,

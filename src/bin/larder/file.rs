@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use larder::Login;
 use larder::manager::{Config, Labels, Security, Webhook as Hook};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::Failure;
 use crate::manager::seconds;
@@ -15,14 +17,16 @@ use crate::ops::secret;
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Settings as TOML has them. What is not there is as usual.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct File {
     pub(crate) listen: Option<String>,
     pub(crate) redis: Option<String>,
     pub(crate) token_file: Option<PathBuf>,
-    password_file: Option<PathBuf>,
-    map: Option<String>,
+    pub(crate) password_file: Option<PathBuf>,
+    /// Of all nodes whose url names none.
+    nodes_password_file: Option<PathBuf>,
+    pub(crate) map: Option<String>,
     labels: Option<Labels>,
     vnodes: Option<usize>,
     hosts: Vec<String>,
@@ -41,7 +45,7 @@ pub(crate) struct File {
 }
 
 /// Times are in seconds.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Health {
     interval: Option<f64>,
@@ -59,7 +63,7 @@ struct Health {
     empty: Option<bool>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Password {
     user: Option<String>,
@@ -68,7 +72,7 @@ struct Password {
 }
 
 /// Who is told by mail.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Mail {
     host: String,
@@ -86,7 +90,7 @@ struct Mail {
 }
 
 /// A webhook, whose url and token may be secrets.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Webhook {
     url: Option<Hidden>,
@@ -94,16 +98,10 @@ struct Webhook {
     token_file: Option<PathBuf>,
 }
 
-/// A text that is not shown.
+/// A text that is never shown.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 struct Hidden(String);
-
-impl std::fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// The Python server's file, as far as it is about what is the same here.
 #[derive(Default, Deserialize)]
@@ -116,11 +114,11 @@ struct Python {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "UPPERCASE")]
 struct Core {
-    vnode_replicas: Option<usize>,
+    vnode_replicas: Option<Number<usize>>,
     smtp_account: Option<String>,
     smtp_password: Option<String>,
     smtp_host: Option<String>,
-    smtp_port: Option<u16>,
+    smtp_port: Option<Number<u16>>,
     send_email: Option<String>,
 }
 
@@ -128,22 +126,30 @@ struct Core {
 #[serde(default)]
 struct Redis {
     host: Option<String>,
-    port: Option<u16>,
+    port: Option<Number<u16>>,
     pass: Option<serde_json::Value>,
-    db: Option<u32>,
+    db: Option<Number<u32>>,
+}
+
+/// A number, or a text that is one.
+struct Number<N>(N);
+
+impl<'de, N: FromStr> Deserialize<'de> for Number<N> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(from)?;
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        let number = text.trim().parse().map(Self);
+        number.map_err(|_| D::Error::custom("no number"))
+    }
 }
 
 impl File {
     /// Reads a file, whose ending says what it is.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let named = |why: &str| -> Failure { format!("the file {}: {why}", path.display()).into() };
-        let length = std::fs::metadata(path)
-            .map_err(|error| named(&error.to_string()))?
-            .len();
-        if length > MAX_BYTES {
-            return Err(named("it is longer than 1 MiB"));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| named(&error.to_string()))?;
+        let text = crate::ops::text_of(path, MAX_BYTES)?;
         let is_yaml = path
             .extension()
             .is_some_and(|end| end == "yml" || end == "yaml");
@@ -157,8 +163,16 @@ impl File {
                 .map(Self::of_python),
             false => toml::from_str(&text).map_err(|error| {
                 let before = error.span().and_then(|span| text.get(..span.start));
-                let line = before.map_or(1, |before| before.lines().count().max(1));
-                named(&format!("line {line}: {}", error.message()))
+                let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+                let words = error.message();
+                let is_name =
+                    words.starts_with("unknown field") || words.starts_with("missing field");
+                let words = if is_name {
+                    words
+                } else {
+                    "this is not what should stand here"
+                };
+                named(&format!("line {line}: {words}"))
             }),
         }
     }
@@ -181,24 +195,28 @@ impl File {
         let redis = host.map(|host| {
             format!(
                 "redis://{user}{host}:{}/{}",
-                port.unwrap_or(6379),
-                db.unwrap_or(0)
+                port.map_or(6379, |port| port.0),
+                db.map_or(0, |db| db.0)
             )
         });
         let core = python.core;
-        let mail = core.smtp_host.zip(core.send_email).map(|(host, to)| Mail {
+        let there = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let mail = there(core.smtp_host).zip(there(core.send_email));
+        let mail = mail.zip(there(core.smtp_account));
+        let mail = mail.map(|((host, to), account)| Mail {
             host,
             // As its mailer does.
-            port: Some(core.smtp_port.unwrap_or(465)),
-            account: core.smtp_account.unwrap_or_default(),
+            port: Some(core.smtp_port.map_or(465, |port| port.0)),
+            account,
             password: core.smtp_password.map(Hidden),
             to: vec![to],
             ..Mail::default()
         });
         Self {
-            // As the Python server does, whose callers find it there.
+            // Where the Python server's callers on this machine find it; for others a token is needed, and so another address.
             listen: Some("127.0.0.1:5000".to_owned()),
-            vnodes: core.vnode_replicas,
+            // As many as that server takes.
+            vnodes: Some(core.vnode_replicas.map_or(5, |count| count.0)),
             redis,
             mail,
             ..Self::default()
@@ -207,7 +225,7 @@ impl File {
 
     /// What it says.
     pub(crate) fn apply(&self, config: &mut Config) -> Result<(), Failure> {
-        if let Some(file) = &self.password_file {
+        if let Some(file) = &self.nodes_password_file {
             *config = config.clone().login(Login::file(file));
         }
         for (node, password) in &self.nodes {
@@ -225,9 +243,6 @@ impl File {
                 None => login,
             };
             *config = config.clone().login_at(node, login);
-        }
-        if let Some(map) = &self.map {
-            config.map_name.clone_from(map);
         }
         config.labels = self.labels.or(config.labels);
         config.vnodes = self.vnodes.or(config.vnodes);

@@ -18,12 +18,14 @@ pub(crate) async fn run(to: &To, command: Command) -> Result<ExitCode, Failure> 
         return Err("a manager has no keys: say --redis, where the ring's map is".into());
     }
     let redis = to
-        .redis
-        .as_ref()
+        .redis()
         .ok_or("say where the ring is: --redis redis://host:port/db")?;
-    let mut builder = DistributedRedis::builder(redis).map_name(&to.map);
+    let mut builder = DistributedRedis::builder(&redis);
+    if let Some(map) = &to.map {
+        builder = builder.map_name(map);
+    }
     if let Some(file) = &to.password_file {
-        builder = builder.login(Login::file(file));
+        builder = builder.manager_login(Login::file(file));
     }
     let ring = builder.connect().await?;
     let show = Show::new(to.json);

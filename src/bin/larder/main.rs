@@ -3,6 +3,7 @@
 mod api;
 mod args;
 mod file;
+mod http;
 mod keys;
 mod manager;
 mod ops;
@@ -21,7 +22,14 @@ const WRONG: u8 = 3;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            eprint!("{}", redacted(&error.to_string()));
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -44,6 +52,18 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         command => ops::run(&cli.to, command).await,
     }
+}
+
+/// Without what stands before an `@` in what looks like a url: an argument may be misplaced, and hold a password.
+fn redacted(text: &str) -> String {
+    let words = text.split_inclusive([' ', '\n', '\'']);
+    let word = |word: &str| match (word.find("://"), word.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}://***{}", &word[..scheme], &word[at..])
+        }
+        _ => word.to_owned(),
+    };
+    words.map(word).collect()
 }
 
 fn failed(error: &Failure) -> ExitCode {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use larder::manager::{Config, run as keep};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
@@ -12,6 +13,7 @@ use crate::Failure;
 use crate::args::{Manager, To};
 use crate::file::File;
 use crate::ops::{config, secret};
+use crate::show::Show;
 
 /// Where it listens unless told otherwise.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -28,7 +30,9 @@ pub(crate) async fn run(to: &To, settings: &Manager) -> Result<ExitCode, Failure
         .transpose()?
         .unwrap_or_default();
     let mut to = to.clone();
-    to.redis = to.redis.or_else(|| file.redis.clone());
+    to.redis = to.redis().or_else(|| file.redis.clone());
+    to.map = to.map.or_else(|| file.map.clone());
+    to.password_file = to.password_file.or_else(|| file.password_file.clone());
     let mut made = config(&to)?;
     file.apply(&mut made)?;
     if let Some(path) = to.token_file.as_ref().or(file.token_file.as_ref()) {
@@ -40,6 +44,11 @@ pub(crate) async fn run(to: &To, settings: &Manager) -> Result<ExitCode, Failure
         .as_deref()
         .or(file.listen.as_deref())
         .unwrap_or(LISTEN);
+    if settings.check {
+        made.check()?;
+        Show::new(to.json).settings(&shown(&made, listen));
+        return Ok(ExitCode::SUCCESS);
+    }
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|error| format!("cannot listen at {listen}: {error}"))?;
     keep(listener, made, ended()?).await?;
@@ -52,11 +61,17 @@ fn apply(settings: &Manager, config: &mut Config) -> Result<(), Failure> {
         config.labels = Some(labels.into());
     }
     config.vnodes = settings.vnodes.or(config.vnodes);
-    if !settings.hosts.is_empty() {
-        config.hosts.clone_from(&settings.hosts);
+    // A variable that is set to nothing says nothing.
+    let said = |texts: &[String]| -> Vec<String> {
+        let texts = texts.iter().filter(|text| !text.is_empty());
+        texts.cloned().collect()
+    };
+    let (hosts, allow) = (said(&settings.hosts), said(&settings.allow));
+    if !hosts.is_empty() {
+        config.hosts = hosts;
     }
-    if !settings.allow.is_empty() {
-        config.allow.clone_from(&settings.allow);
+    if !allow.is_empty() {
+        config.allow = allow;
     }
     if let Some(interval) = settings.interval {
         config.health.interval = seconds("interval", interval)?;
@@ -72,6 +87,41 @@ fn apply(settings: &Manager, config: &mut Config) -> Result<(), Failure> {
 pub(crate) fn seconds(name: &str, seconds: f64) -> Result<Duration, Failure> {
     let time = Duration::try_from_secs_f64(seconds);
     time.map_err(|_| format!("{name}: a number of seconds, not {seconds}").into())
+}
+
+/// What the settings come to, by their names in the file. Of secrets only whether there are any.
+fn shown(config: &Config, listen: &str) -> Value {
+    let set = |is: bool| if is { "set" } else { "" };
+    let (health, alerts) = (&config.health, &config.alerts);
+    let mail = alerts.mail.as_ref().map(|mail| {
+        json!({
+            "host": mail.host, "port": mail.port, "account": mail.account,
+            "password": set(!mail.password.is_empty()), "from": mail.from, "to": mail.to,
+            "security": format!("{:?}", mail.security).to_lowercase(),
+        })
+    });
+    let webhook = alerts
+        .webhook
+        .as_ref()
+        .map(|webhook| json!({"url": "set", "token": set(webhook.token.is_some())}));
+    json!({
+        "listen": listen, "redis": config.place(), "map": config.map_name,
+        "labels": config.labels, "vnodes": config.vnodes, "hosts": config.hosts,
+        "allow": config.allow, "rate": config.rate, "token": set(config.token.is_some()),
+        "drain_pause": config.drain_pause.as_secs_f64(),
+        "alert_pause": alerts.pause.as_secs_f64(),
+        "alert_max_pause": alerts.max_pause.as_secs_f64(),
+        "command": alerts.command, "mail": mail, "webhook": webhook,
+        "health": {
+            "interval": health.interval.as_secs_f64(), "retry": health.retry.as_secs_f64(),
+            "timeout": health.timeout.as_secs_f64(), "failures": health.failures,
+            "remove_after": health.remove_after.as_secs_f64(), "successes": health.successes,
+            "hold": health.hold.as_secs_f64(), "max_hold": health.max_hold.as_secs_f64(),
+            "forgive_after": health.forgive_after.as_secs_f64(), "min_nodes": health.min_nodes,
+            "pause": health.pause.as_secs_f64(), "lease": health.lease.as_secs_f64(),
+            "empty": health.empty,
+        },
+    })
 }
 
 /// Logs go to standard error: a line each, or an object.
@@ -104,5 +154,13 @@ fn ended() -> Result<impl Future<Output = ()> + Send, Failure> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        // Whoever asks again does not want to wait.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(130);
+        });
     })
 }

@@ -1,16 +1,20 @@
 //! What is done with a ring: in its manager Redis, or by asking a manager.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
 use larder::Login;
-use larder::manager::{Admin, Config, Findings, Located, Plan};
+use larder::manager::{Admin, Config, Findings, Labels, Located, Plan};
 
 use crate::api::Api;
 use crate::args::{Command, Node, Ring, To};
 use crate::show::Show;
 use crate::{Failure, WRONG};
+
+/// The longest secret, in bytes.
+const MAX_SECRET: u64 = 64 << 10;
 
 /// Who does it.
 enum Desk {
@@ -21,29 +25,40 @@ enum Desk {
 /// What is known of a ring by its url.
 pub(crate) fn config(to: &To) -> Result<Config, Failure> {
     let redis = to
-        .redis
-        .as_ref()
+        .redis()
         .ok_or("say where the ring is: --redis redis://host:port/db, or --api http://host:port")?;
     let mut config = Config::new(redis);
-    config.map_name.clone_from(&to.map);
+    if let Some(map) = &to.map {
+        config.map_name.clone_from(map);
+    }
     Ok(match &to.password_file {
-        Some(file) => config.login(Login::file(file)),
+        Some(file) => config.manager_login(Login::file(file)),
         None => config,
     })
 }
 
+/// What a file holds, of so many bytes at most.
+pub(crate) fn text_of(file: &Path, most: u64) -> Result<String, Failure> {
+    let named = |why: String| -> Failure { format!("the file {}: {why}", file.display()).into() };
+    let opened = File::open(file).map_err(|error| named(error.to_string()))?;
+    let mut text = String::new();
+    let length = opened.take(most + 1).read_to_string(&mut text);
+    match length.map_err(|error| named(error.to_string()))? as u64 <= most {
+        true => Ok(text),
+        false => Err(named(format!("it is longer than {most} bytes"))),
+    }
+}
+
 /// What a small file holds, without its line end.
 pub(crate) fn secret(file: &Path) -> Result<String, Failure> {
-    let text = fs::read_to_string(file);
-    let text = text.map_err(|error| format!("the file {}: {error}", file.display()))?;
-    match text.trim_end_matches(['\r', '\n']) {
+    match text_of(file, MAX_SECRET)?.trim_end_matches(['\r', '\n']) {
         "" => Err(format!("the file {} is empty", file.display()).into()),
         text => Ok(text.to_owned()),
     }
 }
 
 pub(crate) async fn run(to: &To, command: Command) -> Result<ExitCode, Failure> {
-    let mut form = None;
+    let mut form: Option<(Option<Labels>, Option<usize>)> = None;
     if let Command::Ring(Ring::Rebuild {
         labels,
         vnodes,
@@ -58,10 +73,13 @@ pub(crate) async fn run(to: &To, command: Command) -> Result<ExitCode, Failure> 
         }
         form = Some((labels.map(Into::into), *vnodes));
     }
-    let desk = match &to.api {
+    let desk = match to.api() {
+        Some(_) if form.is_some_and(|(labels, vnodes)| labels.is_some() || vnodes.is_some()) => {
+            return Err("--labels and --vnodes are a manager's own settings: say --redis".into());
+        }
         Some(url) => {
             let token = to.token_file.as_deref().map(secret).transpose()?;
-            Desk::Asked(Api::new(url, token)?)
+            Desk::Asked(Api::new(&url, token)?)
         }
         None => {
             let mut config = config(to)?;
@@ -137,7 +155,7 @@ async fn check(desk: &Desk, show: Show) -> Result<ExitCode, Failure> {
             let mut view = admin.nodes().await?;
             for (name, error) in admin.probe().await? {
                 let failed = view.nodes.iter_mut().filter(|node| node.node == name);
-                failed.for_each(|node| node.why = Some(error.to_string()));
+                failed.for_each(|node| node.why = Some(error.clone()));
             }
             view
         }

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use larder::manager::{EventsView, Findings, Located, Moved, NodesView, RingView, State};
 use serde::Serialize;
+use serde_json::Value;
 
 /// How answers are printed.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,11 @@ impl Show {
             false => text(),
         };
         let _ = std::io::stdout().write_all(text.as_bytes());
+    }
+
+    /// A line each, with dots where one is within another.
+    pub(crate) fn settings(self, settings: &Value) {
+        self.print(settings, || lines("", settings));
     }
 
     pub(crate) fn nodes(self, view: &NodesView) {
@@ -150,5 +156,19 @@ impl Show {
                 false => lines.collect(),
             }
         });
+    }
+}
+
+fn lines(name: &str, value: &Value) -> String {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(field, value)| match name {
+                "" => lines(field, value),
+                name => lines(&format!("{name}.{field}"), value),
+            })
+            .collect(),
+        Value::Null => format!("{name} =\n"),
+        value => format!("{name} = {value}\n"),
     }
 }

@@ -1,6 +1,6 @@
 //! Who may ask, how often, and how much.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,18 @@ const MAX_BODY: usize = 16 << 10;
 const BODY: Duration = Duration::from_secs(5);
 
 /// What is asked of each request.
-#[derive(Debug)]
 pub(in crate::manager) struct Guard {
     token: Option<String>,
     /// The names by which the manager is called; none, and any will do.
     hosts: Vec<String>,
-    bucket: Mutex<(f64, Instant)>,
+    /// Of requests that are answered, and of those that are not: who has no token takes nothing from who has one.
+    answered: Bucket,
+    refused: Bucket,
+}
+
+/// So many in a second, and so many at once.
+struct Bucket {
+    room: Mutex<(f64, Instant)>,
     rate: f64,
 }
 
@@ -41,28 +47,15 @@ impl Guard {
         let own = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
         let hosts = match hosts {
             // Whoever has no token is told by a name that leads here that it is meant for somebody else.
-            [] if at.is_loopback() => own.to_vec(),
-            hosts => hosts.iter().map(|host| host.to_lowercase()).collect(),
+            [] if at.is_loopback() => own.into_iter().chain([named(&at.to_string())]).collect(),
+            hosts => hosts.iter().map(|host| named(host)).collect(),
         };
-        let rate = f64::from(rate.max(1));
         Self {
             token,
             hosts,
-            bucket: Mutex::new((rate, Instant::now())),
-            rate,
+            answered: Bucket::new(rate),
+            refused: Bucket::new(rate),
         }
-    }
-
-    /// Whether there is room for one more request.
-    fn admits(&self) -> bool {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let since = now.saturating_duration_since(bucket.1).as_secs_f64();
-        bucket.0 = (bucket.0 + since * self.rate).min(self.rate);
-        bucket.1 = now;
-        let room = bucket.0 >= 1.0;
-        bucket.0 -= f64::from(u8::from(room));
-        room
     }
 
     /// Why a request is not answered.
@@ -105,6 +98,37 @@ impl Guard {
     }
 }
 
+impl Bucket {
+    fn new(rate: u32) -> Self {
+        let rate = f64::from(rate.max(1));
+        Self {
+            room: Mutex::new((rate, Instant::now())),
+            rate,
+        }
+    }
+
+    /// Whether there is room for one more.
+    fn admits(&self) -> bool {
+        let mut bucket = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let since = now.saturating_duration_since(bucket.1).as_secs_f64();
+        bucket.0 = (bucket.0 + since * self.rate).min(self.rate);
+        bucket.1 = now;
+        let room = bucket.0 >= 1.0;
+        bucket.0 -= f64::from(u8::from(room));
+        room
+    }
+}
+
+/// A name as it stands in a `Host` header, without a port.
+fn named(host: &str) -> String {
+    let host = host.to_lowercase();
+    match host.parse::<Ipv6Addr>() {
+        Ok(addr) => format!("[{addr}]"),
+        Err(_) => without_port(&host).to_owned(),
+    }
+}
+
 fn without_port(host: &str) -> &str {
     let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     match host.rsplit_once(':') {
@@ -115,10 +139,10 @@ fn without_port(host: &str) -> &str {
 
 /// Before every request but `/healthz`.
 pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if !app.guard.admits() {
-        return refusal(StatusCode::TOO_MANY_REQUESTS, "busy", "too many requests").into_response();
-    }
     if let Some((status, why)) = app.guard.refuses(request.method(), request.headers()) {
+        if !app.guard.refused.admits() {
+            return busy();
+        }
         let code = if status == StatusCode::UNAUTHORIZED {
             "unauthorized"
         } else {
@@ -132,6 +156,9 @@ pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: N
                 .insert(header::WWW_AUTHENTICATE, challenge);
         }
         return refused;
+    }
+    if !app.guard.answered.admits() {
+        return busy();
     }
     let (parts, body) = request.into_parts();
     let request = match timeout(BODY, to_bytes(body, MAX_BODY)).await {
@@ -150,6 +177,11 @@ pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: N
         }
     };
     next.run(request).await
+}
+
+fn busy() -> Response {
+    let why = "too many requests";
+    refusal(StatusCode::TOO_MANY_REQUESTS, "busy", why).into_response()
 }
 
 fn is_too_long(error: &axum::Error) -> bool {
@@ -257,7 +289,7 @@ mod tests {
 
     #[test]
     fn more_than_so_many_in_a_second_are_too_many() {
-        let guard = Guard::new(None, &[], "127.0.0.1".parse().unwrap(), 5);
-        assert_eq!((0..50).filter(|_| guard.admits()).count(), 5);
+        let bucket = Bucket::new(5);
+        assert_eq!((0..50).filter(|_| bucket.admits()).count(), 5);
     }
 }

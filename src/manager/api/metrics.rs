@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use super::App;
 use crate::error::Result;
 use crate::manager::member::State as NodeState;
-use crate::manager::view::NodesView;
+use crate::manager::view::{NodeView, NodesView};
 
 const STATES: [NodeState; 5] = [
     NodeState::Up,
@@ -36,7 +36,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     );
     text.gauge(
         "larder_manager_frozen",
-        "Whether it takes nothing off the ring, because half of it seems to fail",
+        "Whether it judges nothing: half of the ring seems to fail, or it did not get to run",
         is(status.frozen.is_some()),
     );
     text.gauge(
@@ -89,38 +89,22 @@ impl Text {
                 state.as_str()
             );
         }
-        self.head(
-            "larder_node_failing",
-            "Whether a node failed when it was last probed by this manager",
-        );
+        let failing = "Whether a node failed when it was last probed by this manager";
+        self.each(view, "failing", failing, &|node| {
+            f64::from(u8::from(fails(&node.node)))
+        });
+        let share = "The part of all keys that a node has";
+        self.each(view, "share", share, &|node| node.share);
+        let flaps = "How often a node fell and came back, not long ago";
+        self.each(view, "flaps", flaps, &|node| f64::from(node.flaps));
+    }
+
+    fn each(&mut self, view: &NodesView, what: &str, help: &str, value: &dyn Fn(&NodeView) -> f64) {
+        let name = format!("larder_node_{what}");
+        self.head(&name, help);
         for node in &view.nodes {
-            let _ = writeln!(
-                self.0,
-                "larder_node_failing{{node=\"{}\"}} {}",
-                escaped(&node.node),
-                u8::from(fails(&node.node))
-            );
-        }
-        self.head("larder_node_share", "The part of all keys that a node has");
-        for node in &view.nodes {
-            let _ = writeln!(
-                self.0,
-                "larder_node_share{{node=\"{}\"}} {}",
-                escaped(&node.node),
-                node.share
-            );
-        }
-        self.head(
-            "larder_node_flaps",
-            "How often a node fell and came back, not long ago",
-        );
-        for node in &view.nodes {
-            let _ = writeln!(
-                self.0,
-                "larder_node_flaps{{node=\"{}\"}} {}",
-                escaped(&node.node),
-                node.flaps
-            );
+            let label = escaped(&node.node);
+            let _ = writeln!(self.0, "{name}{{node=\"{label}\"}} {}", value(node));
         }
     }
 }

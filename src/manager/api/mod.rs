@@ -55,14 +55,14 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Whether this manager is at work: it has looked at the ring, and nothing went wrong since. Anybody may ask.
+/// Whether this manager is at work: it has looked at the ring, and its last round did not fail. Anybody may ask.
 async fn healthz(State(app): State<Arc<App>>) -> Response {
     let status = app.status.borrow();
     match status.looked && status.error.is_none() {
         true => (StatusCode::OK, "ok\n").into_response(),
         false => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the manager Redis is not there\n",
+            "the ring was not looked at yet, or could not be\n",
         )
             .into_response(),
     }

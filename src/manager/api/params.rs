@@ -7,14 +7,12 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 /// A parameter as it came.
-#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Given {
     Text(String),
     Json(Value),
 }
 
 /// Those of one request.
-#[derive(Debug, Default)]
 pub(super) struct Params {
     texts: HashMap<String, String>,
     json: Option<Value>,
@@ -23,7 +21,6 @@ pub(super) struct Params {
 }
 
 /// What is wrong with one, by the number that the Python server has for it.
-#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wrong {
     pub(super) code: u16,
     pub(super) why: String,

@@ -17,6 +17,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::manager::member::shown;
 use crate::wire::NodeAddr;
 
+/// What ends a password in a url, and what is read as a character that was encoded.
+const ENDS: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
+    .add(b'%')
+    .add(b'/')
+    .add(b'?')
+    .add(b'#');
+
 const SUCCESS: &str = "请求成功";
 const FAILED: &str = "请求处理失败";
 
@@ -81,7 +88,11 @@ async fn add(app: &App, params: &Params) -> Response {
         Ok(false) => {}
         Err(error) => return failed(&error),
     }
-    if let Err(error) = app.admin.nodes.probe(&url).await {
+    let probed = match app.admin.nodes.fresh(&url) {
+        Ok(node) => app.admin.nodes.probe(&node).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = probed {
         return unreachable(&error);
     }
     match app.changed(app.admin.add(&url).await) {
@@ -114,9 +125,8 @@ async fn remove(app: &App, params: &Params) -> Response {
 
 /// The url of a node that was named by its parts, as the Python server writes it.
 fn url_of(host: &str, port: i64, db: i64, password: Option<&str>) -> Result<String> {
-    let encoded = |text: &str| {
-        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-    };
+    // As it is but for what would end it: the Python server's positions are hashes of the url as that server writes it.
+    let encoded = |text: &str| percent_encoding::utf8_percent_encode(text, ENDS).to_string();
     let user = password.map_or_else(String::new, |password| format!(":{}@", encoded(password)));
     if host.contains(['@', '/', '?', '#']) {
         return Err(Error::new(ErrorKind::Config, "the host is none"));

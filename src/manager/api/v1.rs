@@ -84,7 +84,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     async fn from_request(request: Request, state: &Arc<App>) -> Result<Self, Refusal> {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if kind.split(';').next() != Some("application/json") {
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
             let why = "a body has to be JSON, and to say so: Content-Type: application/json";
             return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", why));
         }
@@ -155,13 +156,25 @@ async fn drain(State(app): State<Arc<App>>, Body(drain): Body<Drain>) -> Answer<
     Ok(Json(app.changed(drained)?))
 }
 
-async fn rebuild(State(app): State<Arc<App>>) -> Answer<Moved> {
+/// A body that says nothing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+async fn rebuild(State(app): State<Arc<App>>, Body(Nothing {}): Body<Nothing>) -> Answer<Moved> {
     Ok(Json(app.changed(app.admin.rebuild().await)?))
 }
 
-async fn check(State(app): State<Arc<App>>) -> Answer<NodesView> {
+async fn check(State(app): State<Arc<App>>, Body(Nothing {}): Body<Nothing>) -> Answer<NodesView> {
     app.check().await;
-    nodes(State(app)).await
+    // Whether or not it is this manager that judges them.
+    let failed = app.admin.probe().await?;
+    let mut view = app.admin.nodes().await?;
+    for node in &mut view.nodes {
+        let why = failed.iter().find(|(name, _)| *name == node.node);
+        node.why = why.map(|(_, why)| why.clone()).or(node.why.take());
+    }
+    Ok(Json(view))
 }
 
 async fn preview(State(app): State<Arc<App>>, Body(plan): Body<Plan>) -> Answer<Moved> {

@@ -27,6 +27,12 @@ impl Secret {
         Self(text.into())
     }
 
+    /// Whether there is nothing to hide.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The text itself, for the one it is meant for.
     pub(super) fn expose(&self) -> &str {
         &self.0

@@ -198,10 +198,8 @@ impl Teller {
 
     /// Whether there is a ring, and the number that stands in its meta.
     async fn stored(&self) -> Result<(bool, Option<u64>)> {
-        let meta = self.registry.read().await?.meta;
-        let stored = meta.get(self.channel.field());
-        let stored = stored.and_then(|stored| stored.parse().ok());
-        Ok((!meta.is_empty(), stored))
+        let (is_ring, stored) = self.registry.noted(self.channel.field()).await?;
+        Ok((is_ring, stored.and_then(|stored| stored.parse().ok())))
     }
 
     /// Writes down how far this channel has told, unless it stands there.

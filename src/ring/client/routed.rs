@@ -44,7 +44,7 @@ use crate::wire::reply::may_be_done;
 ///
 /// * A command with keys on one node goes there, whatever it is: hashes, lists, sets, streams, scripts with their `KEYS`.
 /// * `MGET`, `MSET`, `DEL`, `UNLINK`, `EXISTS` and `TOUCH` are parted by node, all nodes at once, and their answers put together. `MSET`
-///   is not atomic then.
+///   is not atomic then, nor where there are several connections to a node.
 /// * Pipelines are parted by node too, and the answers are in the order of the commands. An [atomic](redis::Pipeline::atomic) one goes to
 ///   one node whole, or is refused.
 /// * `PUBLISH` goes to the node of its channel: subscribe there, by [`DistributedRedis::client_for`].

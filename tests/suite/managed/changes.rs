@@ -266,6 +266,21 @@ async fn edits_of_others_are_taken_over_and_losses_made_good() {
     eventually(10 * SECOND, "the publication is followed", followed).await;
     assert_eq!(managed.nodes().await.len(), 3);
     assert_eq!(count("restored").await, 2);
+    // With the meta goes how keys are placed, and which epochs there were: the history knows.
+    let tagged = Publication::of_nodes(&urls, 160).hash_tags(true);
+    let epoch = publish(&fleet.manager_url(), &tagged).await.unwrap();
+    let followed = async || count("added_elsewhere").await == 2;
+    eventually(10 * SECOND, "the publication is followed", followed).await;
+    let before = map_of(&fleet).await;
+    fleet
+        .manager
+        .raw(13, &["DEL", "HASH_RING_MAP", "HASH_RING_META"])
+        .await;
+    let restored = async || !meta(&fleet, "epoch").await.is_empty();
+    eventually(10 * SECOND, "all is back", restored).await;
+    assert!(map_of(&fleet).await == before, "another map");
+    assert_eq!(meta(&fleet, "hash_tags").await, "1");
+    assert_eq!(meta(&fleet, "epoch").await, (epoch + 2).to_string());
 }
 
 #[tokio::test]
@@ -292,7 +307,9 @@ async fn a_node_is_drained_in_steps() {
             .all(|url| !url.ends_with(&name))
     );
     // It is not forgotten, nor taken for one that failed.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    for _ in 0..3 {
+        managed.post("/api/v1/nodes/check", &json!({})).await;
+    }
     assert_eq!(managed.state(&name).await, "drained");
     let url = &fleet.node_urls()[1];
     assert_eq!(

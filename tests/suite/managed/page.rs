@@ -69,6 +69,14 @@ fn alike(example: &Value, answer: &Value, line: &str) {
             }
         }
         (Value::Array(example), Value::Array(answer)) => {
+            if *example == ["..."] {
+                return assert!(!answer.is_empty(), "{line}");
+            }
+            let told = answer.get(..example.len()).unwrap_or(answer);
+            assert!(
+                example.len() == told.len() && (!example.is_empty() || answer.is_empty()),
+                "{line}"
+            );
             for (example, answer) in example.iter().zip(answer) {
                 alike(example, answer, line);
             }
