@@ -18,11 +18,11 @@ test: ## every test, doc tests too, on real servers (found or fetched)
 
 faults: ## what each fault costs against what it may cost, as a table (ARGS="-- blackhole" for some)
 	@server=$$(scripts/redis-server.sh) && \
-	LARDER_REDIS_SERVER="$$server" cargo test --all-features --test faults $(ARGS)
+	LARDER_REDIS_SERVER="$$server" cargo test --workspace --all-features --test faults $(ARGS)
 
 model: ## processes at random while everything goes wrong, each read judged (OPS=1000000 SEED=7 FAULTS=Killed,Cut FLEET=ring)
 	@server=$$(scripts/redis-server.sh) && \
-	LARDER_REDIS_SERVER="$$server" cargo test --all-features --test model $(ARGS)
+	LARDER_REDIS_SERVER="$$server" cargo test --workspace --all-features --test model $(ARGS)
 
 mutate: ## takes one mechanism out at a time: what must fail then fails (about ten minutes)
 	@scripts/mutate.sh

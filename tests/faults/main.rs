@@ -11,6 +11,7 @@ mod herd;
 mod ledger;
 mod load;
 mod logs;
+mod managed;
 mod manager;
 mod memory;
 mod network;
@@ -25,6 +26,9 @@ mod tiers;
 mod topology;
 mod traffic;
 
+#[path = "../suite/managed/at_work.rs"]
+#[allow(dead_code, reason = "the suite uses all of it")]
+mod at_work;
 #[path = "../suite/fleet.rs"]
 #[allow(dead_code, reason = "the suite uses all of it")]
 mod fleet;
@@ -106,12 +110,19 @@ const ROWS: &[Row] = rows![
     "27" server::busy,
     "28" server::too_few_replicas,
     "35" manager::map_deleted,
+    "35" managed::deleted_map_restored,
     "36" manager::map_rewritten_like_python,
+    "36" managed::rewritten_under_a_manager,
     "37" manager::map_of_garbage,
+    "37" managed::garbage_replaced,
     "38" topology::map_changed_under_load,
     "38" tiers::memory_over_a_changing_map,
+    "38" managed::nodes_added_and_removed_under_load,
+    "38" managed::memory_while_nodes_are_added_and_removed,
     "39" topology::two_maps_at_once,
     "39" tiers::memory_over_an_old_map,
+    "39" managed::two_maps_of_a_manager,
+    "39" managed::memory_over_an_old_map_of_a_manager,
     "40" manager::manager_down_at_start,
     "41" manager::manager_killed_under_load,
     "45" herd::eight_processes_at_once,

@@ -124,7 +124,12 @@ pub(crate) async fn map_of_garbage() -> Report {
 }
 
 /// A url that is none: its keys are out of reach, and all others where they were.
-async fn bad_url(fleet: &Fleet, cache: &DistributedRedis, keys: &[String], report: &mut Report) {
+pub(crate) async fn bad_url(
+    fleet: &Fleet,
+    cache: &DistributedRedis,
+    keys: &[String],
+    report: &mut Report,
+) {
     let (before, ring) = (owners(cache, keys), cache.ring());
     let shares = ring.nodes().len();
     let hash = key_hash(&keys[0]);

@@ -8,11 +8,10 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::coherence::kill_and_write;
-use crate::fleet::Fleet;
 use crate::load::{Tally, admin, keys, told, until};
 use crate::report::{D, Report};
 use crate::ring::all_up;
-use crate::topology::{HEARD, connect, deaf, follows, publish_as, with_meta};
+use crate::topology::{HEARD, Maps, connect, deaf, follows, publish_as, with_meta};
 use crate::traffic::{Seen, Traffic, gaps, heard, is_in_memory, tiered};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,7 +22,7 @@ const L: Duration = Duration::from_millis(300);
 
 /// A ring, and those who write and read there.
 struct Ring {
-    fleet: Fleet,
+    maps: Maps,
     writer: DistributedRedis,
     tier: Tiered<Moka, DistributedRedis>,
     traffic: Traffic,
@@ -32,7 +31,12 @@ struct Ring {
 
 impl Ring {
     async fn start(nodes: usize) -> Self {
-        let fleet = with_meta(nodes).await;
+        Self::over(Maps::by_calls(nodes).await).await
+    }
+
+    async fn over(maps: Maps) -> Self {
+        let fleet = &maps.fleet;
+        let nodes = fleet.nodes.len();
         let (writer, reader) = (fleet.connect().await, fleet.connect().await);
         all_up(&writer, nodes).await;
         all_up(&reader, nodes).await;
@@ -41,7 +45,7 @@ impl Ring {
         traffic.rewrite(&writer).await;
         let reading = (0..2).map(|_| traffic.read(&tier)).collect();
         Self {
-            fleet,
+            maps,
             writer,
             tier,
             traffic,
@@ -78,7 +82,7 @@ impl Ring {
 pub(crate) async fn memory_over_killed_nodes() -> Report {
     let ring = Ring::start(3).await;
     let writing = ring.writing();
-    for node in &ring.fleet.nodes {
+    for node in &ring.maps.fleet.nodes {
         sleep(SECOND / 2).await;
         node.kill();
         sleep(SECOND / 2).await;
@@ -96,9 +100,9 @@ pub(crate) async fn memory_over_a_paused_node() -> Report {
     let writing = ring.writing();
     for span in [SECOND / 10, SECOND / 2, SECOND * 2] {
         sleep(SECOND / 2).await;
-        ring.fleet.nodes[0].pause();
+        ring.maps.fleet.nodes[0].pause();
         sleep(span).await;
-        ring.fleet.nodes[0].resume();
+        ring.maps.fleet.nodes[0].resume();
         all_up(&ring.writer, 3).await;
     }
     sleep(SECOND).await;
@@ -115,12 +119,12 @@ pub(crate) async fn memory_over_an_ejected_node() -> Report {
     for _ in 0..2 {
         for nodes in [&all[..2], &all] {
             if nodes.len() == 2 {
-                ring.fleet.nodes[2].pause();
+                ring.maps.fleet.nodes[2].pause();
             } else {
-                ring.fleet.nodes[2].resume();
+                ring.maps.fleet.nodes[2].resume();
             }
-            publish_as(&ring.fleet, nodes, true).await;
-            let writer = ring.fleet.connect().await;
+            ring.maps.publish(nodes).await;
+            let writer = ring.maps.fleet.connect().await;
             all_up(&writer, nodes.len()).await;
             for _ in 0..4 {
                 written.add(ring.traffic.rewrite(&writer).await);
@@ -169,14 +173,18 @@ pub(crate) async fn memory_over_a_node_that_left() -> Report {
     report
 }
 
-/// A node of five comes and goes.
 pub(crate) async fn memory_over_a_changing_map() -> Report {
-    let ring = Ring::start(5).await;
+    memory_while_nodes_come_and_go(Maps::by_calls(5).await).await
+}
+
+/// A node of five comes and goes.
+pub(crate) async fn memory_while_nodes_come_and_go(maps: Maps) -> Report {
+    let ring = Ring::over(maps).await;
     let (writing, all) = (ring.writing(), [0, 1, 2, 3, 4]);
     let (began, mut changes) = (Instant::now(), 0);
     while began.elapsed() < SECOND * 4 {
         for nodes in [&all[..4], &all] {
-            publish_as(&ring.fleet, nodes, true).await;
+            ring.maps.publish(nodes).await;
             follows(&ring.writer, nodes.len()).await;
             changes += 1;
             sleep(SECOND / 5).await;
@@ -190,13 +198,16 @@ pub(crate) async fn memory_over_a_changing_map() -> Report {
     report
 }
 
-/// The reader is held on the map before, while the writer goes by the new one and tells former owners.
 pub(crate) async fn memory_over_an_old_map() -> Report {
-    let fleet = with_meta(3).await;
-    let (old, writer) = (deaf(&fleet).await, connect(&fleet).await);
+    memory_held_on_the_map_before(Maps::by_calls(3).await).await
+}
+
+/// The reader is held on the map before, while the writer goes by the new one and tells former owners.
+pub(crate) async fn memory_held_on_the_map_before(maps: Maps) -> Report {
+    let (old, writer) = (deaf(&maps.fleet).await, connect(&maps.fleet).await);
     all_up(&old, 3).await;
     let tier = heard(tiered(old.clone(), L)).await;
-    publish_as(&fleet, &[0, 1], true).await;
+    maps.publish(&[0, 1]).await;
     follows(&writer, 2).await;
     let moved = |key: &String| old.node_for(key) != writer.node_for(key);
     let keys: Vec<String> = keys(600).into_iter().filter(moved).collect();
@@ -205,7 +216,7 @@ pub(crate) async fn memory_over_an_old_map() -> Report {
     let reading = (0..2).map(|_| traffic.read(&tier)).collect();
     sleep(SECOND / 5).await;
     let ring = Ring {
-        fleet,
+        maps,
         writer,
         tier,
         traffic,
@@ -213,6 +224,8 @@ pub(crate) async fn memory_over_an_old_map() -> Report {
     };
     let writing = ring.writing();
     sleep(SECOND).await;
+    let read = async || ring.tier.stats().memory_hits >= 1000;
+    until(SECOND * 5, read).await;
     let (told, held) = (
         ring.writer.map_status().previous_maps,
         old.map_status().nodes.len(),
