@@ -115,3 +115,55 @@ impl Registry {
 pub(crate) fn is_lost(error: &Error) -> bool {
     has_code(error, "LARDERLEASE")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::Publication;
+    use crate::ring::registry::Change;
+    use crate::wire::testserver::TestServer;
+    use crate::wire::{ConnectionSettings, Target};
+
+    /// Whoever lost the lease, or never had it, changes nothing; whoever needs none does.
+    #[tokio::test]
+    async fn what_is_done_in_the_name_of_the_lease_takes_it() {
+        let server = TestServer::start(&[]);
+        let target = Target::parse(&server.url()).unwrap();
+        let settings = ConnectionSettings::default();
+        let registry = Registry::connect(target, settings, MAP_KEY).await.unwrap();
+        let minute = Duration::from_secs(60);
+        assert!(registry.lease("one", minute).await.unwrap());
+        assert!(!registry.lease("two", minute).await.unwrap());
+        let map = Publication::of_nodes(&["redis://127.0.0.1:1/0"], 8);
+        let commit = async |lease: Option<&str>| {
+            let found = registry.read().await.unwrap();
+            let change = Change {
+                events: vec!["{}".to_owned()],
+                lease: lease.map(str::to_owned),
+                ..map.change(&found).unwrap()
+            };
+            registry.commit(&found, &change).await
+        };
+        let refused = commit(Some("two")).await.unwrap_err();
+        assert!(is_lost(&refused), "{refused}");
+        assert_eq!(registry.events(10).await.unwrap(), []);
+        assert_eq!(registry.read().await.unwrap().size, 0);
+        assert_eq!(commit(Some("one")).await.unwrap(), 1);
+        assert_eq!(commit(None).await.unwrap(), 2);
+        // Nobody gives up what is another's.
+        registry.release("two").await.unwrap();
+        assert!(!registry.lease("two", minute).await.unwrap());
+        registry.release("one").await.unwrap();
+        assert!(registry.lease("two", minute).await.unwrap());
+        let refused = commit(Some("one")).await.unwrap_err();
+        assert!(is_lost(&refused), "{refused}");
+        let events: Vec<u64> = registry
+            .events(10)
+            .await
+            .unwrap()
+            .iter()
+            .map(|event| event.0)
+            .collect();
+        assert_eq!(events, [2, 1]);
+    }
+}
