@@ -9,12 +9,12 @@ use super::event::Event;
 use super::member::{State, name_of, shown};
 use super::probe::{Nodes, brief};
 use super::view::{
-    EventView, EventsView, Finding, Findings, Located, MoveView, Moved, NodeView, NodesView, Plan,
-    RingView,
+    ArcsView, EventView, EventsView, Finding, Findings, Located, MoveView, Moved, NodeView,
+    NodesView, Plan, RingView,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::registry::{MAX_URL_BYTES, Registry};
-use crate::ringmap::{Move, Order, fields_for_readers, key_hash, label};
+use crate::ringmap::{Move, Order, arcs, fields_for_readers, key_hash, label};
 use crate::wire::{Admits, ConnectionSettings, NodeAddr, Target};
 
 /// Events in one answer, at most.
@@ -97,7 +97,10 @@ impl Admin {
     ///
     /// Those of [`Admin`].
     pub async fn nodes(&self) -> Result<NodesView> {
-        let cluster = self.controller.look().await?;
+        Ok(Self::members(&self.controller.look().await?))
+    }
+
+    pub(super) fn members(cluster: &Cluster) -> NodesView {
         let shares = cluster.shares();
         let members = cluster.members.iter();
         let nodes = members.map(|(name, member)| {
@@ -112,10 +115,10 @@ impl Admin {
                 why: Some(member.why.clone()).filter(|why| !why.is_empty()),
             }
         });
-        Ok(NodesView {
-            epoch: epoch(&cluster),
+        NodesView {
+            epoch: epoch(cluster),
             nodes: nodes.collect(),
-        })
+        }
     }
 
     /// Puts a node on the ring, if it answers and takes writes. One that was taken off or drained is emptied first, or Python readers would
@@ -215,10 +218,13 @@ impl Admin {
     ///
     /// Those of [`Admin`].
     pub async fn ring(&self) -> Result<RingView> {
-        let cluster = self.controller.look().await?;
+        Ok(Self::form(&self.controller.look().await?))
+    }
+
+    pub(super) fn form(cluster: &Cluster) -> RingView {
         let (labels, vnodes, order) = cluster.form();
-        Ok(RingView {
-            epoch: epoch(&cluster),
+        RingView {
+            epoch: epoch(cluster),
             nodes: cluster.on(),
             positions: cluster.positions_count(),
             fields: cluster.fields(),
@@ -228,6 +234,21 @@ impl Admin {
             edited: cluster.is_edited(),
             imbalance: cluster.imbalance(),
             python_reader_us: (cluster.fields() as f64 * PYTHON_US).round(),
+        }
+    }
+
+    /// The whole ring, stretch by stretch, as readers have it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Admin`].
+    pub async fn arcs(&self) -> Result<ArcsView> {
+        let cluster = self.controller.look().await?;
+        let ring = cluster.ring_before();
+        Ok(ArcsView {
+            epoch: epoch(&cluster),
+            nodes: ring.nodes().iter().map(|url| label(url)).collect(),
+            arcs: arcs(&ring),
         })
     }
 

@@ -11,6 +11,7 @@ mod config;
 mod controller;
 mod event;
 mod health;
+mod live;
 mod member;
 mod probe;
 mod tell;
@@ -25,6 +26,7 @@ use tokio::sync::{Notify, watch as channel};
 
 use self::api::App;
 use self::api::guard_of;
+use self::live::Live;
 use self::tell::Telling;
 use self::watch::{Status, Watch};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,8 +39,8 @@ pub use health::{Freeze, HealthSettings};
 pub use member::State;
 pub use tell::{Alerts, Mail, Secret, Security, Webhook};
 pub use view::{
-    EventView, EventsView, Finding, Findings, Located, MoveView, Moved, NodeView, NodesView, Plan,
-    RingView,
+    ArcsView, EventView, EventsView, Finding, Findings, Located, MoveView, Moved, NodeView,
+    NodesView, Plan, RingView,
 };
 
 /// Keeps the map and answers HTTP until `shutdown` is over; then ends what is under way, and gives the lease up.
@@ -91,8 +93,16 @@ pub async fn run(
         status,
         wake: Arc::clone(&wake),
     };
+    let (end, ending) = channel::channel(false);
+    let shutdown = async {
+        shutdown.await;
+        // Streams end by themselves no sooner than they have to.
+        let _ = end.send(true);
+    };
     let app = App {
         guard: guard_of(&config, at.ip()),
+        live: Live::new(admin.clone(), seen.clone()),
+        ending,
         admin,
         status: seen,
         wake,

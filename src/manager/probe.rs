@@ -45,6 +45,15 @@ impl Nodes {
         }
     }
 
+    /// The same with connections of their own.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            bound: self.bound,
+            known: Mutex::default(),
+        }
+    }
+
     /// One of them, which is kept until it is let go of.
     ///
     /// # Errors

@@ -67,6 +67,18 @@ pub struct RingView {
     pub python_reader_us: f64,
 }
 
+/// A ring, stretch by stretch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ArcsView {
+    /// The map's epoch.
+    pub epoch: u64,
+    /// The nodes.
+    pub nodes: Vec<String>,
+    /// Where on the ring each stretch begins, and which of the nodes it is of. It ends where the next begins, and the last one at 2^32.
+    pub arcs: Vec<(u32, usize)>,
+}
+
 /// Keys that move.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -26,6 +26,8 @@ mod tests;
 use index::Index;
 pub use label::label;
 pub use layout::Layout;
+#[cfg(feature = "manager")]
+pub(crate) use moves::arcs;
 pub use moves::{Move, moves};
 pub use order::Order;
 pub use place::{fields_for_readers, positions_for, python_positions};

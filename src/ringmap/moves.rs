@@ -37,11 +37,8 @@ pub fn moves(before: &Ring, after: &Ring) -> Vec<Move> {
             .collect::<Vec<_>>()
     };
     let (old, new) = (labels(before), labels(after));
-    // Between two neighbouring positions, of either map, all hashes have one owner.
     let positions = before.iter().chain(after.iter()).map(|(at, _)| at);
-    let mut cuts: Vec<u32> = positions.chain([0]).collect();
-    cuts.sort_unstable();
-    cuts.dedup();
+    let cuts = cuts(positions);
     let ends = cuts
         .iter()
         .skip(1)
@@ -67,4 +64,24 @@ pub fn moves(before: &Ring, after: &Ring) -> Vec<Move> {
     let mut moves: Vec<Move> = moves.collect();
     moves.sort_by(|one, other| other.share.total_cmp(&one.share));
     moves
+}
+
+/// Where each stretch of a ring begins, from 0 on, and which of its nodes it is of; neighbours are of different ones.
+#[cfg(feature = "manager")]
+pub(crate) fn arcs(ring: &Ring) -> Vec<(u32, usize)> {
+    let owned = |start: u32| Some((start, ring.owner_of_hash(start)?));
+    let mut arcs: Vec<(u32, usize)> = cuts(ring.iter().map(|(at, _)| at))
+        .into_iter()
+        .filter_map(owned)
+        .collect();
+    arcs.dedup_by_key(|(_, node)| *node);
+    arcs
+}
+
+/// Between two of them, all hashes have one owner.
+fn cuts(positions: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut cuts: Vec<u32> = positions.chain([0]).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    cuts
 }

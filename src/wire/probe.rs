@@ -1,5 +1,7 @@
 //! Whether a server can be used as a node of a ring.
 
+use std::time::{Duration, Instant};
+
 use redis::{Value, cmd, pipe};
 
 use super::Connection;
@@ -54,6 +56,19 @@ impl Node {
             Some(Value::ServerError(error)) => Err(connection.server_error("probe", error)),
             _ => Err(useless(connection, "it does not read what was written")),
         }
+    }
+
+    /// How long a `PING` and its answer take.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Connection::run`].
+    pub(crate) async fn ping(&self) -> Result<Duration> {
+        let connection = &self.connections[0];
+        connection.ready().await?;
+        let sent = Instant::now();
+        let _: Value = connection.run("ping", &cmd("PING")).await?;
+        Ok(sent.elapsed())
     }
 
     /// What the server says of itself, by name.

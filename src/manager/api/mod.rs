@@ -1,7 +1,9 @@
 //! What a manager is asked by HTTP.
 
 mod guard;
+mod live;
 mod metrics;
+mod page;
 mod params;
 mod python;
 mod serve;
@@ -24,6 +26,7 @@ use self::guard::Guard;
 pub(super) use self::serve::serve;
 use super::admin::Admin;
 use super::config::Config;
+use super::live::Live;
 use super::watch::Status;
 use crate::error::Result;
 
@@ -33,6 +36,9 @@ pub(super) struct App {
     pub(super) status: watch::Receiver<Status>,
     pub(super) wake: Arc<Notify>,
     pub(super) guard: Guard,
+    pub(super) live: Arc<Live>,
+    /// Whether the manager is about to end.
+    pub(super) ending: watch::Receiver<bool>,
 }
 
 /// How long a request that wants all nodes probed waits for that.
@@ -46,11 +52,13 @@ pub(super) fn router(app: Arc<App>) -> Router {
             post(python::call).fallback(python::not_a_post),
         )
         .route("/metrics", get(metrics::metrics))
+        .route("/api/v1/live", get(live::live))
         .merge(v1::routes())
         .fallback(python::nowhere)
         .layer(from_fn_with_state(Arc::clone(&app), guard::check));
     Router::new()
         .route("/healthz", get(healthz))
+        .merge(page::routes())
         .merge(guarded)
         .with_state(app)
 }

@@ -15,7 +15,9 @@ use super::App;
 use crate::error::{Error, ErrorKind};
 use crate::manager::cluster::is_unknown;
 use crate::manager::member::shown;
-use crate::manager::view::{EventsView, Findings, Located, Moved, NodesView, Plan, RingView};
+use crate::manager::view::{
+    ArcsView, EventsView, Findings, Located, Moved, NodesView, Plan, RingView,
+};
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -25,6 +27,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/api/v1/nodes/check", post(check))
         .route("/api/v1/nodes/drain", post(drain))
         .route("/api/v1/ring", get(ring))
+        .route("/api/v1/ring/arcs", get(arcs))
         .route("/api/v1/ring/verify", get(verify))
         .route("/api/v1/ring/where", get(locate))
         .route("/api/v1/ring/preview", post(preview))
@@ -183,6 +186,10 @@ async fn preview(State(app): State<Arc<App>>, Body(plan): Body<Plan>) -> Answer<
 
 async fn ring(State(app): State<Arc<App>>) -> Answer<RingView> {
     Ok(Json(app.admin.ring().await?))
+}
+
+async fn arcs(State(app): State<Arc<App>>) -> Answer<ArcsView> {
+    Ok(Json(app.admin.arcs().await?))
 }
 
 async fn verify(State(app): State<Arc<App>>) -> Answer<Findings> {

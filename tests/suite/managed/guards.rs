@@ -30,7 +30,8 @@ async fn whoever_has_no_token_is_refused_everything() {
         ("DELETE", "/api/v1/nodes?node=x"),
         ("GET", "/api/v1/events"),
         ("GET", "/metrics"),
-        ("GET", "/"),
+        ("GET", "/api/v1/live"),
+        ("POST", "/nowhere"),
         ("GET", "/nowhere"),
     ] {
         let refused = ask(managed.at, method, path, &[JSON], &url).await;

@@ -5,6 +5,7 @@ mod changes;
 mod compat;
 mod guards;
 mod health;
+mod live;
 mod page;
 mod program;
 mod settings;
