@@ -1,7 +1,7 @@
 # `make test` is the first command to run; CONTRIBUTING.md says the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help test faults model mutate loom demo sdk ring cluster page views compat compat-server herd bench check fmt clippy docs deny vectors examples mutants
+.PHONY: help test faults model mutate loom demo sdk ring cluster page page-tools views compat compat-server herd bench check fmt clippy docs deny vectors examples mutants
 
 # Further arguments for cargo: make test ARGS="-- --nocapture"
 ARGS ?=
@@ -34,20 +34,23 @@ demo: ## the tiered example on a manager and three nodes of its own
 	@scripts/demo.sh
 
 sdk: ## the README of the Python SDK, function by function, on a manager and three nodes of its own
-	@LARDER_DEMO_EXAMPLE=sdk_readme scripts/demo.sh --profile dev
+	@LARDER_DEMO_EXAMPLE=sdk_readme scripts/demo.sh --profile dev $(ARGS)
 
 ring: ## the ring as a Redis client: hashes, streams, scripts, pipelines, SCAN, on a manager and three nodes of its own
-	@LARDER_DEMO_EXAMPLE=ring_as_redis scripts/demo.sh --profile dev
+	@LARDER_DEMO_EXAMPLE=ring_as_redis scripts/demo.sh --profile dev $(ARGS)
 
 cluster: ## a manager with its page, three nodes and an application that uses them, until ctrl-C (NODES=5)
 	@scripts/cluster.sh
 
 page: ## the manager's page in a headless Chromium: what people do there, and no accessibility violations (SHOTS=DIR)
-	@test -x target/page/bin/python || python3 -m venv target/page
-	@target/page/bin/pip install --quiet --disable-pip-version-check playwright==1.65.2 axe-playwright-python==0.1.8
+	@$(MAKE) --no-print-directory page-tools
 	cargo build --workspace --all-features --bin larder --example load
 	@server=$$(scripts/redis-server.sh) && LARDER_REDIS_SERVER="$$server" LARDER_PROGRAM=target/debug/larder \
 	LARDER_LOAD=target/debug/examples/load target/page/bin/python tests/page/flows.py
+
+page-tools:
+	@test -x target/page/bin/pip || python3 -m venv target/page
+	@target/page/bin/pip install --quiet --disable-pip-version-check --retries 2 --timeout 30 playwright==1.65.2 axe-playwright-python==0.1.8
 
 views: ## an axum service under load, with the cache in front of its views and without (needs wrk)
 	@scripts/views.sh
@@ -101,8 +104,8 @@ vectors: ## the placement vectors, computed again without any code of this crate
 	python3 scripts/placement_vectors.py --check tests/vectors/placement.json
 
 examples: ## all examples build, and quickstart runs
-	cargo build --examples --all-features
-	cargo run --quiet --example quickstart
+	cargo build --workspace --examples --all-features
+	$${CARGO_TARGET_DIR:-target}/debug/examples/quickstart
 
 mutants: ## every mutant of `make mutate` applies
 	@set -e; for mutant in scripts/mutants/*.patch; do git apply --check "$$mutant"; done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make demo`: a manager Redis and three nodes on free loopback ports, then `cargo run --example tiered`, or the one that
+# `make demo`: a manager Redis and three nodes on free loopback ports, then the example `tiered`, or the one that
 # LARDER_DEMO_EXAMPLE names, against them, then everything gone again. Arguments go to cargo (default: --release, since the
 # example prints how fast things are).
 #
@@ -22,6 +22,10 @@ export LARDER_REDIS_SERVER=$server
 example=${LARDER_DEMO_EXAMPLE:-tiered}
 # A feature more than the default, for memoized functions.
 cargo build "${cargo[@]}" --features macros --example "$example"
+case " ${cargo[*]} " in
+*" --release "*) built=release ;;
+*) built=debug ;;
+esac
 
 . scripts/servers.sh
 export LARDER_DEMO_DIR=$dir
@@ -45,4 +49,4 @@ export LARDER_DEMO_MANAGER LARDER_DEMO_NODES LARDER_DEMO_PIDS
 echo
 # From here on this shell has nothing to say but "Killed", of servers that were meant to be.
 exec 4>&2 2>/dev/null
-cargo run --quiet "${cargo[@]}" --features macros --example "$example" 2>&4
+"${CARGO_TARGET_DIR:-target}/$built/examples/$example" 2>&4
