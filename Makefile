@@ -45,8 +45,8 @@ cluster: ## a manager with its page, three nodes and an application that uses th
 page: ## the manager's page in a headless Chromium: what people do there, and no accessibility violations (SHOTS=DIR)
 	@$(MAKE) --no-print-directory page-tools
 	cargo build --workspace --all-features --bin larder --example load
-	@server=$$(scripts/redis-server.sh) && LARDER_REDIS_SERVER="$$server" LARDER_PROGRAM=target/debug/larder \
-	LARDER_LOAD=target/debug/examples/load target/page/bin/python tests/page/flows.py
+	@server=$$(scripts/redis-server.sh) && LARDER_REDIS_SERVER="$$server" LARDER_PROGRAM=$${CARGO_TARGET_DIR:-target}/debug/larder \
+	LARDER_LOAD=$${CARGO_TARGET_DIR:-target}/debug/examples/load target/page/bin/python tests/page/flows.py
 
 page-tools:
 	@test -x target/page/bin/pip || python3 -m venv target/page
@@ -91,7 +91,7 @@ clippy: ## lints, warnings denied: no feature, each feature alone, the default o
 	cargo clippy --no-default-features --all-targets -- -D warnings
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --workspace --all-features --all-targets -- -D warnings
-	cargo clippy --all-features --test faults --test model -- -D warnings
+	cargo clippy --workspace --all-features --test faults --test model -- -D warnings
 	cargo clippy -p larder-loom --test loom -- -D warnings
 
 docs: ## documentation, warnings denied

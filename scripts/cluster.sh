@@ -8,7 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 server=$(scripts/redis-server.sh)
 cargo build --features manager --bin larder --example load
-larder=target/debug/larder
+target=${CARGO_TARGET_DIR:-target}/debug
+larder=$target/larder
 
 . scripts/servers.sh
 
@@ -25,7 +26,7 @@ for ((node = 1; node <= ${NODES:-3}; node++)); do
 done
 
 log=$dir/manager.log
-"$larder" manager --redis "$redis" --listen 127.0.0.1:0 ${TOKEN_FILE:+--token-file "$TOKEN_FILE"} >"$log" 2>&1 </dev/null &
+LARDER_LOG=info env -u LARDER_API -u LARDER_TOKEN_FILE -u LARDER_PASSWORD_FILE "$larder" manager --redis "$redis" --listen 127.0.0.1:0 ${TOKEN_FILE:+--token-file "$TOKEN_FILE"} >"$log" 2>&1 </dev/null &
 manager=$!
 page=
 for _ in {1..100}; do
@@ -38,7 +39,7 @@ done
 for node in "${nodes[@]}"; do
     "$larder" node add "$node" --redis "$redis" >/dev/null
 done
-[ "${LOAD:-1}" = 0 ] || target/debug/examples/load "$redis" >"$dir/load.log" 2>&1 </dev/null &
+[ "${LOAD:-1}" = 0 ] || "$target/examples/load" "$redis" >"$dir/load.log" 2>&1 </dev/null &
 
 cat <<END
 

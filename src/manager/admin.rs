@@ -14,7 +14,7 @@ use super::view::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::registry::{MAX_URL_BYTES, Registry};
-use crate::ringmap::{Move, Order, arcs, fields_for_readers, key_hash, label};
+use crate::ringmap::{Move, Order, arcs, fields_for_readers, label};
 use crate::wire::{Admits, ConnectionSettings, NodeAddr, Target};
 
 /// Events in one answer, at most.
@@ -150,6 +150,17 @@ impl Admin {
         Ok(changed(&self.controller.apply(None, add).await?))
     }
 
+    /// Puts a node back that was taken off or drained, by the url that it had, as [`add`](Self::add) does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`add`](Self::add).
+    pub async fn put_back(&self, node: &str) -> Result<Moved> {
+        let cluster = self.controller.look().await?;
+        let url = cluster.member(&cluster.named(&name(node)))?.url.clone();
+        self.add(&url).await
+    }
+
     /// Takes a node off the ring, and forgets it. The last one only if that is said, since without it there is no ring.
     ///
     /// # Errors
@@ -176,7 +187,7 @@ impl Admin {
     /// Those of [`Admin`].
     pub async fn drain(&self, node: &str, steps: u32) -> Result<Moved> {
         let name = name(node);
-        let drain = |cluster: &mut Cluster| cluster.drain(&name, Some(steps));
+        let drain = |cluster: &mut Cluster| cluster.drain(&cluster.named(&name), Some(steps));
         Ok(changed(&self.controller.apply(None, drain).await?))
     }
 
@@ -205,8 +216,14 @@ impl Admin {
                 NodeAddr::parse(url)?;
                 cluster.add(url, By::Person);
             }
-            Plan::Remove { node } => cluster.remove(&name(node))?,
-            Plan::Drain { node, steps } => cluster.drain(&name(node), Some(*steps))?,
+            Plan::Return { node } => {
+                let url = cluster.member(&cluster.named(&name(node)))?.url.clone();
+                cluster.add(&url, By::Person);
+            }
+            Plan::Remove { node } => cluster.remove(&cluster.named(&name(node)))?,
+            Plan::Drain { node, steps } => {
+                cluster.drain(&cluster.named(&name(node)), Some(*steps))?;
+            }
             Plan::Rebuild {} => cluster.rebuild(),
         }
         Ok(moved(&cluster.moves()))
@@ -263,7 +280,7 @@ impl Admin {
         let ring = cluster.ring_before().with_hash_tags(tags);
         let located = keys.iter().map(AsRef::as_ref).map(|key| Located {
             key: key.to_owned(),
-            hash: key_hash(key),
+            hash: ring.place_hash(key),
             node: ring.node_for(key).map(label),
         });
         Ok(located.collect())
@@ -297,8 +314,11 @@ impl Admin {
     /// Those of [`Admin`].
     pub async fn probe(&self) -> Result<Vec<(String, String)>> {
         let cluster = self.controller.look().await?;
-        let members = cluster.members.iter();
-        let asked = members.map(|(name, member)| (name.clone(), member.url.clone()));
+        // One that is drained may be switched off.
+        let asked = cluster.asked().into_iter().filter_map(|name| {
+            let url = cluster.members.get(&name)?.url.clone();
+            Some((name, url))
+        });
         let probes = self.nodes.probe_all(asked.collect()).await.into_iter();
         let failed = probes.filter_map(|(name, well)| Some((shown(&name), brief(&well.err()?))));
         Ok(failed.collect())

@@ -96,15 +96,16 @@ impl Cluster {
             .get("labels")
             .and_then(|name| Labels::named(name));
         // A form that is chosen is that of a new ring, or of one that is built anew: what stands is moved by nobody's settings.
-        let is_new = !found.meta.contains_key("digest");
+        let last = Last::of(&found.last);
+        let ring = found.ring().filter(|ring| !ring.is_empty());
+        let is_new = !found.meta.contains_key("digest") && ring.is_none() && last.nodes.is_empty();
         let labels = stated
             .or(form.labels.filter(|_| is_new))
             .unwrap_or_default();
-        let last = Last::of(&found.last);
-        let lookup = found.meta.get("lookup").or(last.lookup.as_ref());
-        let order = lookup.and_then(|rule| rule.parse().ok());
+        // What is lost or spoilt is as it was in the map before.
+        let rule = |rule: Option<&String>| rule.and_then(|rule| rule.parse::<Order>().ok());
+        let order = rule(found.meta.get("lookup")).or(rule(last.lookup.as_ref()));
         let order = order.filter(|order| *order != Order::Auto && labels != Labels::Crc32);
-        let ring = found.ring().filter(|ring| !ring.is_empty());
         let mut unread = BTreeSet::new();
         let members = found.nodes.iter().filter_map(|(name, text)| {
             let member = serde_json::from_str::<Member>(text).ok();
@@ -114,13 +115,14 @@ impl Cluster {
             Some((name.clone(), member?))
         });
         let members = members.collect();
-        let per_node = per_node(&found, ring.as_ref(), form.per_node);
+        let per_node = per_node(&found, ring.as_ref(), &last, form.per_node);
         let mut cluster = Self {
             per_node,
             order: order.unwrap_or(labels.order()),
             hash_tags: match found.meta.get("hash_tags").map(String::as_str) {
-                Some(stated) => ["0", "1"].contains(&stated).then_some(stated == "1"),
-                None => last.hash_tags,
+                Some("0") => Some(false),
+                Some("1") => Some(true),
+                _ => last.hash_tags,
             },
             members,
             unread,
@@ -134,6 +136,10 @@ impl Cluster {
             Some(ring) => cluster.follow(&ring),
             None if cluster.found.size > 0 && cluster.members.is_empty() => {
                 let why = "the map that stands in the manager Redis cannot be read: set it right, or delete it";
+                return Err(Error::new(ErrorKind::Config, why));
+            }
+            None if !cluster.unread.is_empty() => {
+                let why = "the map is gone, and a member stands there that this version cannot read: it would be left out";
                 return Err(Error::new(ErrorKind::Config, why));
             }
             None => cluster.restore(),
@@ -173,7 +179,8 @@ impl Cluster {
                 .members
                 .get(&name)
                 .filter(|member| member.state.is_on());
-            if known.is_some_and(|member| member.url == url) {
+            let stays = self.unread.contains(&name);
+            if stays || known.is_some_and(|member| member.url == url) {
                 continue;
             }
             if known.is_none() {
@@ -204,8 +211,10 @@ impl Cluster {
             return;
         }
         let before = Last::of(&self.found.last).positions();
+        let before = before.into_iter().map(|(at, name)| (at, self.named(&name)));
         let known = |(_, name): &(u32, String)| self.members.get(name).is_some_and(on);
-        self.layout = Layout::of(before.into_iter().filter(known), self.per_node);
+        let before: Vec<_> = before.filter(known).collect();
+        self.layout = Layout::of(before, self.per_node);
         let there: BTreeSet<String> = self
             .layout
             .shares()
@@ -235,12 +244,12 @@ impl Cluster {
         !is_there && found.nodes.values().any(is_on)
     }
 
-    /// A node by its name; `?` is one whose name may not be shown.
+    /// A node by its name; `?` is the one whose name may not be shown, if there are no two of them.
     pub(super) fn named(&self, name: &str) -> String {
-        let odd = self.members.keys().find(|known| shown(known) == "?");
-        match odd.filter(|_| name == "?") {
-            Some(odd) => odd.clone(),
-            None => name.to_owned(),
+        let mut odd = self.members.keys().filter(|known| shown(known) == "?");
+        match (odd.next(), odd.next()) {
+            (Some(odd), None) if name == "?" => odd.clone(),
+            _ => name.to_owned(),
         }
     }
 
@@ -270,7 +279,21 @@ impl Cluster {
 
     /// The part of all keys that each node has, and its number of positions.
     pub(super) fn shares(&self) -> BTreeMap<&str, (f64, usize)> {
-        self.layout.shares()
+        let mut shares = self.layout.shares();
+        if self.order == Order::Lexicographic {
+            // Whose readers have another order, in which some positions are hidden by others.
+            let ring = self.ring();
+            let parts = ring
+                .nodes()
+                .iter()
+                .map(|url| name_of(url))
+                .zip(ring.shares());
+            let parts: BTreeMap<String, f64> = parts.collect();
+            for (name, (share, _)) in &mut shares {
+                *share = parts.get(*name).copied().unwrap_or(0.0);
+            }
+        }
+        shares
     }
 
     /// Whether the map is another than its meta says.
@@ -308,7 +331,9 @@ impl Cluster {
 
     /// What the fullest node has in times of the mean.
     pub(super) fn imbalance(&self) -> f64 {
-        self.layout.imbalance()
+        let shares = self.shares();
+        let most = shares.values().map(|(share, _)| *share).fold(0.0, f64::max);
+        most * shares.len() as f64
     }
 
     /// Puts a node on the ring: a new one, one that was taken off, or one that is drained. Another url of one that is there replaces its own.
@@ -576,8 +601,17 @@ impl Cluster {
 
     fn must_publish(&self) -> bool {
         // A map without a meta has no epoch, and is not what Python readers find their way by.
-        let is_first = !self.found.meta.contains_key("digest") && !self.layout.is_empty();
-        is_first || self.found.is_edited() || self.ring() != self.ring_before()
+        let is_there = !self.layout.is_empty();
+        let stands = |field: &str, text: String| self.found.meta.get(field) == Some(&text);
+        let tags = self.hash_tags.map(|tags| u8::from(tags).to_string());
+        let is_whole = ["digest", "epoch"]
+            .iter()
+            .all(|field| self.found.meta.contains_key(*field))
+            && stands("lookup", self.order.to_string())
+            && tags.is_none_or(|tags| stands("hash_tags", tags));
+        // Where nothing is and nobody is known, there is nothing to be made good.
+        let is_edited = self.found.is_edited() && (is_there || self.found.size > 0);
+        is_there && !is_whole || is_edited || self.ring() != self.ring_before()
     }
 
     fn publication(&self) -> Result<Change> {
@@ -597,13 +631,15 @@ impl Cluster {
 }
 
 /// As many positions as each node has; as was chosen, for a new ring.
-fn per_node(found: &Found, ring: Option<&Ring>, chosen: Option<usize>) -> usize {
+fn per_node(found: &Found, ring: Option<&Ring>, last: &Last, chosen: Option<usize>) -> usize {
     let stated = found
         .meta
         .get("vnodes")
         .and_then(|vnodes| vnodes.parse().ok());
     let counted = ring.map(|ring| ring.positions().div_ceil(ring.nodes().len().max(1)));
-    let stands = stated.filter(|vnodes| *vnodes > 0).or(counted);
+    let before: usize = last.positions.iter().map(Vec::len).sum();
+    let before = Some(before.div_ceil(last.nodes.len().max(1))).filter(|count| *count > 0);
+    let stands = stated.filter(|vnodes| *vnodes > 0).or(counted).or(before);
     stands.or(chosen).unwrap_or(PER_NODE).clamp(1, 4096)
 }
 

@@ -9,6 +9,7 @@ use super::health::HealthSettings;
 use super::tell::Alerts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ring::MAP_KEY;
+use crate::ring::registry::Registry;
 use crate::wire::{ConnectionSettings, Login, Target};
 
 /// The shortest token that keeps anybody out.
@@ -124,6 +125,7 @@ impl Config {
     /// [`ErrorKind::Config`] with what is wrong, by name.
     pub fn check(&self) -> Result<()> {
         Target::parse(&self.redis)?;
+        Registry::check_name(&self.map_name)?;
         self.manager.logins.check()?;
         self.nodes.logins.check()?;
         let wrong = |why: &str| Err(Error::new(ErrorKind::Config, why));

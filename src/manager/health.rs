@@ -216,8 +216,15 @@ impl Health {
         after: Duration,
         since: Instant,
     ) -> Option<Verdict> {
-        let late = now.saturating_duration_since(since + after) > MAX_LATE;
-        late.then(|| self.freeze(Freeze::Late, now, now)).flatten()
+        let late = self.overslept(now, after, since);
+        // The time in which nobody was asked counts for nobody.
+        late.then(|| self.freeze(Freeze::Late, now, since + after))
+            .flatten()
+    }
+
+    /// Whether something took so much longer than it should that this process did not get to run.
+    pub(super) fn overslept(&self, now: Instant, after: Duration, since: Instant) -> bool {
+        now.saturating_duration_since(since + after) > MAX_LATE
     }
 
     /// Notes what probes came to, and says what is to be done.
@@ -233,9 +240,12 @@ impl Health {
                 continue;
             };
             let settings = &self.settings;
+            let told = !matches!(probe, Probe::NotMade(_));
             let record = self.nodes.entry(name.clone()).or_default();
             record.note(now, member, probe, settings);
-            probed.insert(name);
+            if told {
+                probed.insert(name);
+            }
         }
         let doubtful = self.is_cut_off(members, 1);
         self.doubted = doubtful.then(|| self.doubted.unwrap_or(now));
@@ -300,14 +310,22 @@ impl Health {
         }
     }
 
-    /// Whether half of the nodes that are on the ring fail, each so often in a row: then it is this manager that is cut off.
+    /// Whether half of the nodes fail, each so often in a row: then it is this manager that is cut off. One that is off the ring is no news if it
+    /// fails, and proves that the way is open if it is well.
     fn is_cut_off(&self, members: &BTreeMap<String, Member>, least: u32) -> bool {
-        let on = members.iter().filter(|(_, member)| member.state.is_on());
-        let fails = |(name, _): &(&String, &Member)| {
-            let record = self.nodes.get(*name);
-            record.is_some_and(|record| record.failures >= least)
-        };
-        let (all, failing) = (on.clone().count(), on.filter(fails).count());
+        let (mut all, mut failing) = (0, 0);
+        for (name, member) in members {
+            let record = self.nodes.get(name);
+            let fails = record.is_some_and(|record| record.failures >= least);
+            let is_well = record.is_some_and(|record| record.successes > 0);
+            match member.state.is_on() {
+                true => {
+                    all += 1;
+                    failing += usize::from(fails);
+                }
+                false => all += usize::from(is_well),
+            }
+        }
         all > 1 && failing > 0 && failing * 2 >= all
     }
 
@@ -719,6 +737,39 @@ mod tests {
         });
         assert!(trial.told.contains(&Verdict::Thaw), "{:?}", trial.told);
         assert_eq!(trial.changes, []);
+    }
+
+    /// Two of three are enough to see that the third is dead, whether or not both are on the ring.
+    #[test]
+    fn who_is_off_the_ring_and_well_is_a_witness() {
+        let mut trial = Trial::new(3, HealthSettings::default());
+        trial.go_on(HOUR, |name, at| match name {
+            "n0" => (100..400).contains(&at.as_secs()),
+            // While the first is off the ring still.
+            "n1" => at.as_secs() > 390,
+            _ => false,
+        });
+        assert_eq!(trial.members["n0"].state, State::Up, "{:?}", trial.told);
+        assert_eq!(trial.members["n1"].state, State::Out, "{:?}", trial.told);
+    }
+
+    /// What took too long while nodes were asked is no failure of theirs.
+    #[test]
+    fn a_stop_counts_for_nobody() {
+        let settings = HealthSettings {
+            remove_after: seconds(20),
+            ..HealthSettings::default()
+        };
+        let mut trial = Trial::new(4, settings);
+        trial.go_on(seconds(60), |name, at| name == "n0" && at.as_secs() >= 50);
+        let asked = trial.now;
+        trial.now += seconds(12);
+        let stopped = trial.health.woken(trial.now, seconds(1), asked);
+        assert_eq!(stopped, Some(Verdict::Freeze(Freeze::Late)));
+        // It answers again a little after the freeze.
+        let end = trial.now - trial.began + seconds(32);
+        trial.go_on(HOUR, |name, at| name == "n0" && at < end);
+        assert_eq!(trial.changes, [], "{:?}", trial.told);
     }
 
     /// One that is dead goes, though another one hiccups all the time.

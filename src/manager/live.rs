@@ -99,7 +99,8 @@ impl Live {
         let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let mut seen = self.seen.subscribe();
         match *looking {
-            // What was seen last is shown at once.
+            // What was seen last is shown at once, if anything was.
+            true if seen.borrow().is_empty() => {}
             true => seen.mark_changed(),
             false => {
                 *looking = true;
@@ -115,18 +116,26 @@ impl Live {
     /// Looks again and again, until nobody watches any more.
     async fn look_on(self: Arc<Self>) {
         loop {
-            let seen = self.look().await;
-            self.seen.send_replace(seen.into());
-            let mut status = self.status.clone();
-            status.mark_unchanged();
-            sleep(LEAST).await;
+            let once = async {
+                let seen = self.look().await;
+                self.seen.send_replace(seen.into());
+                let mut status = self.status.clone();
+                status.mark_unchanged();
+                sleep(LEAST).await;
+                tokio::select! {
+                    () = sleep(BETWEEN) => {}
+                    // Something was done: it is shown at once. Whoever tells of it may be gone.
+                    Ok(()) = status.changed() => {}
+                }
+            };
             tokio::select! {
-                () = sleep(BETWEEN) => {}
-                // Something was done: it is shown at once. Whoever tells of it may be gone.
-                Ok(()) = status.changed() => {}
+                () = once => {}
+                () = self.seen.closed() => {}
             }
             let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
             if self.seen.receiver_count() == 0 {
+                // It is old by the time somebody looks again.
+                self.seen.send_replace("".into());
                 *looking = false;
                 break;
             }

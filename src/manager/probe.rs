@@ -102,7 +102,8 @@ impl Nodes {
         let probes = nodes.into_iter().map(|(name, url)| async move {
             let well = match self.at(&url) {
                 Ok(node) => probe_within(&node, self.bound).await,
-                Err(error) => Err(error),
+                // To everybody: nobody can reach it by that.
+                Err(error) => Err(Error::new(ErrorKind::Unavailable, "its url is none").caused_by(error)),
             };
             if let Err(error) = &well {
                 tracing::debug!(target: "larder::manager", event = "probe_failed", node = %shown(&name), error = %error);

@@ -145,6 +145,11 @@ pub enum Plan {
         /// Its url.
         url: String,
     },
+    /// A node is put back that was taken off or drained.
+    Return {
+        /// Its `host:port/db`.
+        node: String,
+    },
     /// A node is removed.
     Remove {
         /// Its `host:port/db`.
@@ -167,6 +172,7 @@ impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Add { url } => write!(f, "Add({})", label(url)),
+            Self::Return { node } => write!(f, "Return({})", shown(node)),
             Self::Remove { node } => write!(f, "Remove({})", shown(node)),
             Self::Drain { node, steps } => write!(f, "Drain({}, {steps})", shown(node)),
             Self::Rebuild {} => f.write_str("Rebuild"),

@@ -141,10 +141,19 @@ impl Watch {
             let url = cluster.members.get(&name)?.url.clone();
             Some((name, url))
         });
+        let sent = Instant::now();
         let probes = self.nodes.probe_all(asked.collect()).await.into_iter();
-        let probes = probes.map(|(name, well)| (name, outcome(well)));
+        let mut probes: Vec<_> = probes.map(|(name, well)| (name, outcome(well))).collect();
         let now = Instant::now();
-        let verdicts = round.health.judge(now, &cluster.members, probes.collect());
+        if let Some(late) = round.health.woken(now, self.settings.timeout, sent) {
+            round.late = Some(late);
+        }
+        if round.health.overslept(now, self.settings.timeout, sent) {
+            // Who did not get to run heard no answers.
+            probes.clear();
+            round.all = true;
+        }
+        let verdicts = round.health.judge(now, &cluster.members, probes);
         for verdict in round.late.take().into_iter().chain(verdicts) {
             self.carry_out(&round.token, &cluster.members, verdict)
                 .await?;

@@ -31,12 +31,12 @@ pub(super) fn entry(ring: &Ring, hash_tags: Option<bool>, lookup: Order) -> Stri
             own.push(position);
         }
     }
-    let mut entry = serde_json::json!({ "nodes": labels, "positions": positions });
+    let lookup = lookup.to_string();
+    let mut entry =
+        serde_json::json!({ "nodes": labels, "positions": positions, "lookup": lookup });
+    // Otherwise each reader has chosen, then as now.
     if let Some(tags) = hash_tags {
         entry["hash_tags"] = tags.into();
-    }
-    if lookup == Order::Lexicographic {
-        entry["lookup"] = lookup.to_string().into();
     }
     entry.to_string()
 }

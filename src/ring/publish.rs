@@ -193,10 +193,13 @@ impl Publication {
             None if found.has_odd_tags() => meta.insert("hash_tags", None),
             None => None,
         };
+        let tags = self.hash_tags.or(found.tags());
+        let is_other_rule = tags != found.tags() && found.epoch() != "0";
         let map = NewMap {
             fields,
-            history: history::entry(&ring, self.hash_tags, self.lookup),
-            step: found.step(),
+            history: history::entry(&ring, tags, self.lookup),
+            // Who reads earlier maps by another rule than theirs would believe what is out of date: they end here.
+            step: found.step().max(if is_other_rule { 2 } else { 1 }),
         };
         Change {
             map: Some(map),

@@ -60,7 +60,10 @@ local meta, nodes = redis.call('HGETALL', KEYS[2]), redis.call('HGETALL', KEYS[4
 local epoch, newest = redis.call('HGET', KEYS[2], 'epoch'), '0'
 if not epoch then
   for _, kept in ipairs(redis.call('HKEYS', KEYS[3])) do
-    if string.match(kept, '^%d+$') and #kept <= 15 and tonumber(kept) > tonumber(newest) then newest = kept end
+    if string.match(kept, '^%d+$') and #kept <= 16 and tonumber(kept) > tonumber(newest)
+      and tonumber(kept) < 9007199254740988 and string.sub(redis.call('HGET', KEYS[3], kept), 1, 1) == '{' then
+      newest = kept
+    end
   end
 end
 local last = redis.call('HGET', KEYS[3], epoch or newest) or ''
@@ -199,6 +202,15 @@ impl Found {
         }
     }
 
+    /// Whether the map says that keys are placed by their hash tags, or that they are not.
+    pub(super) fn tags(&self) -> Option<bool> {
+        match self.meta.get("hash_tags")?.as_str() {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        }
+    }
+
     pub(super) fn has_odd_tags(&self) -> bool {
         let tags = self.meta.get("hash_tags");
         tags.is_some_and(|tags| tags != "0" && tags != "1")
@@ -236,6 +248,16 @@ impl Registry {
     /// The map of this name behind a connection of one's own.
     pub(super) fn new(manager: Connection, keys: MapKeys) -> Self {
         Self { manager, keys }
+    }
+
+    /// Whether a map can have this name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`MapKeys::named`].
+    #[cfg(feature = "manager")]
+    pub(crate) fn check_name(map_name: &str) -> Result<()> {
+        MapKeys::named(map_name).map(|_| ())
     }
 
     /// Connects to where the map of this name is.

@@ -261,8 +261,8 @@ impl Layout {
         let mut shares = std::mem::take(&mut holdings.shares);
         let is_open = |other: &&str| !self.closed.contains(*other);
         // Where all others are to be emptied too, somebody has to have it.
-        if shares.keys().any(|other| is_open(&other)) {
-            shares.retain(|other, _| is_open(&other));
+        if shares.keys().any(&is_open) {
+            shares.retain(|other, _| is_open(other));
         }
         let mut least: BTreeSet<(u64, String)> = shares
             .into_iter()

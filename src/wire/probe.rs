@@ -25,6 +25,8 @@ impl Node {
     /// Those of [`Connection::run`]; [`ErrorKind::Rejected`] where it is of no use.
     pub(crate) async fn probe(&self) -> Result<()> {
         let connection = &self.connections[0];
+        // Its error says whether it lies here: no password where it should be, for one.
+        connection.ready().await?;
         let pong: String = connection.run("ping", &cmd("PING")).await?;
         if pong != "PONG" {
             return Err(useless(

@@ -13,8 +13,8 @@ use crate::manager::bad_url;
 use crate::report::Report;
 use crate::tiers;
 use crate::topology::{
-    MAP, Maps, builder, changed_under_load, connect, differing, follows, held_on_the_map_before,
-    judge, owners, under_load,
+    MAP, Maps, builder, changed_under_load, connect, differing, held_on_the_map_before, judge,
+    owners, under_load,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -128,7 +128,6 @@ pub(crate) async fn garbage_replaced() -> Report {
     report.none("misroutes by 6 kinds of garbage", misroutes);
     report.within("replaced after", slowest, RESTORED);
     bad_url(fleet, &cache, &keys, &mut report).await;
-    follows(&cache, 3).await;
     report
 }
 

@@ -72,7 +72,10 @@ impl Maps {
 
     pub(crate) async fn by_manager(nodes: usize) -> Self {
         let fleet = Fleet::bare(nodes).await;
-        let manager = Some(Managed::start(quick(&fleet)).await);
+        let mut config = quick(&fleet);
+        // Nobody is taken off meanwhile.
+        config.health.remove_after = MINUTE;
+        let manager = Some(Managed::start(config).await);
         let maps = Self { fleet, manager };
         let all: Vec<usize> = (0..nodes).collect();
         maps.publish(&all).await;

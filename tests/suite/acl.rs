@@ -255,6 +255,10 @@ async fn a_manager_needs_no_more_than_is_said() {
     let [redis, nodes @ ..] = &servers;
     let mut config = crate::managed::quick_at(&url(redis, "manager", 13));
     config.drain_pause = Duration::from_millis(50);
+    // Who is told reads and writes there, too.
+    let told = std::env::temp_dir().join(format!("larder-acl-told-{}", std::process::id()));
+    config.alerts.command = Some(vec!["tee".to_owned(), told.display().to_string()]);
+    config.alerts.pause = Duration::from_millis(50);
     let managed = crate::managed::Managed::start(config).await;
     for node in nodes {
         let new = serde_json::json!({ "url": url(node, "prober", 3) });
@@ -270,6 +274,12 @@ async fn a_manager_needs_no_more_than_is_said() {
     let up = async || is("up").await;
     eventually(MINUTE / 3, "it is back", up).await;
     assert_eq!(managed.events().await[0].0, "returned");
+    let is_told = async || {
+        let text = std::fs::read_to_string(&told).unwrap_or_default();
+        text.contains("returned")
+    };
+    eventually(MINUTE / 6, "it is told", is_told).await;
+    std::fs::remove_file(&told).unwrap();
     let info = managed.ask("POST", "/node/info", &[], "").await;
     assert!(info.text.contains("redis_version"), "{info:?}");
     let path = format!("/api/v1/nodes?node={name}");

@@ -8,9 +8,10 @@ use larder::Login;
 use larder::manager::{Config, Labels, Security, Webhook as Hook};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::manager::seconds;
+use crate::manager::{seconds, set};
 use crate::ops::secret;
 
 /// The longest file.
@@ -127,7 +128,7 @@ struct Core {
 struct Redis {
     host: Option<String>,
     port: Option<Number<u16>>,
-    pass: Option<serde_json::Value>,
+    pass: Option<Value>,
     db: Option<Number<u32>>,
 }
 
@@ -136,7 +137,7 @@ struct Number<N>(N);
 
 impl<'de, N: FromStr> Deserialize<'de> for Number<N> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(from)?;
+        let value = Value::deserialize(from)?;
         let text = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
@@ -254,6 +255,21 @@ impl File {
         }
         self.alerts(config)?;
         self.health.apply(config)
+    }
+
+    /// Shows which nodes have a password, each of which is read.
+    pub(crate) fn show_logins(&self, shown: &mut Value) -> Result<(), Failure> {
+        self.nodes_password_file
+            .as_deref()
+            .map(secret)
+            .transpose()?;
+        shown["nodes_password"] = set(self.nodes_password_file.is_some());
+        shown["nodes"] = json!({});
+        for (node, password) in &self.nodes {
+            password.password_file.as_deref().map(secret).transpose()?;
+            shown["nodes"][node] = json!({"user": password.user, "password": "set"});
+        }
+        Ok(())
     }
 
     /// Who is told.

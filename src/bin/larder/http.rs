@@ -3,7 +3,7 @@
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, Response, Uri};
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -44,22 +44,33 @@ impl Http {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// What is answered, whose body has to be read before anything else is asked.
+    /// What is answered, whose body has to be read before anything else is asked. A connection that was kept may be closed just then: what was
+    /// not sent is sent once more, and what changes nothing too.
     pub(crate) async fn send(
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Failure> {
+        let again = (request.method() == Method::GET).then(|| request.clone());
         let mut kept = self.kept.lock().await;
         let mut known = kept.take();
         let is_there = match &mut known {
             Some(sender) => sender.ready().await.is_ok(),
             None => false,
         };
-        let mut sender = match known.filter(|_| is_there) {
-            Some(sender) => sender,
-            None => self.connect().await?,
+        let (mut sender, is_kept) = match known.filter(|_| is_there) {
+            Some(sender) => (sender, true),
+            None => (self.connect().await?, false),
         };
-        let answer = sender.send_request(request).await?;
+        let answer = match sender.try_send_request(request).await {
+            Ok(answer) => answer,
+            Err(mut error) => match error.take_message().or(again).filter(|_| is_kept) {
+                Some(request) => {
+                    sender = self.connect().await?;
+                    sender.send_request(request).await?
+                }
+                None => return Err(error.into_error().into()),
+            },
+        };
         *kept = Some(sender);
         Ok(answer)
     }

@@ -11,7 +11,7 @@ mod show;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 
@@ -22,7 +22,8 @@ const WRONG: u8 = 3;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let matches = quieted(Cli::command()).try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             eprint!("{}", redacted(&error.to_string()));
@@ -52,6 +53,18 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         command => ops::run(&cli.to, command).await,
     }
+}
+
+/// A variable that is set to nothing says nothing.
+fn quieted(command: clap::Command) -> clap::Command {
+    let quiet = |arg: clap::Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        match value.is_some_and(|value| value.is_empty()) {
+            true => arg.env(None),
+            false => arg,
+        }
+    };
+    command.mut_args(quiet).mut_subcommands(quieted)
 }
 
 /// Without what stands before an `@` in what looks like a url: an argument may be misplaced, and hold a password.

@@ -1,5 +1,6 @@
 //! `larder manager`.
 
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -46,7 +47,15 @@ pub(crate) async fn run(to: &To, settings: &Manager) -> Result<ExitCode, Failure
         .unwrap_or(LISTEN);
     if settings.check {
         made.check()?;
-        Show::new(to.json).settings(&shown(&made, listen));
+        let is_near = at(listen)?.all(|addr| addr.ip().is_loopback());
+        if made.token.is_none() && !is_near {
+            return Err("without a token only a loopback address is served".into());
+        }
+        let mut shown = shown(&made, listen);
+        shown["password"] = set(to.password_file.is_some());
+        to.password_file.as_deref().map(secret).transpose()?;
+        file.show_logins(&mut shown)?;
+        Show::new(to.json).settings(&shown);
         return Ok(ExitCode::SUCCESS);
     }
     let listener = TcpListener::bind(listen).await;
@@ -61,12 +70,7 @@ fn apply(settings: &Manager, config: &mut Config) -> Result<(), Failure> {
         config.labels = Some(labels.into());
     }
     config.vnodes = settings.vnodes.or(config.vnodes);
-    // A variable that is set to nothing says nothing.
-    let said = |texts: &[String]| -> Vec<String> {
-        let texts = texts.iter().filter(|text| !text.is_empty());
-        texts.cloned().collect()
-    };
-    let (hosts, allow) = (said(&settings.hosts), said(&settings.allow));
+    let (hosts, allow) = (settings.hosts.clone(), settings.allow.clone());
     if !hosts.is_empty() {
         config.hosts = hosts;
     }
@@ -89,9 +93,21 @@ pub(crate) fn seconds(name: &str, seconds: f64) -> Result<Duration, Failure> {
     time.map_err(|_| format!("{name}: a number of seconds, not {seconds}").into())
 }
 
+/// Where that is: an address, or a name that is looked up.
+fn at(listen: &str) -> Result<impl Iterator<Item = SocketAddr>, Failure> {
+    let found = listen.to_socket_addrs();
+    Ok(found.map_err(|error| format!("cannot listen at {listen}: {error}"))?)
+}
+
+/// Of a secret, whether there is one.
+pub(crate) fn set(is: bool) -> Value {
+    Value::from(if is { "set" } else { "" })
+}
+
 /// What the settings come to, by their names in the file. Of secrets only whether there are any.
 fn shown(config: &Config, listen: &str) -> Value {
-    let set = |is: bool| if is { "set" } else { "" };
+    // Arguments of a program may be secrets.
+    let command = alerts_command(config);
     let (health, alerts) = (&config.health, &config.alerts);
     let mail = alerts.mail.as_ref().map(|mail| {
         json!({
@@ -111,7 +127,7 @@ fn shown(config: &Config, listen: &str) -> Value {
         "drain_pause": config.drain_pause.as_secs_f64(),
         "alert_pause": alerts.pause.as_secs_f64(),
         "alert_max_pause": alerts.max_pause.as_secs_f64(),
-        "command": alerts.command, "mail": mail, "webhook": webhook,
+        "command": command, "mail": mail, "webhook": webhook,
         "health": {
             "interval": health.interval.as_secs_f64(), "retry": health.retry.as_secs_f64(),
             "timeout": health.timeout.as_secs_f64(), "failures": health.failures,
@@ -121,6 +137,15 @@ fn shown(config: &Config, listen: &str) -> Value {
             "pause": health.pause.as_secs_f64(), "lease": health.lease.as_secs_f64(),
             "empty": health.empty,
         },
+    })
+}
+
+fn alerts_command(config: &Config) -> Option<String> {
+    let command = config.alerts.command.as_ref()?;
+    let (first, others) = command.split_first()?;
+    Some(match others.len() {
+        0 => first.clone(),
+        others => format!("{first} and {others} arguments"),
     })
 }
 

@@ -70,6 +70,15 @@ impl Guard {
                 "this manager is not called by that name (Host)",
             ));
         }
+        let site = text(header::HeaderName::from_static("sec-fetch-site"));
+        let is_foreign = site.is_some_and(|site| site != "same-origin" && site != "none");
+        // Another page cannot read what is answered, but have a manager be busy.
+        if is_foreign {
+            return Some((
+                StatusCode::FORBIDDEN,
+                "another page's requests are not answered (Sec-Fetch-Site)",
+            ));
+        }
         if !matches!(*method, Method::GET | Method::HEAD) {
             let origin = text(header::ORIGIN).map(|origin| {
                 origin
@@ -78,8 +87,7 @@ impl Guard {
                     .to_lowercase()
             });
             let foreign = origin.is_some_and(|origin| Some(&origin) != host.as_ref());
-            let site = text(header::HeaderName::from_static("sec-fetch-site"));
-            if foreign || site.is_some_and(|site| site != "same-origin" && site != "none") {
+            if foreign {
                 return Some((
                     StatusCode::FORBIDDEN,
                     "another page's requests are not answered (Origin)",

@@ -36,8 +36,9 @@ pub(super) async fn live(State(app): State<Arc<App>>) -> Response {
             Some((Ok::<_, Infallible>(event), (watching, ending)))
         },
     );
-    // A proxy that gathers what it hands on would hold it back.
+    // A connection that lives on would be closed in the middle of the next stream; and a proxy that gathers what it hands on would hold it back.
     let plain = [
+        (header::CONNECTION, "close"),
         (header::CACHE_CONTROL, "no-store"),
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];

@@ -122,11 +122,21 @@ async fn nodes(State(app): State<Arc<App>>) -> Answer<NodesView> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewNode {
-    url: String,
+    url: Option<String>,
+    /// One that was taken off or drained, by the url that it had.
+    node: Option<String>,
 }
 
 async fn add(State(app): State<Arc<App>>, Body(new): Body<NewNode>) -> Answer<Moved> {
-    Ok(Json(app.changed(app.admin.add(&new.url).await)?))
+    let added = match (&new.url, &new.node) {
+        (Some(url), None) => app.admin.add(url).await,
+        (None, Some(node)) => app.admin.put_back(node).await,
+        _ => {
+            let why = "either the url of a new node, or the name of one to be put back";
+            return Err(refusal(StatusCode::BAD_REQUEST, "bad_request", why));
+        }
+    };
+    Ok(Json(app.changed(added)?))
 }
 
 #[derive(Deserialize)]
@@ -174,8 +184,9 @@ async fn check(State(app): State<Arc<App>>, Body(Nothing {}): Body<Nothing>) -> 
     let failed = app.admin.probe().await?;
     let mut view = app.admin.nodes().await?;
     for node in &mut view.nodes {
+        // Of now, whatever it was taken off for.
         let why = failed.iter().find(|(name, _)| *name == node.node);
-        node.why = why.map(|(_, why)| why.clone()).or(node.why.take());
+        node.why = why.map(|(_, why)| why.clone());
     }
     Ok(Json(view))
 }

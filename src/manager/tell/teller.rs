@@ -11,7 +11,7 @@ use super::message::Message;
 use super::pace::Pace;
 use super::settings::Alerts;
 use super::webhook::Endpoint;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generation::chance;
 use crate::manager::watch::Status;
 use crate::ring::registry::Registry;
@@ -72,6 +72,8 @@ pub(super) struct Teller {
     told: Option<(u64, String)>,
     /// The number that stands in the meta.
     noted: Option<u64>,
+    /// Whether the last turn failed, which was said.
+    failing: bool,
 }
 
 impl Teller {
@@ -91,14 +93,23 @@ impl Teller {
             led: false,
             told: None,
             noted: None,
+            failing: false,
         }
     }
 
     /// Goes on until this is said, and ends what is under way then.
     pub(super) async fn run(mut self, mut ended: watch::Receiver<bool>) {
         loop {
-            // Where the manager Redis is not there, the watch says so.
-            let pause = self.turn().await.unwrap_or(POLL);
+            let pause = match self.turn().await {
+                Ok(pause) => {
+                    self.failing = false;
+                    pause
+                }
+                Err(error) => {
+                    self.failed(&error);
+                    POLL
+                }
+            };
             let next = async {
                 sleep(LEAST).await;
                 tokio::select! {
@@ -111,6 +122,14 @@ impl Teller {
                 _ = ended.wait_for(|ended| *ended) => return,
             }
         }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        if !self.failing {
+            let channel = self.channel.name();
+            tracing::warn!(target: "larder::manager", event = "telling_failed", channel, error = %error);
+        }
+        self.failing = true;
     }
 
     /// Looks for what is new, and tells it; answers how long to wait for more.
@@ -206,8 +225,8 @@ impl Teller {
     async fn note(&mut self, told: u64) -> Result<()> {
         if self.noted != Some(told) {
             let number = told.to_string();
-            self.registry.note(self.channel.field(), &number).await?;
-            self.noted = Some(told);
+            let is_written = self.registry.note(self.channel.field(), &number).await?;
+            self.noted = is_written.then_some(told);
         }
         Ok(())
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use redis::{Value, cmd};
+use redis::cmd;
 
 use super::{Registry, eval, has_code};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::ring::{HISTORY_KEY, MAP_KEY, META_KEY};
 
 /// Who may judge the nodes and tell of them: whoever holds the lease. `ARGV`: a token, and a life in milliseconds.
@@ -23,8 +23,13 @@ return 0
 
 /// A meta that holds nothing else would be none.
 const NOTE: &str = r"
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+if redis.call('HLEN', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
+";
+
+const NOTED: &str = r"
+return {redis.call('HLEN', KEYS[1]), redis.call('HGET', KEYS[1], ARGV[1])}
 ";
 
 /// Something that happened, and its number.
@@ -70,15 +75,15 @@ impl Registry {
         Ok(lines.into_iter().filter_map(event).collect())
     }
 
-    /// Writes a field of the meta by itself, where there is one.
+    /// Writes a field of the meta by itself, where there is one; whether there is.
     ///
     /// # Errors
     ///
     /// Those of [`Connection::run`](crate::wire::Connection::run).
-    pub(crate) async fn note(&self, field: &str, value: &str) -> Result<()> {
+    pub(crate) async fn note(&self, field: &str, value: &str) -> Result<bool> {
         let mut eval = eval(NOTE, &[&self.keys.meta]);
         eval.arg(field).arg(value);
-        self.run::<i64>("note", &eval).await.map(|_| ())
+        Ok(self.run::<i64>("note", &eval).await? == 1)
     }
 
     /// A field of the meta; nothing where it is not there, and whether there is a meta at all.
@@ -87,16 +92,11 @@ impl Registry {
     ///
     /// Those of [`Connection::run`](crate::wire::Connection::run).
     pub(crate) async fn noted(&self, field: &str) -> Result<(bool, Option<String>)> {
-        let mut both = redis::pipe();
-        both.atomic();
-        both.cmd("EXISTS").arg(&self.keys.meta);
-        both.cmd("HGET").arg(&self.keys.meta).arg(field);
-        let replies = self
-            .manager
-            .run_pipeline("read what was told", &both)
-            .await?;
-        let strange = |_| Error::new(ErrorKind::Decode, "what was told is no text");
-        redis::from_redis_value(Value::Array(replies)).map_err(strange)
+        let mut eval = eval(NOTED, &[&self.keys.meta]);
+        eval.arg(field);
+        let (fields, value): (usize, Option<String>) =
+            self.run("read what was told", &eval).await?;
+        Ok((fields > 0, value))
     }
 
     /// The keys of this map, and those of a map of the usual name.

@@ -147,6 +147,48 @@ async fn a_node_that_takes_no_writes_is_taken_off() {
     );
 }
 
+/// A password that is not where it should be is no failure of the node.
+#[tokio::test]
+async fn what_lies_at_the_manager_takes_no_node_off() {
+    let fleet = Fleet::bare(4).await;
+    let name = label(&fleet, 0);
+    let file = std::env::temp_dir().join(format!("larder-own-{}", std::process::id()));
+    let own = crate::support::password();
+    std::fs::write(&file, own.as_deref().unwrap_or("of-the-node")).unwrap();
+    if own.is_none() {
+        let set = ["CONFIG", "SET", "requirepass", "of-the-node"];
+        fleet.nodes[0].raw(0, &set).await;
+    }
+    let config = quick(&fleet).login_at(&name, larder::Login::file(&file));
+    let managed = Managed::start(config).await;
+    for node in 0..4 {
+        let url = format!("redis://127.0.0.1:{}/0", fleet.nodes[node].port());
+        let url = if node == 0 {
+            url
+        } else {
+            fleet.nodes[node].url(0)
+        };
+        let answer = managed.post("/api/v1/nodes", &json!({ "url": url })).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    // Its connections are gone with it, and for others nobody knows its password.
+    fleet.nodes[0].kill();
+    fleet.nodes[0].restart().await;
+    let why = async || {
+        let health = managed.get("/api/v1/health").await.json();
+        health["failing"][&name]
+            .as_str()
+            .is_some_and(|why| why.contains("file"))
+    };
+    eventually(10 * SECOND, "it is said why", why).await;
+    let epoch = managed.get("/api/v1/ring").await.json()["epoch"].clone();
+    for _ in 0..5 {
+        managed.post("/api/v1/nodes/check", &json!({})).await;
+    }
+    assert_eq!(managed.get("/api/v1/ring").await.json()["epoch"], epoch);
+}
+
 /// Two managers: one judges, both do what people say, and where one falls the other goes on.
 #[tokio::test]
 async fn of_two_managers_one_judges() {

@@ -63,7 +63,8 @@ fn expected() -> Value {
         "labels": "xxh3", "vnodes": 40, "hosts": ["cache.internal"],
         "allow": ["10.0.0.0/8", "fd00::/8"], "rate": 7, "token": "set", "drain_pause": 1.5,
         "alert_pause": 90.0, "alert_max_pause": 7200.0,
-        "command": ["/usr/local/bin/page", "--urgent"],
+        "command": "/usr/local/bin/page and 1 arguments", "password": "set", "nodes_password": "set",
+        "nodes": {"10.0.0.7:6379/0": {"user": "prober", "password": "set"}},
         "mail": {
             "host": "mail.internal", "port": 2525, "account": "larder", "password": "set",
             "from": "larder@example.org", "to": ["admin@example.org"], "security": "none",
@@ -132,7 +133,12 @@ fn same(one: &Value, other: &Value, name: &str, found: &mut Vec<String>) {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {
             for (field, value) in one {
-                same(value, &other[field], &format!("{name}.{field}"), found);
+                same(
+                    value,
+                    other.get(field).unwrap_or(&Value::Null),
+                    &format!("{name}.{field}"),
+                    found,
+                );
             }
         }
         (one, other) if one == other => found.push(name.to_owned()),
@@ -252,6 +258,8 @@ async fn the_environment_counts_more_than_the_file_and_arguments_more_than_both(
         let by_variable = settings(&file, &[(variable, said)]).await;
         let arguments = [&file[..], &[argument, given]].concat();
         let by_argument = settings(&arguments, &[(variable, said)]).await;
+        let empty = settings(&file, &[(variable, "")]).await;
+        assert_eq!(empty, expected(), "{variable}");
         let found = [&by_variable, &by_argument].map(|all| all.pointer(name).unwrap().clone());
         assert_eq!(found, comes_to, "{variable}");
     }
@@ -271,6 +279,10 @@ async fn what_is_wrong_with_a_setting_is_said() {
         ("vnodes = \"canary\"", "line 2"),
         ("vnodes = 5000", "vnodes"),
         ("allow = [\"10.0.0.0/40\"]", "allow"),
+        ("listen = \"0.0.0.0:8080\"", "without a token"),
+        ("listen = \"8080\"", "cannot listen"),
+        ("map = \"x_NODES\"", "name"),
+        ("password_file = \"/nowhere/password\"", "/nowhere/password"),
         ("nodes_password_file = \"PASSWORD\"", "allow"),
         ("token_file = \"/nowhere/token\"", "/nowhere/token"),
         ("drain_pause = -1.0", "drain_pause"),

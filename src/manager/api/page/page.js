@@ -49,7 +49,8 @@ function latency(us) {
 
 function ago(seconds) {
   const since = Math.max(0, Date.now() / 1000 - seconds);
-  if (since < 60) return 'just now';
+  if (since < 10) return 'just now';
+  if (since < 60) return `${Math.floor(since / 10) * 10} s ago`;
   if (since < 3600) return `${Math.floor(since / 60)} min ago`;
   if (since < 86_400) return `${Math.floor(since / 3600)} h ago`;
   return new Date(seconds * 1000).toLocaleDateString('en', { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit' });
@@ -64,13 +65,14 @@ let wanting = null;
 async function ask(path, { method = 'GET', body, signal } = {}) {
   for (let tried = 0; ; tried += 1) {
     const headers = {};
-    if (token) headers.authorization = `Bearer ${token}`;
+    const used = token;
+    if (used) headers.authorization = `Bearer ${used}`;
     if (body !== undefined) headers['content-type'] = 'application/json';
     const answer = await fetch(`/api/v1/${path}`, {
       method, headers, signal, cache: 'no-store', credentials: 'omit', redirect: 'error',
       body: body === undefined ? undefined : JSON.stringify(body),
     });
-    if (answer.status === 401) await wantToken(token);
+    if (answer.status === 401) await wantToken(used);
     else if (answer.status === 429 && tried < 5) await wait(300 * (tried + 1));
     else return answer;
   }
@@ -78,7 +80,9 @@ async function ask(path, { method = 'GET', body, signal } = {}) {
 
 /** The answer of a call, or an error with the manager's words. */
 async function call(path, options) {
-  const answer = await ask(path, options);
+  const answer = await ask(path, { signal: AbortSignal.timeout(60_000), ...options }).catch((error) => {
+    throw error.name === 'TimeoutError' ? new Error('The manager does not answer.') : error;
+  });
   const said = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(said.error?.message ?? `HTTP ${answer.status}`);
   return said;
@@ -92,13 +96,17 @@ function wantToken(refused) {
     const form = $('token-form');
     form.onsubmit = (event) => {
       event.preventDefault();
-      token = $('token').value.trim();
+      const text = $('token').value.trim();
+      // What else there is could not be sent.
+      if (!/^[\x21-\x7e]+$/.test(text)) return say($('token-wrong'), 'A token has neither spaces nor special characters.');
+      token = text;
+      wanting = null;
       $('token').value = '';
       $('token-dialog').close();
-      wanting = null;
       typed();
     };
-    $('token-dialog').oncancel = (event) => event.preventDefault();
+    // Without it there is nothing to see: whoever dismisses it is asked again.
+    $('token-dialog').onclose = () => wanting && $('token-dialog').showModal();
     $('token-dialog').showModal();
   });
   return wanting;
@@ -115,19 +123,24 @@ let events = [];
 /** By name: what a node's row is made of, and what was measured of it lately. */
 const nodes = new Map();
 const total = [];
+/** All that happened of late, where a node's history is asked for. */
+let older = [];
 
 /** Which colour a node has, and which number: by its place among all. */
 const places = new Map();
 
-/** A rate of hits by what has changed within the samples; by all since the servers began where that is nothing. */
-function hitRate(samples) {
+/** Fewer reads say nothing: the manager's own probes are among them. */
+const LEAST_READS = 50;
+
+/** Hits and misses of one server within its samples, since it was started. */
+function readsOf(samples) {
   const last = samples.at(-1);
-  if (!last) return null;
-  const first = samples.find((sample) => sample.hits <= last.hits && sample.misses <= last.misses) ?? last;
-  const [hits, misses] = [last.hits - first.hits, last.misses - first.misses];
-  if (hits + misses > 0) return hits / (hits + misses);
-  return last.hits + last.misses > 0 ? last.hits / (last.hits + last.misses) : null;
+  const of = (sample) => sample.uptime <= last.uptime && sample.hits <= last.hits && sample.misses <= last.misses;
+  const first = last && samples.find(of);
+  return first ? [last.hits - first.hits, last.misses - first.misses] : [0, 0];
 }
+
+const rateOf = ([hits, misses]) => (hits + misses < LEAST_READS ? '–' : percent(hits / (hits + misses)));
 
 function lineOf(values) {
   const space = 'http://www.w3.org/2000/svg';
@@ -176,7 +189,7 @@ function newRow(name) {
   const line = el('div', { className: 'line' });
   const button = (text, act) => el('button', { type: 'button', className: 'small', 'aria-label': `${text} ${name}`, onclick: act }, text);
   const drain = button('Drain', () => wantDrain(name));
-  const back = button('Put back', () => wantAdd(`redis://${name}`));
+  const back = button('Put back', () => wantBack(name));
   const buttons = el('div', { className: 'row-buttons' },
     button('History', () => showHistory(name)), drain, back, button('Remove', () => wantRemove(name)));
   const row = el('tr', { role: 'row' },
@@ -194,7 +207,7 @@ function newRow(name) {
   row.addEventListener('pointerleave', shine(false));
   row.addEventListener('focusin', shine(true));
   row.addEventListener('focusout', shine(false));
-  return { row, chip, state, why, more, share, bar, figures, bound, line, drain, back, samples: [] };
+  return { name, row, chip, state, why, more, share, bar, figures, bound, line, drain, back, samples: [] };
 }
 
 /** Why something is so, without the name of the node that it stands beside. */
@@ -203,6 +216,7 @@ function reason(text, node) {
 }
 
 function showNode(shown, node) {
+  shown.isOn = ['up', 'suspect', 'draining'].includes(node.state);
   const [word, tone] = STATES[node.state] ?? [node.state, 'still'];
   say(shown.state, node.state === 'draining' && node.part != null ? `${word}, ${percent(node.part, 0)} left` : word);
   shown.state.dataset.tone = tone;
@@ -213,8 +227,12 @@ function showNode(shown, node) {
   say(shown.more, [version, falls].filter(Boolean).join(' · '));
   say(shown.share, percent(node.share));
   shown.bar.style.width = `${Math.min(100, node.share * 100)}%`;
-  shown.drain.hidden = !['up', 'suspect', 'draining'].includes(node.state);
-  shown.back.hidden = !shown.drain.hidden;
+  const held = document.activeElement;
+  shown.drain.hidden = !shown.isOn;
+  shown.back.hidden = shown.isOn;
+  // Whoever stood on the one goes on from the other.
+  if (held === shown.drain && !shown.isOn) shown.back.focus();
+  if (held === shown.back && shown.isOn) shown.drain.focus();
   const load = node.load;
   const { figures } = shown;
   if (!load) {
@@ -224,11 +242,10 @@ function showNode(shown, node) {
     return;
   }
   keep(shown.samples, load);
-  const rate = hitRate(shown.samples);
   say(figures.keys, short(load.keys));
   say(figures.memory, bytes(load.memory));
   say(shown.bound, load.max_memory ? `of ${bytes(load.max_memory)}` : '');
-  say(figures.hits, rate === null ? '–' : percent(rate));
+  say(figures.hits, rateOf(readsOf(shown.samples)));
   say(figures.commands, short(load.commands));
   say(figures.latency, latency(load.latency_us));
   shown.line.replaceChildren(lineOf(shown.samples.map((sample) => sample.commands)));
@@ -246,6 +263,8 @@ function showNodes(list) {
   });
   for (const [name, shown] of nodes) {
     if (names.includes(name)) continue;
+    if (shining === name) shining = null;
+    if (shown.row.contains(document.activeElement)) $('nodes-title').focus({ preventScroll: true });
     shown.row.remove();
     nodes.delete(name);
     places.delete(name);
@@ -279,29 +298,33 @@ function showChoice(names) {
 function showTotal(list) {
   const loads = list.map((node) => node.load).filter(Boolean);
   const sum = (field) => loads.reduce((all, load) => all + load[field], 0);
-  const silent = list.filter((node) => !node.load && node.state !== 'drained').length;
-  const told = silent > 0 ? `${silent} of ${list.length} nodes do not tell` : '';
+  const asked = list.filter((node) => node.state !== 'drained').length;
+  const told = loads.length < asked ? `${asked - loads.length} of ${asked} nodes do not tell` : '';
   if (loads.length === 0) {
     ['all-keys', 'all-memory', 'all-hits', 'all-commands'].forEach((id) => say($(id), '–'));
+    ['all-keys-more', 'all-memory-more', 'all-hits-more'].forEach((id) => say($(id), ''));
     say($('all-keys-more'), told);
+    $('all-commands-line').replaceChildren();
     return;
   }
-  keep(total, { hits: sum('hits'), misses: sum('misses'), commands: sum('commands') });
-  const rate = hitRate(total);
-  const bounded = loads.every((load) => load.max_memory > 0);
+  keep(total, sum('commands'));
+  const reads = list.filter((node) => node.load).map((node) => readsOf(nodes.get(node.node).samples));
+  const all = reads.reduce((one, other) => [one[0] + other[0], one[1] + other[1]], [0, 0]);
+  const unbounded = loads.filter((load) => !load.max_memory).length;
+  const evicted = sum('evicted') > 0 ? `, ${short(sum('evicted'))} evicted` : '';
   say($('all-keys'), short(sum('keys')));
   say($('all-keys-more'), told || `on ${loads.length} ${loads.length === 1 ? 'node' : 'nodes'}`);
   say($('all-memory'), bytes(sum('memory')));
-  say($('all-memory-more'), bounded ? `of ${bytes(sum('max_memory'))}` : 'without a bound');
-  say($('all-hits'), rate === null ? '–' : percent(rate));
-  say($('all-hits-more'), sum('evicted') > 0 ? `${short(sum('evicted'))} evicted` : 'nothing evicted');
+  say($('all-memory-more'), (unbounded === 0 ? `of ${bytes(sum('max_memory'))}` : `${unbounded} of ${loads.length} without a bound`) + evicted);
+  say($('all-hits'), rateOf(all));
+  say($('all-hits-more'), all[0] + all[1] < LEAST_READS ? 'hardly anything is read' : `of ${short(all[0] + all[1])} reads lately`);
   say($('all-commands'), `${short(sum('commands'))}/s`);
-  $('all-commands-line').replaceChildren(lineOf(total.map((sample) => sample.commands)));
+  $('all-commands-line').replaceChildren(lineOf(total));
 }
 
 const HAPPENED = {
   added: ['was added', 'good'],
-  changed: ['has another address', 'still'],
+  changed: ['has another url', 'still'],
   removed: ['was removed', 'still'],
   added_elsewhere: ['was added by another program', 'good'],
   removed_elsewhere: ['was removed by another program', 'warn'],
@@ -320,7 +343,9 @@ const HAPPENED = {
 
 function showEvents() {
   const of = $('of').value;
-  const chosen = events.filter((event) => !of || event.node === of);
+  const known = events.at(-1)?.id ?? 0;
+  const all = of ? [...events, ...older.filter((event) => event.id < known)] : events;
+  const chosen = all.filter((event) => !of || event.node === of);
   const items = chosen.map((event) => {
     const [words, tone] = HAPPENED[event.kind] ?? [event.kind, 'still'];
     const more = reason(event.text, event.node);
@@ -335,10 +360,19 @@ function showEvents() {
   $('quiet').hidden = items.length > 0;
 }
 
+/** What happened to one of them may be long ago. */
+async function choose() {
+  showEvents();
+  if (!$('of').value) return;
+  const all = await call('events?count=1000').catch(() => null);
+  older = all?.events ?? older;
+  showEvents();
+}
+
 function showHistory(name) {
   showChoice([...nodes.keys()]);
   $('of').value = name;
-  showEvents();
+  choose();
   $('events-title').focus({ preventScroll: true });
   $('events-title').scrollIntoView({ block: 'start', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth' });
 }
@@ -355,7 +389,7 @@ function showManager(manager) {
 function show(state) {
   showManager(state.manager);
   if (!state.ring) return;
-  const before = ring?.epoch;
+  const isFirst = !ring;
   ring = state.ring;
   const known = events[0]?.id;
   events = state.events;
@@ -364,8 +398,8 @@ function show(state) {
   say($('hub-more'), ring.nodes ? `${whole(ring.positions)} positions` : 'no map yet');
   showNodes(state.nodes);
   showTotal(state.nodes);
-  if (known !== events[0]?.id || before === undefined) showEvents();
-  if (before !== ring.epoch || ring.edited) loadArcs();
+  if (known !== events[0]?.id || isFirst) showEvents();
+  if (arcs?.epoch !== ring.epoch || ring.edited) loadArcs();
 }
 
 // The ring, drawn.
@@ -378,19 +412,37 @@ const PLACED = {
   crc32: 'positions are those of the Python server',
 };
 
+let loading = false;
+
 async function loadArcs() {
+  if (loading) return;
+  loading = true;
   try {
     arcs = await call('ring/arcs');
+    drawDial();
     const fullest = `The fullest node has ${ring.imbalance.toFixed(2)} times the mean`;
     say($('ring-note'), ring.nodes ? `${fullest}; ${PLACED[ring.labels] ?? ring.labels}.` : '');
     if (found) await find(found.key);
-    drawDial();
   } catch {
-    // It is asked for again with the next change.
+    // It is asked for again with what comes next.
+  } finally {
+    loading = false;
   }
 }
 
+let drawing = false;
+
+/** Draws it once, however often that is wanted until then. */
 function drawDial() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => {
+    drawing = false;
+    draw();
+  });
+}
+
+function draw() {
   const canvas = $('dial');
   const size = canvas.clientWidth;
   if (!size) return;
@@ -398,7 +450,9 @@ function drawDial() {
   if (canvas.width !== Math.round(size * scale)) canvas.width = canvas.height = Math.round(size * scale);
   const pen = canvas.getContext('2d');
   const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(places.has(name) ? `--n${places.get(name) % 8}` : '--rule').trim();
+  const colours = Array.from({ length: 8 }, (_, place) => style.getPropertyValue(`--n${place}`).trim());
+  const rule = style.getPropertyValue('--rule').trim();
+  const colour = (name) => (places.has(name) ? colours[places.get(name) % 8] : rule);
   const middle = size / 2;
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, size, size);
@@ -418,7 +472,7 @@ function drawDial() {
   const list = arcs?.arcs ?? [];
   const shares = new Map();
   if (list.length === 0) {
-    band(inner, outer, 0, 2 * Math.PI, style.getPropertyValue('--rule').trim());
+    band(inner, outer, 0, 2 * Math.PI, rule);
   }
   list.forEach(([start, node], at) => {
     const end = list[at + 1]?.[0] ?? FULL;
@@ -449,11 +503,21 @@ function drawDial() {
     pen.fill();
   }
   const parts = [...shares].map(([name, share]) => `${name} has ${percent(share)}`);
-  canvas.setAttribute('aria-label', parts.length ? `The ring: ${parts.join(', ')}` : 'The ring: no nodes');
+  const label = parts.length ? `The ring: ${parts.join(', ')}` : 'The ring: no nodes';
+  if (canvas.getAttribute('aria-label') !== label) canvas.setAttribute('aria-label', label);
 }
 
+let wanted = 0;
+
 async function find(key) {
-  found = await call(`ring/where?key=${encodeURIComponent(key)}`);
+  wanted += 1;
+  const own = wanted;
+  const answer = await call(`ring/where?key=${encodeURIComponent(key)}`);
+  if (own !== wanted) return;
+  const isSame = found && found.key === answer.key && found.node === answer.node;
+  found = answer;
+  drawDial();
+  if (isSame) return;
   const shown = $('found');
   if (!found.node) return say(shown, 'Nowhere: there are no nodes.');
   shown.replaceChildren(el('span', { className: 'mono' }, found.key), ' is on ', el('strong', { className: 'mono' }, found.node));
@@ -463,10 +527,11 @@ async function find(key) {
 
 let saying;
 
-function tell(text) {
+/** Says something, for so long; 0 until something else is said. */
+function tell(text, ms = 8000) {
   clearTimeout(saying);
   say($('said'), text);
-  saying = setTimeout(() => say($('said'), ''), 8000);
+  if (ms) saying = setTimeout(() => say($('said'), ''), ms);
 }
 
 function showMoves(box, moved) {
@@ -480,49 +545,79 @@ function showMoves(box, moved) {
     ...(rest > 0 ? [el('p', { className: 'quiet' }, `and ${rest} more`)] : []));
 }
 
-/** Has a form do something when it is sent, one thing at a time; what goes wrong is said in it. */
-function onSent(form, wrong, act) {
+/** Which question is asked: what is answered to an earlier one is nothing to it. */
+let asked = 0;
+
+/**
+ * Asks something in a dialog. `act` does it when the form is sent, one thing at a time; what it answers is told once the dialog is
+ * closed, and where it answers nothing there is more to ask. What goes wrong is said in the form.
+ */
+function askIn(dialog, form, wrong, act) {
+  asked += 1;
+  const first = asked;
+  let since = -1000;
+  const button = form.querySelector('button[type="submit"]');
+  button.disabled = false;
+  say(wrong, '');
   form.onsubmit = async (event) => {
     event.preventDefault();
-    const button = form.querySelector('button[type="submit"]');
-    if (button.disabled) return;
+    // Twice at once is meant once.
+    if (button.disabled || performance.now() - since < 400) return;
     button.disabled = true;
     say(wrong, '');
+    const own = asked;
     try {
-      await act();
+      const text = await act(() => own === asked);
+      if (own !== asked) return;
+      since = performance.now();
+      if (text) {
+        dialog.close();
+        tell(text);
+      }
     } catch (error) {
-      say(wrong, error.message);
+      if (own === asked) say(wrong, error.message);
     } finally {
-      button.disabled = false;
+      if (own === asked) button.disabled = false;
     }
   };
+  dialog.onclose = () => {
+    asked += 1;
+    // Nothing that was typed stays, a password least of all.
+    form.reset();
+  };
+  dialog.showModal();
+  return () => first === asked;
 }
 
-const done = (name, what, moved) => tell(`${name} ${what}: ${percent(moved.moved)} of the keys moved, epoch ${moved.epoch}.`);
+const done = (name, what, moved) => `${name} ${what}: ${percent(moved.moved)} of the keys moved, epoch ${moved.epoch}.`;
 
-function wantAdd(url) {
+function wantAdd() {
   const go = $('add-go');
+  let previewed = null;
   const again = () => {
+    previewed = null;
     $('add-moves').replaceChildren();
     say(go, 'What moves?');
   };
   $('add-form').reset();
-  $('url').value = url ?? '';
-  say($('add-wrong'), '');
   again();
   $('url').oninput = again;
-  onSent($('add-form'), $('add-wrong'), async () => {
-    const url = addressOf($('url').value.trim(), $('password').value);
-    if (!$('add-moves').hasChildNodes()) {
-      showMoves($('add-moves'), await call('ring/preview', { method: 'POST', body: { add: { url } } }));
+  $('password').oninput = again;
+  askIn($('add-dialog'), $('add-form'), $('add-wrong'), async (isAsked) => {
+    const typed = $('url').value.trim();
+    const url = addressOf(typed, $('password').value);
+    if (previewed !== url) {
+      const moved = await call('ring/preview', { method: 'POST', body: { add: { url } } });
+      // Something else may stand there by now.
+      if (!isAsked() || $('url').value.trim() !== typed) return undefined;
+      previewed = url;
+      showMoves($('add-moves'), moved);
       say(go, 'Add it');
-      return;
+      return undefined;
     }
     const moved = await call('nodes', { method: 'POST', body: { url } });
-    $('add-dialog').close();
-    done($('url').value.trim().replace(/^.*:\/\/(.*@)?/, ''), 'was added', moved);
+    return done(typed.replace(/^.*:\/\/(.*@)?/, ''), 'was added', moved);
   });
-  $('add-dialog').showModal();
 }
 
 /** A url with the password that was typed beside it. */
@@ -539,35 +634,43 @@ function wantDone({ title, text, go, danger, steps, last, plan, act }) {
   say($('do-title'), title);
   say($('do-text'), text);
   say($('do-go'), go);
-  say($('do-wrong'), '');
   $('do-go').className = danger ? 'danger' : 'main';
   $('do-steps-line').hidden = !steps;
   $('do-last-line').hidden = !last;
   $('do-form').reset();
   $('do-moves').replaceChildren();
-  onSent($('do-form'), $('do-wrong'), async () => {
-    await act();
-    $('do-dialog').close();
-  });
-  $('do-dialog').showModal();
-  call('ring/preview', { method: 'POST', body: plan })
-    .then((moved) => showMoves($('do-moves'), moved))
-    .catch((error) => say($('do-wrong'), error.message));
+  const isAsked = askIn($('do-dialog'), $('do-form'), $('do-wrong'), act);
+  // Nobody agrees to what is not known yet.
+  $('do-go').disabled = true;
+  call('ring/preview', { method: 'POST', body: plan }).then((moved) => {
+    if (!isAsked()) return;
+    showMoves($('do-moves'), moved);
+    $('do-go').disabled = false;
+  }).catch((error) => isAsked() && say($('do-wrong'), error.message));
 }
 
 function wantRemove(name) {
-  const last = ring?.nodes === 1 && nodes.get(name)?.row.isConnected && arcs?.nodes.includes(name);
   wantDone({
     title: `Remove ${name}?`,
     text: 'It leaves the ring at once and is forgotten. The server itself goes on.',
     go: 'Remove it',
     danger: true,
-    last,
+    last: ring?.nodes === 1 && nodes.get(name)?.isOn,
     plan: { remove: { node: name } },
     act: async () => {
       const meant = $('do-last').checked ? '&last=true' : '';
-      done(name, 'was removed', await call(`nodes?node=${encodeURIComponent(name)}${meant}`, { method: 'DELETE' }));
+      return done(name, 'was removed', await call(`nodes?node=${encodeURIComponent(name)}${meant}`, { method: 'DELETE' }));
     },
+  });
+}
+
+function wantBack(name) {
+  wantDone({
+    title: `Put ${name} back?`,
+    text: 'What it holds is from before it left: it is emptied first, then it has its part of the keys again.',
+    go: 'Put it back',
+    plan: { return: { node: name } },
+    act: async () => done(name, 'is back', await call('nodes', { method: 'POST', body: { node: name } })),
   });
 }
 
@@ -580,14 +683,14 @@ function wantDrain(name) {
     plan: { drain: { node: name, steps: 1 } },
     act: async () => {
       const steps = Number($('do-steps').value) || 10;
-      done(name, `is drained in ${steps} steps`, await call('nodes/drain', { method: 'POST', body: { node: name, steps } }));
+      return done(name, `is drained in ${steps} steps`, await call('nodes/drain', { method: 'POST', body: { node: name, steps } }));
     },
   });
 }
 
 async function checkAll() {
   $('check').disabled = true;
-  tell('All nodes are asked …');
+  tell('All nodes are asked …', 0);
   try {
     const view = await call('nodes/check', { method: 'POST', body: {} });
     const failing = view.nodes.filter((node) => node.why);
@@ -606,13 +709,19 @@ function linked(state, text) {
   say($('link'), text);
 }
 
+/** A stream that says nothing for so long is none. */
+const SILENT = 20_000;
+
 /** Hands on each event's data, until the stream ends. */
-async function read(body) {
+async function read(body, stop) {
+  let silent = setTimeout(() => stop.abort(), SILENT);
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = '';
   for (;;) {
     const { value, done: over } = await reader.read();
+    clearTimeout(silent);
     if (over) return;
+    silent = setTimeout(() => stop.abort(), SILENT);
     text += value;
     let end;
     while ((end = text.indexOf('\n\n')) >= 0) {
@@ -631,14 +740,16 @@ async function follow() {
       await new Promise((seen) => document.addEventListener('visibilitychange', seen, { once: true }));
     }
     const stop = new AbortController();
+    let told = false;
     const hidden = () => document.hidden && stop.abort();
     document.addEventListener('visibilitychange', hidden);
     try {
       const answer = await ask('live', { signal: stop.signal });
       if (!answer.ok) throw new Error((await answer.json()).error?.message ?? `HTTP ${answer.status}`);
-      await read(answer.body);
+      told = true;
+      await read(answer.body, stop);
     } catch (error) {
-      if (!stop.signal.aborted) {
+      if (!document.hidden && !told) {
         linked('lost', error instanceof TypeError ? 'the manager does not answer' : error.message);
         await wait(2000);
       }
@@ -650,7 +761,7 @@ async function follow() {
 
 $('add').onclick = () => wantAdd();
 $('check').onclick = checkAll;
-$('of').onchange = showEvents;
+$('of').onchange = choose;
 document.querySelectorAll('[data-close]').forEach((button) => {
   button.onclick = () => button.closest('dialog').close();
 });
@@ -658,13 +769,12 @@ $('where').onsubmit = async (event) => {
   event.preventDefault();
   try {
     await find($('key').value);
-    drawDial();
   } catch (error) {
     say($('found'), error.message);
   }
 };
 addEventListener('resize', drawDial);
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawDial);
-setInterval(showEvents, 30_000);
+setInterval(showEvents, 10_000);
 drawDial();
 follow();
