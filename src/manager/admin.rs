@@ -375,22 +375,25 @@ impl Admin {
                 format!("one node has {:.2} times the mean", cluster.imbalance()),
             );
         }
-        for (name, member) in &cluster.members {
-            if !matches!(member.state, State::Up | State::Drained) {
-                find(
-                    false,
-                    format!(
-                        "{} is {}: {}",
-                        shown(name),
-                        member.state.as_str(),
-                        member.why
-                    ),
-                );
-            }
-        }
+        findings.extend(unwell(&cluster));
         findings.sort_by_key(|finding| !finding.is_error);
         Ok(Findings { findings })
     }
+}
+
+/// Members that are not as they should be.
+fn unwell(cluster: &Cluster) -> impl Iterator<Item = Finding> {
+    let members = cluster.members.iter();
+    let unwell = members.filter(|(_, member)| !matches!(member.state, State::Up | State::Drained));
+    unwell.map(|(name, member)| Finding {
+        is_error: false,
+        text: format!(
+            "{} is {}: {}",
+            shown(name),
+            member.state.as_str(),
+            member.why
+        ),
+    })
 }
 
 fn changed(done: &Done) -> Moved {

@@ -1,5 +1,8 @@
 //! A ring and its members as they were read, what becomes of them, and how that is written.
 
+mod edits;
+mod written;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -7,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::event::{Event, Kind};
 use super::member::{Member, State, name_of, shown};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ring::Publication;
-use crate::ring::registry::{Change, Found};
-use crate::ringmap::{Layout, Move, Order, Ring, moves, positions_for, python_positions};
+use crate::ring::registry::Found;
+use crate::ringmap::{Layout, Move, Order, Ring, moves};
 
 /// How positions are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -336,182 +338,6 @@ impl Cluster {
         most * shares.len() as f64
     }
 
-    /// Puts a node on the ring: a new one, one that was taken off, or one that is drained. Another url of one that is there replaces its own.
-    pub(super) fn add(&mut self, url: &str, by: By) {
-        let name = name_of(url);
-        let known = self.members.get(&name).cloned();
-        let is_there = |member: &Member| {
-            let stays = matches!(member.state, State::Up | State::Suspect);
-            stays && member.url == url
-        };
-        if known.as_ref().is_some_and(is_there) {
-            return;
-        }
-        let kind = match (&known, by) {
-            (Some(_), By::Health) => Kind::Returned,
-            (Some(member), By::Person) if member.url != url && member.state.is_on() => {
-                Kind::Changed
-            }
-            _ => Kind::Added,
-        };
-        let flaps = known.as_ref().map_or(0, |member| member.flaps);
-        let before = known.map(|member| member.positions).unwrap_or_default();
-        self.layout.join(&name, &before);
-        self.members.insert(
-            name.clone(),
-            Member {
-                flaps,
-                ..Member::up(url)
-            },
-        );
-        self.tell(kind, &name, "");
-        self.place();
-    }
-
-    /// Takes a node off the ring, and forgets it.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] if it is none of this ring.
-    pub(super) fn remove(&mut self, name: &str) -> Result<()> {
-        self.member(name)?;
-        self.layout.leave(name);
-        self.members.remove(name);
-        self.tell(Kind::Removed, name, "");
-        self.place();
-        Ok(())
-    }
-
-    /// Takes a node off the ring that fails, and remembers where it was. One that somebody wants off the ring does not come back.
-    pub(super) fn eject(&mut self, name: &str, why: &str) -> Result<()> {
-        let had = self.layout.leave(name);
-        let member = self.member_mut(name)?;
-        member.state = match member.state {
-            State::Draining => State::Drained,
-            _ => State::Out,
-        };
-        member.flaps = member.flaps.saturating_add(1);
-        why.clone_into(&mut member.why);
-        if member.positions.is_empty() {
-            member.positions = had;
-        }
-        (member.part, member.step) = (None, None);
-        self.tell(Kind::Ejected, name, why);
-        self.place();
-        Ok(())
-    }
-
-    /// A node fails, or does so no more.
-    pub(super) fn suspect(&mut self, name: &str, why: Option<&str>) -> Result<()> {
-        let member = self.member_mut(name)?;
-        let (state, kind) = match why {
-            Some(_) => (State::Suspect, Kind::Suspected),
-            None => (State::Up, Kind::Recovered),
-        };
-        member.state = state;
-        why.unwrap_or_default().clone_into(&mut member.why);
-        self.tell(kind, name, why.unwrap_or_default());
-        Ok(())
-    }
-
-    /// A node is well for so long that its falls are nothing any more.
-    pub(super) fn forgive(&mut self, name: &str) -> Result<()> {
-        let member = self.member_mut(name)?;
-        member.flaps = member.flaps.saturating_sub(1);
-        Ok(())
-    }
-
-    /// Begins to empty a node in so many steps, or takes the next of them.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] if it is not on the ring, or is the only one there.
-    pub(super) fn drain(&mut self, name: &str, steps: Option<u32>) -> Result<()> {
-        let alone = self.on() < 2;
-        let member = self.member_mut(name)?;
-        if !member.state.is_on() || alone {
-            let why = "only a node that is on the ring with others can be drained";
-            return Err(Error::new(ErrorKind::Config, why).with("node", shown(name)));
-        }
-        if let Some(steps) = steps {
-            member.step = Some(1.0 / f64::from(steps.clamp(1, 1000)));
-            member.part = Some(1.0);
-        }
-        let step = member.step.unwrap_or(1.0);
-        // A little more, so that the sum of thirds is all.
-        let part = member.part.unwrap_or(1.0) - step - 1e-9;
-        let done = part <= 0.0;
-        member.part = Some(part.max(0.0));
-        member.state = if done {
-            State::Drained
-        } else {
-            State::Draining
-        };
-        self.layout.close(name);
-        let had = match done {
-            true => self.layout.leave(name),
-            false => self.layout.shrink(name, part),
-        };
-        let member = self.member_mut(name)?;
-        if member.positions.is_empty() {
-            member.positions = had;
-        }
-        if done {
-            (member.part, member.step) = (None, None);
-        }
-        let kind = if done { Kind::Drained } else { Kind::Draining };
-        self.tell(kind, name, &format!("{:.0} %", part.max(0.0) * 100.0));
-        self.place();
-        Ok(())
-    }
-
-    /// Chooses all positions anew.
-    pub(super) fn rebuild(&mut self) {
-        self.labels = self.form.labels.unwrap_or(self.labels);
-        self.per_node = self.form.per_node.unwrap_or(self.per_node);
-        self.order = self.labels.order();
-        let names: Vec<&str> = self.on_names().collect();
-        self.layout = Layout::of_all(&names, self.per_node);
-        self.shrink_all();
-        self.tell_all(
-            Kind::Rebuilt,
-            &format!(
-                "{}, {} positions a node",
-                self.labels.as_str(),
-                self.per_node
-            ),
-        );
-        self.place();
-    }
-
-    /// Positions that follow from the names of all who are there.
-    fn place(&mut self) {
-        let urls: Vec<&str> = self
-            .on_names()
-            .filter_map(|name| Some(self.members.get(name)?.url.as_str()))
-            .collect();
-        let chosen = match self.labels {
-            Labels::Balanced => return,
-            Labels::Xxh3 => positions_for(&urls, self.per_node),
-            Labels::Crc32 => python_positions(&urls, self.per_node),
-        };
-        let chosen = chosen.into_iter().map(|(at, url)| (at, name_of(&url)));
-        self.layout = Layout::of(chosen, self.per_node);
-        self.shrink_all();
-    }
-
-    /// Takes from those that are drained what they have lost already.
-    fn shrink_all(&mut self) {
-        let parts = self.members.iter();
-        let parts = parts.filter_map(|(name, member)| Some((name, member.part?)));
-        for (name, _) in parts.clone() {
-            self.layout.close(name);
-        }
-        for (name, part) in parts {
-            self.layout.shrink(name, part);
-        }
-    }
-
     fn on_names(&self) -> impl Iterator<Item = &str> {
         let on = self
             .members
@@ -568,65 +394,6 @@ impl Cluster {
 
     pub(super) fn tell_all(&mut self, kind: Kind, text: &str) {
         self.events.push(Event::new(kind, None, text));
-    }
-
-    /// What has to be written; nothing where all is as it was found.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] where the map is none that readers would take.
-    pub(super) fn change(&self, lease: Option<&str>) -> Result<Option<Change>> {
-        let mut change = match self.must_publish() {
-            true => self.publication(),
-            false => Ok(Change::default()),
-        }?;
-        for (name, member) in &self.members {
-            let text = member.text();
-            if self.found.nodes.get(name) != Some(&text) {
-                change.nodes.insert(name.clone(), Some(text));
-            }
-        }
-        let names: BTreeSet<&String> = self.members.keys().collect();
-        let gone = |name: &&String| !names.contains(name) && !self.unread.contains(*name);
-        for name in self.found.nodes.keys().filter(gone) {
-            change.nodes.insert(name.clone(), None);
-        }
-        if change.map.is_none() && change.nodes.is_empty() && self.events.is_empty() {
-            return Ok(None);
-        }
-        change.events = self.events.iter().map(Event::line).collect();
-        change.lease = lease.map(str::to_owned);
-        Ok(Some(change))
-    }
-
-    fn must_publish(&self) -> bool {
-        // A map without a meta has no epoch, and is not what Python readers find their way by.
-        let is_there = !self.layout.is_empty();
-        let stands = |field: &str, text: String| self.found.meta.get(field) == Some(&text);
-        let tags = self.hash_tags.map(|tags| u8::from(tags).to_string());
-        let is_whole = ["digest", "epoch"]
-            .iter()
-            .all(|field| self.found.meta.contains_key(*field))
-            && stands("lookup", self.order.to_string())
-            && tags.is_none_or(|tags| stands("hash_tags", tags));
-        // Where nothing is and nobody is known, there is nothing to be made good.
-        let is_edited = self.found.is_edited() && (is_there || self.found.size > 0);
-        is_there && !is_whole || is_edited || self.ring() != self.ring_before()
-    }
-
-    fn publication(&self) -> Result<Change> {
-        let mut map = Publication::of_positions(self.positions())
-            .lookup(self.order)
-            .per_node(self.per_node)
-            .writer(concat!("larder-manager/", env!("CARGO_PKG_VERSION")));
-        if let Some(tags) = self.hash_tags {
-            map = map.hash_tags(tags);
-        }
-        let mut change = map.change_to_any(&self.found)?;
-        change
-            .meta
-            .insert("labels", Some(self.labels.as_str().to_owned()));
-        Ok(change)
     }
 }
 

@@ -133,27 +133,7 @@ impl Watch {
         let mut cluster = done.cluster;
         let urls = cluster.members.values().map(|member| member.url.as_str());
         self.nodes.keep(urls);
-        let due = match std::mem::take(&mut round.all) {
-            true => cluster.asked(),
-            false => round.health.due(Instant::now(), &cluster.members),
-        };
-        let asked = due.into_iter().filter_map(|name| {
-            let url = cluster.members.get(&name)?.url.clone();
-            Some((name, url))
-        });
-        let sent = Instant::now();
-        let probes = self.nodes.probe_all(asked.collect()).await.into_iter();
-        let mut probes: Vec<_> = probes.map(|(name, well)| (name, outcome(well))).collect();
-        let now = Instant::now();
-        if let Some(late) = round.health.woken(now, self.settings.timeout, sent) {
-            round.late = Some(late);
-        }
-        if round.health.overslept(now, self.settings.timeout, sent) {
-            // Who did not get to run heard no answers.
-            probes.clear();
-            round.all = true;
-        }
-        let verdicts = round.health.judge(now, &cluster.members, probes);
+        let verdicts = self.judged(round, &cluster).await;
         for verdict in round.late.take().into_iter().chain(verdicts) {
             self.carry_out(&round.token, &cluster.members, verdict)
                 .await?;
@@ -174,6 +154,31 @@ impl Watch {
         };
         self.status.send_replace(status);
         Ok(round.health.next(Instant::now()))
+    }
+
+    /// Asks the nodes whose turn it is, and judges all by what they answer.
+    async fn judged(&self, round: &mut Round, cluster: &Cluster) -> Vec<Verdict> {
+        let due = match std::mem::take(&mut round.all) {
+            true => cluster.asked(),
+            false => round.health.due(Instant::now(), &cluster.members),
+        };
+        let asked = due.into_iter().filter_map(|name| {
+            let url = cluster.members.get(&name)?.url.clone();
+            Some((name, url))
+        });
+        let sent = Instant::now();
+        let probes = self.nodes.probe_all(asked.collect()).await.into_iter();
+        let mut probes: Vec<_> = probes.map(|(name, well)| (name, outcome(well))).collect();
+        let now = Instant::now();
+        if let Some(late) = round.health.woken(now, self.settings.timeout, sent) {
+            round.late = Some(late);
+        }
+        if round.health.overslept(now, self.settings.timeout, sent) {
+            // Who did not get to run heard no answers.
+            probes.clear();
+            round.all = true;
+        }
+        round.health.judge(now, &cluster.members, probes)
     }
 
     async fn carry_out(
