@@ -26,6 +26,7 @@ for ((node = 1; node <= ${NODES:-3}; node++)); do
 done
 
 log=$dir/manager.log
+: >"$log"
 LARDER_LOG=info env -u LARDER_API -u LARDER_TOKEN_FILE -u LARDER_PASSWORD_FILE "$larder" manager --redis "$redis" --listen 127.0.0.1:0 ${TOKEN_FILE:+--token-file "$TOKEN_FILE"} >"$log" 2>&1 </dev/null &
 manager=$!
 page=
@@ -51,5 +52,6 @@ A node that is killed (kill -9 PROCESS) is taken off the ring, and comes back wh
             $server $dir/PORT.conf
 Ctrl-C stops all of it.
 END
-# Until it ends, or is told to.
+# Until it ends, or is told to. From here on this shell has nothing to say but "Killed", of what was meant to be.
+exec 2>/dev/null
 wait "$manager"

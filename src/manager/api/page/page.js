@@ -251,8 +251,18 @@ function showNode(shown, node) {
   shown.line.replaceChildren(lineOf(shown.samples.map((sample) => sample.commands)));
 }
 
+/** Rows by name; of names that are not shown, each has one of its own. */
+function keysOf(list) {
+  const seen = new Map();
+  return list.map((node) => {
+    const count = (seen.get(node.node) ?? 0) + 1;
+    seen.set(node.node, count);
+    return count === 1 ? node.node : `${node.node} (${count})`;
+  });
+}
+
 function showNodes(list) {
-  const names = list.map((node) => node.node);
+  const names = keysOf(list);
   names.forEach((name) => {
     if (!places.has(name)) {
       const taken = new Set(places.values());
@@ -270,19 +280,20 @@ function showNodes(list) {
     places.delete(name);
   }
   list.forEach((node, at) => {
-    let shown = nodes.get(node.node);
+    const key = names[at];
+    let shown = nodes.get(key);
     if (!shown) {
       shown = newRow(node.node);
-      nodes.set(node.node, shown);
+      nodes.set(key, shown);
     }
-    const place = places.get(node.node);
+    const place = places.get(key);
     shown.row.className = `n${place % 8}`;
     say(shown.chip, String(place + 1));
     if ($('nodes').children[at] !== shown.row) $('nodes').insertBefore(shown.row, $('nodes').children[at] ?? null);
     showNode(shown, node);
   });
   $('none').hidden = list.length > 0;
-  showChoice(names);
+  showChoice(list.map((node) => node.node));
 }
 
 function showChoice(names) {
@@ -308,7 +319,7 @@ function showTotal(list) {
     return;
   }
   keep(total, sum('commands'));
-  const reads = list.filter((node) => node.load).map((node) => readsOf(nodes.get(node.node).samples));
+  const reads = keysOf(list).filter((_, at) => list[at].load).map((key) => readsOf(nodes.get(key).samples));
   const all = reads.reduce((one, other) => [one[0] + other[0], one[1] + other[1]], [0, 0]);
   const unbounded = loads.filter((load) => !load.max_memory).length;
   const evicted = sum('evicted') > 0 ? `, ${short(sum('evicted'))} evicted` : '';
