@@ -50,8 +50,8 @@ struct Round {
     drained: BTreeMap<String, Instant>,
     /// Whether all are to be asked, whosever turn it is.
     all: bool,
-    /// What is to be told still: that this process did not get to run.
-    late: Option<Verdict>,
+    /// What is to be told still, of this manager itself: that it did not get to run, or what could not be written.
+    untold: Vec<Verdict>,
 }
 
 impl Watch {
@@ -72,7 +72,7 @@ impl Watch {
             health: Health::new(self.settings.clone()),
             drained: BTreeMap::new(),
             all: false,
-            late: None,
+            untold: Vec::new(),
         };
         loop {
             let pause = match self.turn(&mut round).await {
@@ -88,7 +88,7 @@ impl Watch {
                 () = sleep(pause) => {
                     let late = round.health.woken(Instant::now(), pause, slept);
                     round.all |= late.is_some();
-                    round.late = late.or(round.late);
+                    round.untold.extend(late);
                 }
                 () = self.wake.notified() => round.all = true,
             }
@@ -122,7 +122,7 @@ impl Watch {
                 };
             });
             round.health = Health::new(self.settings.clone());
-            round.late = None;
+            round.untold.clear();
             // Whoever leads next asks them anew.
             self.nodes.keep(std::iter::empty());
             return Ok(self.settings.lease / 3);
@@ -134,10 +134,7 @@ impl Watch {
         let urls = cluster.members.values().map(|member| member.url.as_str());
         self.nodes.keep(urls);
         let verdicts = self.judged(round, &cluster).await;
-        for verdict in round.late.take().into_iter().chain(verdicts) {
-            self.carry_out(&round.token, &cluster.members, verdict)
-                .await?;
-        }
+        self.carry_out_all(round, &cluster, verdicts).await?;
         if let Some(after) = self.drain(round, &cluster).await? {
             cluster = after;
         }
@@ -170,9 +167,8 @@ impl Watch {
         let probes = self.nodes.probe_all(asked.collect()).await.into_iter();
         let mut probes: Vec<_> = probes.map(|(name, well)| (name, outcome(well))).collect();
         let now = Instant::now();
-        if let Some(late) = round.health.woken(now, self.settings.timeout, sent) {
-            round.late = Some(late);
-        }
+        let late = round.health.woken(now, self.settings.timeout, sent);
+        round.untold.extend(late);
         if round.health.overslept(now, self.settings.timeout, sent) {
             // Who did not get to run heard no answers.
             probes.clear();
@@ -181,15 +177,42 @@ impl Watch {
         round.health.judge(now, &cluster.members, probes)
     }
 
+    /// Does what follows, first what is to be told still. What is about a node is judged again with the next round, if it cannot be written; what is
+    /// about this manager would never be heard of.
+    async fn carry_out_all(
+        &self,
+        round: &mut Round,
+        cluster: &Cluster,
+        verdicts: Vec<Verdict>,
+    ) -> Result<()> {
+        let (mut own, of_nodes): (Vec<_>, Vec<_>) = verdicts
+            .into_iter()
+            .partition(|verdict| verdict.node().is_none());
+        round.untold.append(&mut own);
+        while let Some(verdict) = round.untold.first() {
+            self.carry_out(&round.token, &cluster.members, verdict)
+                .await?;
+            round.untold.remove(0);
+        }
+        for verdict in &of_nodes {
+            self.carry_out(&round.token, &cluster.members, verdict)
+                .await?;
+            if matches!(verdict, Verdict::Eject(..)) {
+                round.health.ejected(Instant::now());
+            }
+        }
+        Ok(())
+    }
+
     async fn carry_out(
         &self,
         token: &str,
         members: &BTreeMap<String, Member>,
-        verdict: Verdict,
+        verdict: &Verdict,
     ) -> Result<()> {
         tracing::info!(target: "larder::manager", event = "verdict", verdict = %verdict);
         let judged = verdict.node().and_then(|name| members.get(name));
-        if let (Verdict::Return(name), Some(member)) = (&verdict, judged)
+        if let (Verdict::Return(name), Some(member)) = (verdict, judged)
             && self.settings.empty
             && let Err(error) = self.empty(token, name, member).await
         {
