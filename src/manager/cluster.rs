@@ -71,8 +71,8 @@ pub(super) struct Cluster {
     /// Whether keys are placed by their hash tags, if somebody has said so.
     hash_tags: Option<bool>,
     pub(super) members: BTreeMap<String, Member>,
-    /// Of another version, or spoilt: left as they are.
-    unread: BTreeSet<String>,
+    /// Of another version, or spoilt: left as they are, each where the map has it, with its url there.
+    unread: BTreeMap<String, String>,
     form: Form,
     layout: Layout,
     /// What was done so far.
@@ -108,11 +108,11 @@ impl Cluster {
         let rule = |rule: Option<&String>| rule.and_then(|rule| rule.parse::<Order>().ok());
         let order = rule(found.meta.get("lookup")).or(rule(last.lookup.as_ref()));
         let order = order.filter(|order| *order != Order::Auto && labels != Labels::Crc32);
-        let mut unread = BTreeSet::new();
+        let mut unread = BTreeMap::new();
         let members = found.nodes.iter().filter_map(|(name, text)| {
             let member = serde_json::from_str::<Member>(text).ok();
             if member.is_none() {
-                unread.insert(name.clone());
+                unread.insert(name.clone(), String::new());
             }
             Some((name.clone(), member?))
         });
@@ -181,8 +181,11 @@ impl Cluster {
                 .members
                 .get(&name)
                 .filter(|member| member.state.is_on());
-            let stays = self.unread.contains(&name);
-            if stays || known.is_some_and(|member| member.url == url) {
+            if let Some(unread) = self.unread.get_mut(&name) {
+                url.clone_into(unread);
+                continue;
+            }
+            if known.is_some_and(|member| member.url == url) {
                 continue;
             }
             if known.is_none() {
@@ -349,9 +352,9 @@ impl Cluster {
     /// The positions, each with its node's url.
     fn positions(&self) -> Vec<(u32, String)> {
         let url = |name: &str| {
-            self.members
-                .get(name)
-                .map_or_else(|| name.to_owned(), |member| member.url.clone())
+            let member = self.members.get(name).map(|member| &member.url);
+            let url = member.or(self.unread.get(name));
+            url.cloned().unwrap_or_else(|| name.to_owned())
         };
         self.layout
             .iter()

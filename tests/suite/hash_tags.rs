@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use larder::ring::{Publication, publish};
+use larder::ring::{Publication, key_hash, publish};
 use larder::{Cache, DistributedRedis, ErrorKind};
 use redis::{AsyncCommands, pipe};
 
@@ -121,4 +121,40 @@ async fn a_map_says_whether_keys_have_tags() {
     // Another publication makes it good.
     publish(&manager, &map()).await.unwrap();
     assert!(together(&chosen(true).await.unwrap()));
+}
+
+/// A key whose node by its tag was the same all the time, and by the whole key another one in between: when tags come to count, what was left on that node
+/// is not taken for its value.
+#[tokio::test]
+async fn a_value_from_before_tags_counted_is_not_believed() {
+    let fleet = Fleet::bare(2).await;
+    let (manager, urls) = (fleet.manager_url(), fleet.node_urls());
+    let key = (0..)
+        .map(|i| format!("user:{i}{{cart}}"))
+        .find(|key| key_hash(key) < key_hash("cart"))
+        .unwrap();
+    let (whole, tag) = (key_hash(&key), key_hash("cart"));
+    // Up to the whole key's position one node, and up to the tag's the other.
+    let map = |first: usize| {
+        let positions = [(whole + 1, urls[first].clone()), (tag + 1, urls[1].clone())];
+        Publication::of_positions(positions)
+    };
+    let write = async |value: &str| {
+        let ring = fleet.connect().await;
+        ring.set(&key, value.to_owned(), SECOND * 60).await.unwrap();
+        ring.shutdown().await;
+    };
+    publish(&manager, &map(1)).await.unwrap();
+    write("first").await;
+    publish(&manager, &map(0)).await.unwrap();
+    write("second").await;
+    let stands: Option<String> = fleet.connect().await.get(&key).await.unwrap();
+    assert_eq!(stands.as_deref(), Some("second"));
+    // The first value is still where it was.
+    let left = fleet.nodes[1].raw(0, &["EXISTS", &key]).await;
+    assert_eq!(left, redis::Value::Int(1));
+    publish(&manager, &map(0).hash_tags(true)).await.unwrap();
+    let ring = fleet.connect().await;
+    assert_eq!(ring.node_for(&key), Some(larder::ring::label(&urls[1])));
+    assert_eq!(ring.get::<String>(&key).await.unwrap(), None);
 }

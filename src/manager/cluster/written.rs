@@ -26,7 +26,7 @@ impl Cluster {
             }
         }
         let names: BTreeSet<&String> = self.members.keys().collect();
-        let gone = |name: &&String| !names.contains(name) && !self.unread.contains(*name);
+        let gone = |name: &&String| !names.contains(name) && !self.unread.contains_key(*name);
         for name in self.found.nodes.keys().filter(gone) {
             change.nodes.insert(name.clone(), None);
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use larder::manager::Labels;
-use larder::ring::{Order, Publication, publish, python_positions};
+use larder::ring::{Order, Publication, Ring, publish, python_positions};
 use larder::{Cache, DistributedRedis};
 use redis::Value as Reply;
 use serde_json::{Value, json};
@@ -173,7 +173,11 @@ async fn a_python_servers_map_is_taken_over() {
     let urls = fleet.node_urls();
     fleet.publish_like_python(&urls[..3]).await;
     let before = map_of(&fleet).await;
-    let managed = Managed::start(quick(&fleet)).await;
+    // What is set is for a ring that is new, and moves nothing of this one.
+    let mut config = quick(&fleet);
+    config.labels = Some(Labels::Xxh3);
+    config.vnodes = Some(40);
+    let managed = Managed::start(config).await;
     let taken = async || meta(&fleet, "epoch").await == "1";
     eventually(5 * SECOND, "it is taken over", taken).await;
     let ring = managed.get("/api/v1/ring").await.json();
@@ -203,6 +207,9 @@ async fn a_python_servers_map_is_taken_over() {
     let map = map_of(&fleet).await;
     let fourth: Vec<_> = map.iter().filter(|(_, url)| **url == urls[3]).collect();
     assert!(fourth.len() >= 5, "{fourth:?}");
+    for (field, url) in &before {
+        assert_eq!(map.get(field), Some(url), "only the newcomer's part moves");
+    }
     managed.end().await;
 
     let mut config = quick(&fleet);
@@ -223,6 +230,17 @@ async fn a_python_servers_map_is_taken_over() {
     assert_eq!(map_of(&fleet).await, expected);
     let cache = fleet.connect().await;
     assert_eq!(cache.map_status().order, Order::Lexicographic);
+    // Shares are those that readers come to, who sort the map as text.
+    let ring = cache.ring();
+    let names = ring.nodes().iter().map(|url| larder::ring::label(url));
+    let shares: HashMap<String, f64> = names.zip(ring.shares()).collect();
+    for node in managed.nodes().await {
+        let (name, share) = (
+            node["node"].as_str().unwrap(),
+            node["share"].as_f64().unwrap(),
+        );
+        assert!((shares[name] - share).abs() < 1e-9, "{node} {shares:?}");
+    }
     for i in 0..1000_u64 {
         let key = format!("key:{i}");
         let node = larder::ring::label(&node_by_sdk(&expected, &key));
@@ -281,6 +299,68 @@ async fn edits_of_others_are_taken_over_and_losses_made_good() {
     assert!(map_of(&fleet).await == before, "another map");
     assert_eq!(meta(&fleet, "hash_tags").await, "1");
     assert_eq!(meta(&fleet, "epoch").await, (epoch + 2).to_string());
+    // And one field of it alone, or one that is spoilt.
+    for spoil in [
+        &["HDEL", "HASH_RING_META", "hash_tags"][..],
+        &["HSET", "HASH_RING_META", "hash_tags", "perhaps"],
+        &["HSET", "HASH_RING_META", "lookup", "backwards"],
+        &["HDEL", "HASH_RING_META", "epoch"],
+    ] {
+        let epoch: u64 = meta(&fleet, "epoch").await.parse().unwrap();
+        fleet.manager.raw(13, spoil).await;
+        let mended = async || {
+            let later = meta(&fleet, "epoch")
+                .await
+                .parse()
+                .is_ok_and(|now: u64| now > epoch);
+            later
+                && meta(&fleet, "hash_tags").await == "1"
+                && meta(&fleet, "lookup").await == "numeric"
+        };
+        eventually(10 * SECOND, &format!("{spoil:?} is made good"), mended).await;
+        assert!(map_of(&fleet).await == before, "{spoil:?}: another map");
+    }
+}
+
+/// What stands there and cannot be read is a newer manager's: it stays as it is, and nothing is written that leaves it out.
+#[tokio::test]
+async fn what_another_version_wrote_is_left_alone() {
+    let fleet = Fleet::bare(3).await;
+    let managed = Managed::start(quick(&fleet)).await;
+    add_all(&managed, &fleet).await;
+    let before = map_of(&fleet).await;
+    let (nodes, name) = ("HASH_RING_NODES", label(&fleet, 0));
+    let written = ["HSET", nodes, &name, "of another version"];
+    fleet.manager.raw(13, &written).await;
+    managed.post("/api/v1/nodes/check", &json!({})).await;
+    let path = format!("/api/v1/nodes?node={}", label(&fleet, 1));
+    assert_eq!(managed.ask("DELETE", &path, &[], "").await.status, 200);
+    let url = json!({ "url": fleet.nodes[1].url(0) });
+    assert_eq!(managed.post("/api/v1/nodes", &url).await.status, 200);
+    let stands = Reply::BulkString("of another version".into());
+    let there = async || fleet.manager.raw(13, &["HGET", nodes, &name]).await;
+    assert_eq!(there().await, stands);
+    // It is where it was, by its url.
+    let after = map_of(&fleet).await;
+    let urls = fleet.node_urls();
+    assert!(after.values().all(|url| urls.contains(url)), "{after:?}");
+    let part = |map: &HashMap<String, String>| {
+        let ring = Ring::from_fields(map.clone(), Order::Numeric).unwrap();
+        let node = ring.nodes().iter().position(|url| *url == urls[0]).unwrap();
+        ring.shares()[node]
+    };
+    assert!((part(&after) - part(&before)).abs() < 0.02);
+    // Without the map nobody knows where it is.
+    fleet.manager.raw(13, &["DEL", "HASH_RING_MAP"]).await;
+    let told = async || {
+        let health = managed.get("/api/v1/health").await.json();
+        health["error"]
+            .as_str()
+            .is_some_and(|why| why.contains("left out"))
+    };
+    eventually(10 * SECOND, "it is said", told).await;
+    assert!(map_of(&fleet).await.is_empty());
+    assert_eq!(there().await, stands);
 }
 
 #[tokio::test]

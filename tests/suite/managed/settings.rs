@@ -158,8 +158,8 @@ async fn each_setting_of_the_file_is_taken() {
     same(&taken, &usual, "", &mut alike);
     assert_eq!(alike, Vec::<String>::new());
     // For people it is a line each.
-    let lines = larder(&["manager", "--check", "--config", &path]);
-    let lines = { lines }.output().await.unwrap().stdout;
+    let mut check = larder(&["manager", "--check", "--config", &path]);
+    let lines = check.output().await.unwrap().stdout;
     let lines = String::from_utf8(lines).unwrap();
     assert!(lines.contains("health.interval = 5.0\n"), "{lines}");
 }
