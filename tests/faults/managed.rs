@@ -1,15 +1,13 @@
 //! The same with a manager at work, which publishes the maps and makes good what others spoil.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use larder::ring::Order;
 use redis::Value;
 
 use crate::at_work::{Managed, quick};
 use crate::fleet::Fleet;
 use crate::load::{keys, until};
-use crate::manager::bad_url;
+use crate::manager::{bad_url, rewritten};
 use crate::report::Report;
 use crate::tiers;
 use crate::topology::{
@@ -60,44 +58,11 @@ pub(crate) async fn rewritten_under_a_manager() -> Report {
     let urls = fleet.node_urls();
     fleet.publish_like_python(&urls).await;
     let managed = Managed::start(quick(&fleet)).await;
-    let reader = || builder(&fleet.manager_url(), OFTEN).order(Order::Auto);
-    let (cache, other) = (
-        reader().connect().await.expect("connected"),
-        reader().connect().await.expect("connected"),
-    );
-    let keys = keys(500);
-    let before = owners(&cache, &keys);
-    let (mut rewrites, mut looks, mut empty, mut misroutes) = (0_u64, 0_u64, 0, 0);
-    let over = AtomicBool::new(false);
-    let rewriting = async {
-        let began = Instant::now();
-        while began.elapsed() < SECOND * 3 / 2 {
-            fleet.publish_like_python(&urls).await;
-            rewrites += 1;
-        }
-        over.store(true, Ordering::Relaxed);
-    };
-    let looking = async {
-        while !over.load(Ordering::Relaxed) {
-            let now = owners(&cache, &keys);
-            empty += now.iter().filter(|owner| owner.is_none()).count() as u64;
-            misroutes += differing(&before, &now);
-            looks += 1;
-            fields(&fleet).await;
-        }
-    };
-    let both = async { tokio::join!(rewriting, looking) };
-    let (_, load) = under_load(&cache, &other, both).await;
+    let (cache, other) = (connect(&fleet).await, connect(&fleet).await);
+    let mut report = rewritten(&fleet, &urls, &cache, &other).await;
     let nodes = managed.nodes().await;
     let up = nodes.iter().filter(|node| node["state"] == "up").count();
-    let mut report = Report::default();
-    report.none("empty seen", empty);
-    report.none("misroutes", misroutes);
-    judge(&mut report, &load);
-    report.at_least("rewrites", rewrites, 20);
     report.at_least("nodes that the manager has", up as u64, 3);
-    let epoch = cache.map_status().epoch;
-    report.note(format!("{looks} looks, epoch {epoch}"));
     report
 }
 

@@ -45,22 +45,32 @@ pub(crate) async fn map_rewritten_like_python() -> Report {
     let urls = fleet.node_urls();
     fleet.publish_like_python(&urls).await;
     let (cache, other) = (connect(&fleet).await, connect(&fleet).await);
+    rewritten(&fleet, &urls, &cache, &other).await
+}
+
+/// The Python server rewrites its map, by `DEL` and `HMSET`, as fast as it can.
+pub(crate) async fn rewritten(
+    fleet: &Fleet,
+    urls: &[String],
+    cache: &DistributedRedis,
+    other: &DistributedRedis,
+) -> Report {
     let keys = keys(500);
-    let before = owners(&cache, &keys);
+    let before = owners(cache, &keys);
     let (mut rewrites, mut looks, mut empty, mut misroutes, mut naive) =
         (0_u64, 0_u64, 0, 0, 0_u64);
     let over = AtomicBool::new(false);
     let rewriting = async {
         let began = Instant::now();
         while began.elapsed() < SECOND * 3 / 2 {
-            fleet.publish_like_python(&urls).await;
+            fleet.publish_like_python(urls).await;
             rewrites += 1;
         }
         over.store(true, Ordering::Relaxed);
     };
     let looking = async {
         while !over.load(Ordering::Relaxed) {
-            let now = owners(&cache, &keys);
+            let now = owners(cache, &keys);
             empty += now.iter().filter(|owner| owner.is_none()).count() as u64;
             misroutes += differing(&before, &now);
             looks += 1;
@@ -68,7 +78,7 @@ pub(crate) async fn map_rewritten_like_python() -> Report {
         }
     };
     let both = async { tokio::join!(rewriting, looking) };
-    let (_, load) = under_load(&cache, &other, both).await;
+    let (_, load) = under_load(cache, other, both).await;
     let mut report = Report::default();
     report.none("empty seen", empty);
     report.none("misroutes", misroutes);

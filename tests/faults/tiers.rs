@@ -71,7 +71,7 @@ impl Ring {
         report.none("wrong", seen.tally.wrong);
         report.within("max read", seen.tally.max(), D);
         let (hits, gaps) = (self.tier.stats().memory_hits, gaps(&self.tier));
-        report.at_least("hits in memory", hits, 200);
+        report.often("hits in memory", hits, 1000);
         report.note(format!("{gaps} gaps, reads: {}", seen.tally.summary()));
         report.note(format!("writes: {}", written.summary()));
         report
