@@ -179,11 +179,7 @@ function newRow(name) {
   const more = el('span', { className: 'quiet' });
   const share = el('span');
   const bar = el('span');
-  const cells = {};
-  const cell = (key, title, ...children) => {
-    cells[key] = el('td', { role: 'cell', className: 'number', 'data-name': title }, ...children);
-    return cells[key];
-  };
+  const cell = (title, ...children) => el('td', { role: 'cell', className: 'number', 'data-name': title }, ...children);
   const figures = Object.fromEntries(['keys', 'memory', 'hits', 'commands', 'latency'].map((key) => [key, el('span', {}, '–')]));
   const bound = el('div', { className: 'quiet' });
   const line = el('div', { className: 'line' });
@@ -196,8 +192,8 @@ function newRow(name) {
     el('td', { role: 'cell' }, el('div', { className: 'node' }, chip, el('div', {},
       el('div', { className: 'mono' }, name), el('div', { className: 'under' }, state, more), why))),
     el('td', { role: 'cell', 'data-name': 'Share' }, share, el('span', { className: 'bar', 'aria-hidden': 'true' }, bar)),
-    cell('keys', 'Keys', figures.keys), cell('memory', 'Memory', figures.memory, bound), cell('hits', 'Hits', figures.hits),
-    cell('commands', 'Commands/s', figures.commands, line), cell('latency', 'Latency', figures.latency),
+    cell('Keys', figures.keys), cell('Memory', figures.memory, bound), cell('Hits', figures.hits),
+    cell('Commands/s', figures.commands, line), cell('Latency', figures.latency),
     el('td', { role: 'cell' }, buttons));
   const shine = (on) => () => {
     shining = on ? name : null;
@@ -381,7 +377,7 @@ async function choose() {
 }
 
 function showHistory(name) {
-  showChoice([...nodes.keys()]);
+  showChoice([...nodes.values()].map((shown) => shown.name));
   $('of').value = name;
   choose();
   $('events-title').focus({ preventScroll: true });
@@ -723,16 +719,17 @@ function linked(state, text) {
 /** A stream that says nothing for so long is none. */
 const SILENT = 20_000;
 
+/** Between two streams, if one of them was short. */
+const AGAIN = 2000;
+
 /** Hands on each event's data, until the stream ends. */
-async function read(body, stop) {
-  let silent = setTimeout(() => stop.abort(), SILENT);
+async function read(body, heard) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = '';
   for (;;) {
     const { value, done: over } = await reader.read();
-    clearTimeout(silent);
     if (over) return;
-    silent = setTimeout(() => stop.abort(), SILENT);
+    heard();
     text += value;
     let end;
     while ((end = text.indexOf('\n\n')) >= 0) {
@@ -744,29 +741,42 @@ async function read(body, stop) {
   }
 }
 
+/** One stream, from its beginning to its end; whether it was one. */
+async function followOnce() {
+  const stop = new AbortController();
+  const hidden = () => document.hidden && stop.abort();
+  let silent;
+  // Whoever types the token has all the time.
+  const heard = () => {
+    clearTimeout(silent);
+    silent = setTimeout(() => (wanting ? heard() : stop.abort()), SILENT);
+  };
+  document.addEventListener('visibilitychange', hidden);
+  heard();
+  const began = performance.now();
+  try {
+    const answer = await ask('live', { signal: stop.signal });
+    if (!answer.ok) throw new Error((await answer.json()).error?.message ?? `HTTP ${answer.status}`);
+    await read(answer.body, heard);
+  } catch (error) {
+    // One that has been there for a while may break off; the next one tells whether the manager is there.
+    if (document.hidden || performance.now() - began > AGAIN && !stop.signal.aborted) return true;
+    linked('lost', error instanceof TypeError || stop.signal.aborted ? 'the manager does not answer' : error.message);
+    return false;
+  } finally {
+    clearTimeout(silent);
+    document.removeEventListener('visibilitychange', hidden);
+  }
+  return performance.now() - began > AGAIN;
+}
+
 async function follow() {
   for (;;) {
     while (document.hidden) {
       linked('wait', 'paused');
       await new Promise((seen) => document.addEventListener('visibilitychange', seen, { once: true }));
     }
-    const stop = new AbortController();
-    let told = false;
-    const hidden = () => document.hidden && stop.abort();
-    document.addEventListener('visibilitychange', hidden);
-    try {
-      const answer = await ask('live', { signal: stop.signal });
-      if (!answer.ok) throw new Error((await answer.json()).error?.message ?? `HTTP ${answer.status}`);
-      told = true;
-      await read(answer.body, stop);
-    } catch (error) {
-      if (!document.hidden && !told) {
-        linked('lost', error instanceof TypeError ? 'the manager does not answer' : error.message);
-        await wait(2000);
-      }
-    } finally {
-      document.removeEventListener('visibilitychange', hidden);
-    }
+    if (!await followOnce()) await wait(AGAIN);
   }
 }
 
@@ -781,6 +791,7 @@ $('where').onsubmit = async (event) => {
   try {
     await find($('key').value);
   } catch (error) {
+    found = null;
     say($('found'), error.message);
   }
 };
