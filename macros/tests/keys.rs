@@ -22,10 +22,12 @@ fn two_programs_agree_on_all_keys() {
     };
     let one = run(&["run", "--quiet", "--example", "one"]);
     let other = run(&[
+        "--config",
+        "profile.dev.package.keys.opt-level=3",
+        "--config",
+        "profile.dev.package.keys.codegen-units=1",
         "run",
         "--quiet",
-        "--profile",
-        "optimized",
         "--example",
         "other",
     ]);

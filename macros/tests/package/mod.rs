@@ -35,13 +35,6 @@ serde = {{ version = "1", features = ["derive"] }}
 path = {:?}
 default-features = false
 features = ["macros", "moka"]
-
-[profile.optimized]
-inherits = "dev"
-
-[profile.optimized.package.{name}]
-opt-level = 3
-codegen-units = 1
 "#,
             root()
         );
@@ -60,6 +53,7 @@ codegen-units = 1
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(arguments).current_dir(&self.0);
         cargo.env("CARGO_TARGET_DIR", root().join("target/tests/larder-built"));
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "0");
         cargo.output().expect("cargo")
     }
 }
