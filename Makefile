@@ -88,7 +88,6 @@ clippy: ## lints, warnings denied: no feature, each feature alone, the default o
 	@set -e; for feature in $(FEATURES); do set -x; \
 	cargo clippy --no-default-features --features $$feature -- -D warnings; \
 	{ set +x; } 2>/dev/null; done
-	cargo clippy --no-default-features --all-targets -- -D warnings
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --workspace --all-features --all-targets -- -D warnings
 	cargo clippy --workspace --all-features --test faults --test model -- -D warnings

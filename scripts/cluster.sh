@@ -7,6 +7,8 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 server=$(scripts/redis-server.sh)
+# What is set for another ring is not meant for this one.
+unset ${!LARDER_@}
 cargo build --features manager --bin larder --example load
 target=${CARGO_TARGET_DIR:-target}/debug
 larder=$target/larder
@@ -27,7 +29,7 @@ done
 
 log=$dir/manager.log
 : >"$log"
-LARDER_LOG=info env -u LARDER_API -u LARDER_TOKEN_FILE -u LARDER_PASSWORD_FILE "$larder" manager --redis "$redis" --listen 127.0.0.1:0 ${TOKEN_FILE:+--token-file "$TOKEN_FILE"} >"$log" 2>&1 </dev/null &
+LARDER_LOG=info "$larder" manager --redis "$redis" --listen 127.0.0.1:0 ${TOKEN_FILE:+--token-file "$TOKEN_FILE"} >"$log" 2>&1 </dev/null &
 manager=$!
 page=
 for _ in {1..100}; do

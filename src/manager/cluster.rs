@@ -72,7 +72,7 @@ pub(super) struct Cluster {
     hash_tags: Option<bool>,
     pub(super) members: BTreeMap<String, Member>,
     /// Of another version, or spoilt: left as they are, each where the map has it, with its url there.
-    unread: BTreeMap<String, String>,
+    unread: BTreeMap<String, Option<String>>,
     form: Form,
     layout: Layout,
     /// What was done so far.
@@ -112,7 +112,7 @@ impl Cluster {
         let members = found.nodes.iter().filter_map(|(name, text)| {
             let member = serde_json::from_str::<Member>(text).ok();
             if member.is_none() {
-                unread.insert(name.clone(), String::new());
+                unread.insert(name.clone(), None);
             }
             Some((name.clone(), member?))
         });
@@ -182,7 +182,7 @@ impl Cluster {
                 .get(&name)
                 .filter(|member| member.state.is_on());
             if let Some(unread) = self.unread.get_mut(&name) {
-                url.clone_into(unread);
+                *unread = Some(url.to_owned());
                 continue;
             }
             if known.is_some_and(|member| member.url == url) {
@@ -334,26 +334,47 @@ impl Cluster {
             .count()
     }
 
-    /// What the fullest node has in times of the mean.
+    /// What the fullest node has in times of the mean of all that are not being drained.
     pub(super) fn imbalance(&self) -> f64 {
         let shares = self.shares();
-        let most = shares.values().map(|(share, _)| *share).fold(0.0, f64::max);
-        most * shares.len() as f64
+        let is_drained = |name: &str| {
+            let member = self.members.get(name);
+            member.is_some_and(|member| member.state == State::Draining)
+        };
+        let shares = shares.iter().filter(|(name, _)| !is_drained(name));
+        let shares: Vec<f64> = shares.map(|(_, (share, _))| *share).collect();
+        let most = shares.iter().copied().fold(0.0, f64::max);
+        match shares.iter().sum::<f64>() {
+            0.0 => 0.0,
+            all => most * shares.len() as f64 / all,
+        }
     }
 
-    fn on_names(&self) -> impl Iterator<Item = &str> {
-        let on = self
-            .members
+    /// Those who are on the map, each with its url; those too that cannot be read.
+    fn on_map(&self) -> impl Iterator<Item = (&str, &str)> {
+        let members = self.members.iter();
+        let on = members.filter(|(_, member)| member.state.is_on());
+        let on = on.map(|(name, member)| (name.as_str(), member.url.as_str()));
+        let unread = self.unread.iter();
+        let unread = unread.filter_map(|(name, url)| Some((name.as_str(), url.as_deref()?)));
+        on.chain(unread.filter(|(name, _)| !self.members.contains_key(*name)))
+    }
+
+    /// Those who are on the map and cannot be read by this version.
+    pub(super) fn unread(&self) -> impl Iterator<Item = &str> {
+        let unread = self
+            .unread
             .iter()
-            .filter(|(_, member)| member.state.is_on());
-        on.map(|(name, _)| name.as_str())
+            .filter(|(name, url)| url.is_some() && !self.members.contains_key(*name));
+        unread.map(|(name, _)| name.as_str())
     }
 
     /// The positions, each with its node's url.
     fn positions(&self) -> Vec<(u32, String)> {
         let url = |name: &str| {
             let member = self.members.get(name).map(|member| &member.url);
-            let url = member.or(self.unread.get(name));
+            let unread = || self.unread.get(name).and_then(Option::as_ref);
+            let url = member.or_else(unread);
             url.cloned().unwrap_or_else(|| name.to_owned())
         };
         self.layout

@@ -81,6 +81,8 @@ struct Record {
     why: String,
     /// Why it was not asked.
     not_made: Option<String>,
+    /// Whether it is to be taken off the ring, and was not seen off it yet.
+    ejected: bool,
 }
 
 /// Why nothing is judged.
@@ -247,6 +249,7 @@ impl Health {
                 probed.insert(name);
             }
         }
+        self.note_ejected(now, members);
         let doubtful = self.is_cut_off(members, 1);
         self.doubted = doubtful.then(|| self.doubted.unwrap_or(now));
         let mut verdicts = Vec::new();
@@ -268,9 +271,17 @@ impl Health {
         verdicts
     }
 
-    /// Notes that a node was taken off the ring: the next one waits a while.
-    pub(super) fn ejected(&mut self, now: Instant) {
-        self.ejected = Some(now);
+    /// Notes that a node was taken off the ring, by what the members say: whether an answer was lost, or somebody had a say. The next one waits a
+    /// while.
+    fn note_ejected(&mut self, now: Instant, members: &BTreeMap<String, Member>) {
+        for (name, record) in &mut self.nodes {
+            let state = members.get(name).map(|member| member.state);
+            let is_off = matches!(state, Some(State::Out | State::Drained));
+            if record.ejected && is_off {
+                self.ejected = Some(now);
+            }
+            record.ejected &= !is_off && state != Some(State::Up);
+        }
     }
 
     fn verdict(&mut self, round: &mut Round, name: &String, member: &Member) -> Option<Verdict> {
@@ -293,6 +304,7 @@ impl Health {
                     return None;
                 }
                 round.ejects = true;
+                record.ejected = true;
                 round.counts.on -= 1;
                 round.counts.out += 1;
                 record.successes = 0;
@@ -378,7 +390,9 @@ impl Health {
             since: known.map_or(since, |known| known.since),
             until: known.map_or(until, |known| known.until.max(until)),
         });
-        known.is_none().then_some(Verdict::Freeze(why))
+        // Being cut off is other news than a moment's stop.
+        let is_news = known.is_none_or(|known| known.why != why && why == Freeze::CutOff);
+        is_news.then_some(Verdict::Freeze(why))
     }
 }
 

@@ -117,10 +117,11 @@ impl Live {
     async fn look_on(self: Arc<Self>) {
         loop {
             let once = async {
+                let mut status = self.status.clone();
+                // What ends during the look is not in it.
+                status.mark_unchanged();
                 let seen = self.look().await;
                 self.seen.send_replace(seen.into());
-                let mut status = self.status.clone();
-                status.mark_unchanged();
                 sleep(LEAST).await;
                 tokio::select! {
                     () = sleep(BETWEEN) => {}

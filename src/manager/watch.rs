@@ -43,6 +43,9 @@ pub(super) struct Watch {
     pub(super) wake: Arc<Notify>,
 }
 
+/// Of what cannot be written, the last is what counts.
+const MAX_UNTOLD: usize = 8;
+
 /// What one manager has in mind from one round to the next.
 struct Round {
     token: String,
@@ -50,8 +53,18 @@ struct Round {
     drained: BTreeMap<String, Instant>,
     /// Whether all are to be asked, whosever turn it is.
     all: bool,
+    /// Until when the lease is surely this manager's.
+    leads_until: Option<Instant>,
     /// What is to be told still, of this manager itself: that it did not get to run, or what could not be written.
     untold: Vec<Verdict>,
+}
+
+impl Round {
+    fn tell(&mut self, own: impl IntoIterator<Item = Verdict>) {
+        self.untold.extend(own);
+        let excess = self.untold.len().saturating_sub(MAX_UNTOLD);
+        self.untold.drain(..excess);
+    }
 }
 
 impl Watch {
@@ -72,30 +85,32 @@ impl Watch {
             health: Health::new(self.settings.clone()),
             drained: BTreeMap::new(),
             all: false,
+            leads_until: None,
             untold: Vec::new(),
         };
         loop {
             let pause = match self.turn(&mut round).await {
                 Ok(pause) => pause,
                 Err(error) => {
-                    self.failed(&error);
+                    self.failed(&error, round.leads_until);
                     self.settings.retry
                 }
             };
             let slept = Instant::now();
             let pause = pause.min(self.settings.lease / 3);
             tokio::select! {
-                () = sleep(pause) => {
-                    let late = round.health.woken(Instant::now(), pause, slept);
-                    round.all |= late.is_some();
-                    round.untold.extend(late);
-                }
+                () = sleep(pause) => {}
                 () = self.wake.notified() => round.all = true,
             }
+            // Whichever came first: after a stop both are there.
+            let late = round.health.woken(Instant::now(), pause, slept);
+            round.all |= late.is_some();
+            round.tell(late);
         }
     }
 
-    fn failed(&self, error: &Error) {
+    fn failed(&self, error: &Error, leads_until: Option<Instant>) {
+        let leads = leads_until.is_some_and(|until| Instant::now() < until) && !is_lost(error);
         let news =
             self.status.borrow().error.as_ref().map(Error::to_string) != Some(error.to_string());
         if news {
@@ -103,17 +118,24 @@ impl Watch {
         }
         self.status.send_modify(|status| {
             status.error = Some(error.clone());
-            status.leads &= !is_lost(error);
+            if !leads {
+                // What was seen while it led is old.
+                status.leads = false;
+                status.frozen = None;
+                status.failing.clear();
+            }
         });
     }
 
     /// One round; answers when the next one is due.
     async fn turn(&self, round: &mut Round) -> Result<Duration> {
+        let asked = Instant::now();
         let leads = self
             .controller
             .registry
             .lease(&round.token, self.settings.lease)
             .await?;
+        round.leads_until = leads.then(|| asked + self.settings.lease);
         if !leads {
             self.status.send_modify(|status| {
                 *status = Status {
@@ -168,7 +190,7 @@ impl Watch {
         let mut probes: Vec<_> = probes.map(|(name, well)| (name, outcome(well))).collect();
         let now = Instant::now();
         let late = round.health.woken(now, self.settings.timeout, sent);
-        round.untold.extend(late);
+        round.tell(late);
         if round.health.overslept(now, self.settings.timeout, sent) {
             // Who did not get to run heard no answers.
             probes.clear();
@@ -177,18 +199,18 @@ impl Watch {
         round.health.judge(now, &cluster.members, probes)
     }
 
-    /// Does what follows, first what is to be told still. What is about a node is judged again with the next round, if it cannot be written; what is
-    /// about this manager would never be heard of.
+    /// Does what follows, first what is to be told still. What is about a node is judged again with the next round, if it cannot be written (a fall
+    /// that is forgiven, an hour later); what is about this manager would never be heard of.
     async fn carry_out_all(
         &self,
         round: &mut Round,
         cluster: &Cluster,
         verdicts: Vec<Verdict>,
     ) -> Result<()> {
-        let (mut own, of_nodes): (Vec<_>, Vec<_>) = verdicts
+        let (own, of_nodes): (Vec<_>, Vec<_>) = verdicts
             .into_iter()
             .partition(|verdict| verdict.node().is_none());
-        round.untold.append(&mut own);
+        round.tell(own);
         while let Some(verdict) = round.untold.first() {
             self.carry_out(&round.token, &cluster.members, verdict)
                 .await?;
@@ -197,9 +219,6 @@ impl Watch {
         for verdict in &of_nodes {
             self.carry_out(&round.token, &cluster.members, verdict)
                 .await?;
-            if matches!(verdict, Verdict::Eject(..)) {
-                round.health.ejected(Instant::now());
-            }
         }
         Ok(())
     }
@@ -332,5 +351,32 @@ fn outcome(well: Result<()>) -> Probe {
             ErrorKind::Config | ErrorKind::Unsupported => Probe::NotMade(brief(&error)),
             _ => Probe::Failed(brief(&error)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What could not be written is kept, and no more of it than matters.
+    #[test]
+    fn what_is_untold_is_bounded() {
+        let mut round = Round {
+            token: String::new(),
+            health: Health::new(HealthSettings::default()),
+            drained: BTreeMap::new(),
+            all: false,
+            leads_until: None,
+            untold: Vec::new(),
+        };
+        for _ in 0..1000 {
+            round.tell([
+                Verdict::Freeze(Freeze::Late),
+                Verdict::Freeze(Freeze::CutOff),
+            ]);
+            round.tell([Verdict::Thaw]);
+        }
+        assert_eq!(round.untold.len(), MAX_UNTOLD);
+        assert_eq!(round.untold.last(), Some(&Verdict::Thaw));
     }
 }

@@ -141,7 +141,7 @@ impl Cluster {
         self.labels = self.form.labels.unwrap_or(self.labels);
         self.per_node = self.form.per_node.unwrap_or(self.per_node);
         self.order = self.labels.order();
-        let names: Vec<&str> = self.on_names().collect();
+        let names: Vec<&str> = self.on_map().map(|(name, _)| name).collect();
         self.layout = Layout::of_all(&names, self.per_node);
         self.shrink_all();
         self.tell_all(
@@ -157,10 +157,7 @@ impl Cluster {
 
     /// Positions that follow from the names of all who are there.
     pub(super) fn place(&mut self) {
-        let urls: Vec<&str> = self
-            .on_names()
-            .filter_map(|name| Some(self.members.get(name)?.url.as_str()))
-            .collect();
+        let urls: Vec<&str> = self.on_map().map(|(_, url)| url).collect();
         let chosen = match self.labels {
             Labels::Balanced => return,
             Labels::Xxh3 => positions_for(&urls, self.per_node),

@@ -40,9 +40,6 @@ impl Trial {
             let probes = due.into_iter().map(probe).collect();
             let verdicts = self.health.judge(self.now, &self.members, probes);
             for verdict in verdicts {
-                if matches!(verdict, Verdict::Eject(..)) {
-                    self.health.ejected(self.now);
-                }
                 self.apply(&verdict, since);
                 self.told.push(verdict);
             }
@@ -295,6 +292,65 @@ fn a_stop_counts_for_nobody() {
     let end = trial.now - trial.began + seconds(32);
     trial.go_on(HOUR, |name, at| name == "n0" && at < end);
     assert_eq!(trial.changes, [], "{:?}", trial.told);
+}
+
+/// That this manager is cut off is told, though it stood still already for another reason.
+#[test]
+fn being_cut_off_after_a_stop_is_news() {
+    let mut trial = Trial::new(4, HealthSettings::default());
+    trial.go_on(seconds(60), |_, _| false);
+    let asked = trial.now;
+    trial.now += seconds(20);
+    let stopped = trial.health.woken(trial.now, seconds(1), asked);
+    assert_eq!(stopped, Some(Verdict::Freeze(Freeze::Late)));
+    trial.go_on(HOUR, |_, _| true);
+    trial.go_on(seconds(120), |_, _| false);
+    let own = trial.told.iter().filter(|told| told.node().is_none());
+    let own: Vec<_> = own.cloned().collect();
+    assert_eq!(own, [Verdict::Freeze(Freeze::CutOff), Verdict::Thaw]);
+}
+
+/// The pause after one that was taken off begins when it is off, and no sooner: what could not be written keeps nobody on the ring.
+#[test]
+fn a_removal_that_was_not_written_counts_for_nothing() {
+    let settings = HealthSettings {
+        remove_after: seconds(20),
+        pause: HOUR,
+        ..HealthSettings::default()
+    };
+    let mut trial = Trial::new(9, settings);
+    let judged = |trial: &mut Trial, fails: &[&str]| {
+        let probe = |name: &String| match fails.contains(&name.as_str()) {
+            true => Probe::Failed("down".to_owned()),
+            false => Probe::Well,
+        };
+        let probes = trial.members.keys().map(|name| (name.clone(), probe(name)));
+        let probes = probes.collect();
+        trial.now += seconds(10);
+        trial.health.judge(trial.now, &trial.members, probes)
+    };
+    for name in ["n0", "n1"] {
+        trial.members.get_mut(name).unwrap().state = State::Suspect;
+    }
+    let ejects = |verdicts: Vec<Verdict>| -> Vec<String> {
+        let ejected = verdicts.into_iter().filter_map(|verdict| match verdict {
+            Verdict::Eject(name, _) => Some(name),
+            _ => None,
+        });
+        ejected.collect()
+    };
+    let mut first = Vec::new();
+    for _ in 0..5 {
+        first = ejects(judged(&mut trial, &["n0", "n1"]));
+    }
+    // Neither this one nor those before were written: it is meant again, one at a time.
+    assert_eq!(first, ["n0"]);
+    assert_eq!(ejects(judged(&mut trial, &["n0", "n1"])), ["n0"]);
+    // It was written, though the answer was lost: the other one waits.
+    trial.members.get_mut("n0").unwrap().state = State::Out;
+    for _ in 0..5 {
+        assert!(ejects(judged(&mut trial, &["n0", "n1"])).is_empty());
+    }
 }
 
 /// One that is dead goes, though another one hiccups all the time.

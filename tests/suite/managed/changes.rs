@@ -325,8 +325,16 @@ async fn edits_of_others_are_taken_over_and_losses_made_good() {
 /// What stands there and cannot be read is a newer manager's: it stays as it is, and nothing is written that leaves it out.
 #[tokio::test]
 async fn what_another_version_wrote_is_left_alone() {
+    for labels in [Labels::Balanced, Labels::Xxh3] {
+        is_left_alone(labels).await;
+    }
+}
+
+async fn is_left_alone(labels: Labels) {
     let fleet = Fleet::bare(3).await;
-    let managed = Managed::start(quick(&fleet)).await;
+    let mut config = quick(&fleet);
+    config.labels = Some(labels);
+    let managed = Managed::start(config).await;
     add_all(&managed, &fleet).await;
     let before = map_of(&fleet).await;
     let (nodes, name) = ("HASH_RING_NODES", label(&fleet, 0));
@@ -349,7 +357,15 @@ async fn what_another_version_wrote_is_left_alone() {
         let node = ring.nodes().iter().position(|url| *url == urls[0]).unwrap();
         ring.shares()[node]
     };
-    assert!((part(&after) - part(&before)).abs() < 0.02);
+    assert!((part(&after) - part(&before)).abs() < 0.02, "{labels:?}");
+    let verified = managed.get("/api/v1/ring/verify").await.text;
+    assert!(verified.contains("cannot read"), "{verified}");
+    // Nor is it left out where all positions are chosen anew.
+    let rebuilt = managed.post("/api/v1/ring/rebuild", &json!({})).await;
+    assert_eq!(rebuilt.status, 200, "{rebuilt:?}");
+    let anew = map_of(&fleet).await;
+    assert!(part(&anew) > 0.2, "{labels:?}: {}", part(&anew));
+    assert_eq!(there().await, stands);
     // Without the map nobody knows where it is.
     fleet.manager.raw(13, &["DEL", "HASH_RING_MAP"]).await;
     let told = async || {

@@ -17,6 +17,29 @@ async fn managed(fleet: &Fleet) -> Managed {
     managed
 }
 
+/// Who cannot keep its lease says so: another one may judge by now.
+#[tokio::test]
+async fn who_cannot_write_leads_no_more() {
+    let fleet = Fleet::bare(2).await;
+    let mut config = quick(&fleet);
+    config.health.lease = SECOND * 2;
+    let managed = Managed::start(config).await;
+    let leads = async || {
+        let metrics = managed.get("/metrics").await.text;
+        metrics.lines().any(|line| line == "larder_manager_leads 1")
+    };
+    eventually(5 * SECOND, "it leads", leads).await;
+    // It can be read all the same.
+    let refuse = ["CONFIG", "SET", "min-replicas-to-write", "1"];
+    fleet.manager.raw(0, &refuse).await;
+    eventually(10 * SECOND, "it leads no more", async || !leads().await).await;
+    assert_eq!(managed.get("/healthz").await.status, 503);
+    let take = ["CONFIG", "SET", "min-replicas-to-write", "0"];
+    fleet.manager.raw(0, &take).await;
+    eventually(10 * SECOND, "it leads again", leads).await;
+    assert_eq!(managed.get("/healthz").await.status, 200);
+}
+
 /// A node that is killed is off the ring in time, clients go on within a second of it, and it comes back empty.
 #[tokio::test]
 async fn a_node_that_is_killed_is_taken_off_and_put_back() {

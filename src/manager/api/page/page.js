@@ -432,6 +432,7 @@ async function loadArcs() {
     if (found) await find(found.key);
   } catch {
     // It is asked for again with what comes next.
+    if (arcs) arcs.epoch = null;
   } finally {
     loading = false;
   }
@@ -701,7 +702,9 @@ async function checkAll() {
   try {
     const view = await call('nodes/check', { method: 'POST', body: {} });
     const failing = view.nodes.filter((node) => node.why);
-    tell(failing.length ? failing.map((node) => `${node.node}: ${node.why}`).join('; ') : `All ${view.nodes.length} nodes are well.`);
+    // One that is drained may be switched off, and is not asked.
+    const asked = view.nodes.filter((node) => node.state !== 'drained').length;
+    tell(failing.length ? failing.map((node) => `${node.node}: ${node.why}`).join('; ') : `All ${asked} nodes are well.`);
   } catch (error) {
     tell(error.message);
   } finally {
@@ -753,10 +756,14 @@ async function followOnce() {
   };
   document.addEventListener('visibilitychange', hidden);
   heard();
-  const began = performance.now();
+  let began = Infinity;
   try {
     const answer = await ask('live', { signal: stop.signal });
-    if (!answer.ok) throw new Error((await answer.json()).error?.message ?? `HTTP ${answer.status}`);
+    if (!answer.ok) {
+      const said = await answer.json().catch(() => ({}));
+      throw new Error(said.error?.message ?? `HTTP ${answer.status}`);
+    }
+    began = performance.now();
     await read(answer.body, heard);
   } catch (error) {
     // One that has been there for a while may break off; the next one tells whether the manager is there.
@@ -788,10 +795,13 @@ document.querySelectorAll('[data-close]').forEach((button) => {
 });
 $('where').onsubmit = async (event) => {
   event.preventDefault();
+  const own = wanted + 1;
   try {
     await find($('key').value);
   } catch (error) {
+    if (own !== wanted) return;
     found = null;
+    drawDial();
     say($('found'), error.message);
   }
 };
