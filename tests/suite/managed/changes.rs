@@ -379,6 +379,37 @@ async fn is_left_alone(labels: Labels) {
     assert_eq!(there().await, stands);
 }
 
+/// What is no url may hold a password, and is shown as `?`: which is enough to remove it if there is one of them; by what stands in the map it is always.
+#[tokio::test]
+async fn nodes_whose_names_are_not_shown_can_be_removed() {
+    let fleet = Fleet::bare(1).await;
+    let managed = Managed::start(quick(&fleet)).await;
+    add_all(&managed, &fleet).await;
+    let write = [
+        "HSET",
+        "HASH_RING_MAP",
+        "4294967294",
+        "redis://<b>:1/0",
+        "4294967293",
+        "redis://<i>:1/0",
+    ];
+    fleet.manager.raw(13, &write).await;
+    let odd = async || {
+        let nodes = managed.nodes().await;
+        nodes.iter().filter(|node| node["node"] == "?").count()
+    };
+    eventually(10 * SECOND, "both are there", async || odd().await == 2).await;
+    let remove = async |node: &str| {
+        let path = format!("/api/v1/nodes?node={node}");
+        managed.ask("DELETE", &path, &[], "").await.status
+    };
+    assert_ne!(remove("%3F").await, 200, "which of them?");
+    assert_eq!(odd().await, 2);
+    assert_eq!(remove("redis%3A%2F%2F%3Cb%3E%3A1%2F0").await, 200);
+    assert_eq!(remove("%3F").await, 200);
+    assert_eq!(managed.nodes().await.len(), 1);
+}
+
 #[tokio::test]
 async fn a_node_is_drained_in_steps() {
     let fleet = Fleet::bare(3).await;

@@ -24,7 +24,11 @@ const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // Figures.
 
-const percent = (share, digits = 1) => `${(share * 100).toFixed(digits)} %`;
+const percent = (share, digits = 1) => `${(share * 100).toFixed(share > 0 && share < 0.001 ? digits + 1 : digits)} %`;
+
+/** Nodes as people count them: 9 before 10. */
+const { compare: byName } = new Intl.Collator('en', { numeric: true });
+
 const whole = (number) => Math.round(number).toLocaleString('en');
 
 function short(number) {
@@ -295,7 +299,7 @@ function showNodes(list) {
 function showChoice(names) {
   const choice = $('of');
   const known = [...choice.options].slice(1).map((option) => option.value);
-  const wanted = [...new Set([...names, ...events.map((event) => event.node).filter(Boolean)])].sort();
+  const wanted = [...new Set([...names, ...events.map((event) => event.node).filter(Boolean)])].sort(byName);
   if (known.join('\n') === wanted.join('\n')) return;
   const chosen = choice.value;
   choice.replaceChildren(choice.options[0], ...wanted.map((name) => el('option', { value: name }, name)));
@@ -403,7 +407,7 @@ function show(state) {
   say($('epoch'), `epoch ${ring.epoch}`);
   say($('hub-nodes'), `${ring.nodes} ${ring.nodes === 1 ? 'node' : 'nodes'}`);
   say($('hub-more'), ring.nodes ? `${whole(ring.positions)} positions` : 'no map yet');
-  showNodes(state.nodes);
+  showNodes(state.nodes.sort((one, other) => byName(one.node, other.node)));
   showTotal(state.nodes);
   if (known !== events[0]?.id || isFirst) showEvents();
   if (arcs?.epoch !== ring.epoch || ring.edited) loadArcs();
