@@ -180,12 +180,14 @@ impl Stop {
 /// A call whose compute stops, and what it comes to.
 async fn computing(cache: &Redis, key: &'static str, options: Options, stop: &Stop) -> Call {
     let (cache, inside) = (cache.clone(), stop.clone());
-    let call = tokio::spawn(async move {
+    let mut call = tokio::spawn(async move {
         let compute = move |_: Context| inside.compute(1);
         cache.get_or_set_with(key, options, compute).await.unwrap()
     });
-    stop.entered().await;
-    call
+    tokio::select! {
+        () = stop.entered() => call,
+        found = &mut call => panic!("{key}: nothing was computed: {found:?}"),
+    }
 }
 
 type Call = tokio::task::JoinHandle<u32>;
@@ -541,6 +543,8 @@ async fn past_its_life(cache: &Redis, key: &str) -> Options {
         cache.get::<u32>(key).await.unwrap().is_none()
     })
     .await;
+    // By more than a server rounds, and than lies between the beginning of a call and its question.
+    tokio::time::sleep(Duration::from_millis(20)).await;
     options
 }
 
