@@ -376,7 +376,7 @@ impl Admin {
             );
         }
         findings.extend(unwell(&cluster));
-        findings.extend(cluster.unread().map(|name| Finding {
+        findings.extend(cluster.unread().map(|(name, _)| Finding {
             is_error: false,
             text: format!(
                 "{} stands among the members in a way that this version cannot read: it stays on the ring, and nobody asks how it is; add it again with its url, or have a newer manager look after it",

@@ -355,18 +355,14 @@ impl Cluster {
         let members = self.members.iter();
         let on = members.filter(|(_, member)| member.state.is_on());
         let on = on.map(|(name, member)| (name.as_str(), member.url.as_str()));
-        let unread = self.unread.iter();
-        let unread = unread.filter_map(|(name, url)| Some((name.as_str(), url.as_deref()?)));
-        on.chain(unread.filter(|(name, _)| !self.members.contains_key(*name)))
+        on.chain(self.unread())
     }
 
-    /// Those who are on the map and cannot be read by this version.
-    pub(super) fn unread(&self) -> impl Iterator<Item = &str> {
-        let unread = self
-            .unread
-            .iter()
-            .filter(|(name, url)| url.is_some() && !self.members.contains_key(*name));
-        unread.map(|(name, _)| name.as_str())
+    /// Those who are on the map and cannot be read by this version, unless somebody has added them again.
+    pub(super) fn unread(&self) -> impl Iterator<Item = (&str, &str)> {
+        let unread = self.unread.iter();
+        let unread = unread.filter_map(|(name, url)| Some((name.as_str(), url.as_deref()?)));
+        unread.filter(|(name, _)| !self.members.contains_key(*name))
     }
 
     /// The positions, each with its node's url.

@@ -24,6 +24,14 @@ impl Trial {
         }
     }
 
+    /// The manager does not get to run for so long.
+    fn stop(&mut self, span: Duration) {
+        let asked = self.now;
+        self.now += span;
+        let stopped = self.health.woken(self.now, seconds(1), asked);
+        assert_eq!(stopped, Some(Verdict::Freeze(Freeze::Late)));
+    }
+
     /// Goes on for so long; `fails` says of a node and a time since the beginning whether it fails then.
     fn go_on(&mut self, span: Duration, fails: impl Fn(&str, Duration) -> bool) {
         let end = self.now + span;
@@ -284,10 +292,7 @@ fn a_stop_counts_for_nobody() {
     };
     let mut trial = Trial::new(4, settings);
     trial.go_on(seconds(60), |name, at| name == "n0" && at.as_secs() >= 50);
-    let asked = trial.now;
-    trial.now += seconds(12);
-    let stopped = trial.health.woken(trial.now, seconds(1), asked);
-    assert_eq!(stopped, Some(Verdict::Freeze(Freeze::Late)));
+    trial.stop(seconds(12));
     // It answers again a little after the freeze.
     let end = trial.now - trial.began + seconds(32);
     trial.go_on(HOUR, |name, at| name == "n0" && at < end);
@@ -299,10 +304,7 @@ fn a_stop_counts_for_nobody() {
 fn being_cut_off_after_a_stop_is_news() {
     let mut trial = Trial::new(4, HealthSettings::default());
     trial.go_on(seconds(60), |_, _| false);
-    let asked = trial.now;
-    trial.now += seconds(20);
-    let stopped = trial.health.woken(trial.now, seconds(1), asked);
-    assert_eq!(stopped, Some(Verdict::Freeze(Freeze::Late)));
+    trial.stop(seconds(20));
     trial.go_on(HOUR, |_, _| true);
     trial.go_on(seconds(120), |_, _| false);
     let own = trial.told.iter().filter(|told| told.node().is_none());

@@ -366,6 +366,15 @@ async fn is_left_alone(labels: Labels) {
     let anew = map_of(&fleet).await;
     assert!(part(&anew) > 0.2, "{labels:?}: {}", part(&anew));
     assert_eq!(there().await, stands);
+    // Whoever adds it again has it looked after, where it is.
+    let url = json!({ "url": fleet.nodes[0].url(0) });
+    let added = managed.post("/api/v1/nodes", &url).await;
+    assert_eq!(added.status, 200, "{added:?}");
+    assert_eq!(managed.nodes().await.len(), 3);
+    let verified = managed.get("/api/v1/ring/verify").await.text;
+    assert!(!verified.contains("cannot read"), "{verified}");
+    assert!((part(&map_of(&fleet).await) - part(&anew)).abs() < 0.02);
+    fleet.manager.raw(13, &written).await;
     // Without the map nobody knows where it is.
     fleet.manager.raw(13, &["DEL", "HASH_RING_MAP"]).await;
     let told = async || {
