@@ -92,16 +92,6 @@ impl Report {
         );
     }
 
-    /// What a busy machine may do too seldom: such a row is tried again.
-    pub(crate) fn often(&mut self, what: &str, count: u64, bound: u64) {
-        self.add(
-            format!("{what} {count}"),
-            format!(">= {bound}"),
-            count >= bound,
-            true,
-        );
-    }
-
     /// A share of a whole, in percent.
     pub(crate) fn share(&mut self, what: &str, part: u64, whole: u64, bound: f64) {
         let percent = 100.0 * part as f64 / whole.max(1) as f64;

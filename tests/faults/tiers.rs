@@ -20,6 +20,9 @@ const MS: Duration = Duration::from_millis(1);
 /// How far memory may be behind.
 const L: Duration = Duration::from_millis(300);
 
+/// As often it answers at least: otherwise it was not seen at work.
+const HITS: u64 = 1000;
+
 /// A ring, and those who write and read there.
 struct Ring {
     maps: Maps,
@@ -71,7 +74,7 @@ impl Ring {
         report.none("wrong", seen.tally.wrong);
         report.within("max read", seen.tally.max(), D);
         let (hits, gaps) = (self.tier.stats().memory_hits, gaps(&self.tier));
-        report.often("hits in memory", hits, 1000);
+        report.at_least("hits in memory", hits, HITS);
         report.note(format!("{gaps} gaps, reads: {}", seen.tally.summary()));
         report.note(format!("writes: {}", written.summary()));
         report
@@ -224,6 +227,8 @@ pub(crate) async fn memory_held_on_the_map_before(maps: Maps) -> Report {
     };
     let writing = ring.writing();
     sleep(SECOND).await;
+    // A slow machine takes longer.
+    until(SECOND * 10, async || ring.tier.stats().memory_hits >= HITS).await;
     let (told, held) = (
         ring.writer.map_status().previous_maps,
         old.map_status().nodes.len(),
